@@ -1,0 +1,112 @@
+"""How full batches are and how fast one core makes them, over one whole epoch.
+
+    python benchmarks/input_speed.py --corpus=../shared/data/multi30k/train --vocab_size=8000
+
+Fill is real tokens over positions, source and target together. Pairs a second is by CPU time of the one thread that makes the
+batches, from the shuffle to the last array, packing included; the best of `--repeats` epochs. "First batch" is the wall time to
+a batch in the middle of an epoch, as a resumed run waits for it.
+
+Multi30k (28,997 pairs, 8k BPE) and the mix of ../shared/data/mixed (345,707 pairs, 16k BPE; `--vocab_size=16000`), both with
+4,096 tokens and rows in multiples of 8, and the demo (24,000 pairs, 4k BPE); two CPU cores that others used too, best of 5:
+
+| corpus    | batches  | shapes | batches an epoch | dropped |  fill | pairs/s   | first batch, s |
+|-----------|----------|-------:|-----------------:|--------:|------:|----------:|---------------:|
+| Multi30k  | bucketed |     12 |              128 |       0 | 89.8% | 1,495,000 |           0.04 |
+| Multi30k  | packed   |      1 |              113 |       0 | 99.2% |   354,000 |           0.07 |
+| the mix   | bucketed |     12 |            1,965 |       3 | 83.5% | 1,158,000 |           0.12 |
+| the mix   | packed   |      1 |            1,594 |       3 | 98.0% |   184,000 |           0.30 |
+| demo      | bucketed |     12 |               85 |       0 | 92.9% | 2,176,000 |           0.01 |
+| demo      | packed   |      1 |               79 |       0 | 98.7% |   681,000 |           0.05 |
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from transformer_jax.config import BatchConfig, DataConfig, TokenizerConfig
+from transformer_jax.data.corpus import clean, read_pairs
+from transformer_jax.data.store import Store, open_store
+from transformer_jax.data.stream import BatchStream, Position
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import UserError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", default="demo:train", help="as data.train in a config")
+    parser.add_argument("--source_language", default="en")
+    parser.add_argument("--target_language", default="de")
+    parser.add_argument("--vocab_size", type=int, default=4000)
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--row_multiple", type=int, default=8)
+    parser.add_argument("--shapes", type=int, default=12)
+    parser.add_argument("--max_length", type=int, default=256)
+    parser.add_argument("--packed_length", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    flags = parser.parse_args()
+    sizes = {key: getattr(flags, key) for key in ("tokens", "row_multiple", "shapes", "max_length", "packed_length")}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(flags, sizes, Path(folder))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(flags: argparse.Namespace, sizes: dict[str, int], folder: Path) -> None:
+    pairs, counts = clean(read_pairs(flags.corpus, flags.source_language, flags.target_language), DataConfig())
+    tokenizer = Tokenizer.train(
+        [*pairs.source, *pairs.target], TokenizerConfig(vocab_size=flags.vocab_size), folder / "tokenizer"
+    )
+    started = time.perf_counter()
+    store = open_store(pairs, tokenizer, folder / "cache")
+    seconds = time.perf_counter() - started
+    print(f"{flags.corpus}: {counts}, tokenised in {seconds:.1f} s ({len(store) / seconds:,.0f} pairs/s on all cores)\n")
+    print("| batches | shapes | batches an epoch | dropped | fill | pairs/s | first batch, s |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for kind in ("bucketed", "packed"):
+        stream = BatchStream(store, BatchConfig(kind=kind, **sizes), tokenizer, seed=0)
+        speed = max(stream.pairs / epoch_seconds(stream) for _ in range(flags.repeats))
+        batches, fill, middle = epoch_fill(stream)
+        wait = first_batch_seconds(store, BatchConfig(kind=kind, **sizes), tokenizer, middle)
+        print(
+            f"| {kind} | {len(stream.shapes)} | {batches} | {stream.dropped} | {fill:.1%} | {speed:,.0f} | {wait:.2f} |",
+            flush=True,
+        )
+
+
+def epoch_seconds(stream: BatchStream) -> float:
+    started = time.process_time()
+    for _, position in stream.batches():
+        if position.epoch:
+            return time.process_time() - started
+    raise AssertionError("the stream is endless")
+
+
+def epoch_fill(stream: BatchStream) -> tuple[int, float, Position]:
+    """Batches in the epoch, the share of positions with a token, and a position in its middle."""
+    real, places, positions = 0, 0, []
+    for batch, position in stream.batches():
+        real += np.count_nonzero(batch.source_segment) + np.count_nonzero(batch.target_segment)
+        places += batch.source_segment.size + batch.target_segment.size
+        positions.append(position)
+        if position.epoch:
+            break
+    return len(positions), real / places, positions[len(positions) // 2]
+
+
+def first_batch_seconds(store: Store, config: BatchConfig, tokenizer: Tokenizer, position: Position) -> float:
+    started = time.perf_counter()
+    next(BatchStream(store, config, tokenizer, seed=0).batches(position))
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())

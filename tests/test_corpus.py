@@ -1,0 +1,125 @@
+"""Reading sentence pairs, and cleaning training text."""
+
+import codecs
+import gzip
+import time
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import sacrebleu.utils
+
+from transformer_jax.config import DataConfig
+from transformer_jax.data.corpus import Pairs, clean, read_lines, read_pairs
+from transformer_jax.errors import UserError
+
+MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
+
+
+def message(function, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_lines_end_at_newlines_only(tmp_path):
+    text = "one\u2028still one\x0bstill\x85one\x1cone\r\n\n  two  \nno newline"
+    expected = ["one\u2028still one\x0bstill\x85one\x1cone", "", "  two  ", "no newline"]
+    (tmp_path / "plain").write_bytes(text.encode())
+    (tmp_path / "marked").write_bytes(codecs.BOM_UTF8 + text.encode() + b"\n")
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("plain", "marked", "packed.gz"):
+        assert read_lines(tmp_path / name) == expected
+
+
+def test_all_ways_to_store_pairs_read_the_same(tmp_path):
+    pairs = Pairs(["a dog", "", "ü"], ["ein Hund", "leer", ""])
+    for side, language in zip(pairs, ("en", "de"), strict=True):
+        text = "".join(f"{line}\n" for line in side).encode()
+        (tmp_path / f"plain.{language}").write_bytes(text)
+        (tmp_path / f"packed.{language}.gz").write_bytes(gzip.compress(text))
+    table = "".join(f"{a}\t{b}\n" for a, b in zip(*pairs, strict=True)).encode()
+    (tmp_path / "table.tsv").write_bytes(table)
+    (tmp_path / "table.tsv.gz").write_bytes(gzip.compress(table))
+    for spec in ("plain", "packed", "table.tsv", "table.tsv.gz"):
+        assert read_pairs(str(tmp_path / spec), "en", "de") == pairs
+    assert read_pairs(str(tmp_path / "plain"), "de", "en") == Pairs(pairs.target, pairs.source)
+
+
+def test_demo_is_a_source():
+    pairs = read_pairs("demo:dev", "en", "de")
+    assert len(pairs.source) == len(pairs.target) > 0
+    assert "demo:nowhere" in message(read_pairs, "demo:nowhere", "en", "de")
+    assert "en to de" in message(read_pairs, "demo:dev", "de", "en")
+
+
+def test_multi30k_has_its_published_size():
+    if not MULTI30K.is_dir():
+        pytest.skip(f"needs Multi30k in {MULTI30K}")
+    assert len(read_pairs(str(MULTI30K / "train"), "en", "de").source) == 29_000
+
+
+def test_bad_files_are_named(tmp_path):
+    def write(name: str, data: bytes) -> str:
+        (tmp_path / name).write_bytes(data)
+        return str(tmp_path / name)
+
+    assert "x.en" in message(read_pairs, str(tmp_path / "x"), "en", "de")
+    assert "no such file" in message(read_pairs, str(tmp_path / "x.tsv"), "en", "de")
+    assert "cannot be read" in message(read_lines, tmp_path)
+    assert "empty" in message(read_lines, write("empty", b""))
+    assert "line 3 is not UTF-8" in message(read_lines, write("latin1", b"a\nb\ncaf\xe9\nd\n"))
+    assert "cannot be read" in message(read_lines, write("not.gz", b"plain text"))
+    assert "cannot be read" in message(read_lines, write("cut.gz", gzip.compress(b"many words " * 1000)[:-20]))
+    assert "line 2 has 0 tabs" in message(read_pairs, write("none.tsv", b"a\tb\nc\n"), "en", "de")
+    assert "line 1 has 2 tabs" in message(read_pairs, write("two.tsv", b"a\tb\tc\n"), "en", "de")
+    write("odd.en", b"a\nb\nc\n")
+    write("odd.de", b"a\nb\n")
+    told = message(read_pairs, str(tmp_path / "odd"), "en", "de")
+    assert "3 lines" in told and "has 2" in told
+
+
+@pytest.mark.parametrize("spec", ["", "http://example.com/x", "nothing:here"])
+def test_an_unknown_kind_of_source_lists_the_kinds(spec):
+    assert "sacrebleu:NAME" in message(read_pairs, spec, "en", "de")
+
+
+def test_sacrebleu_sets(tmp_path, monkeypatch):
+    for name in ("source", "reference"):
+        (tmp_path / name).write_text(f"the {name}\n", encoding="utf-8")
+    asked = []
+    monkeypatch.setattr(sacrebleu.utils, "get_source_file", lambda *names: asked.append(names) or str(tmp_path / "source"))
+    monkeypatch.setattr(sacrebleu.utils, "get_reference_files", lambda *_: [str(tmp_path / "reference")])
+    assert read_pairs("sacrebleu:wmt14/full", "en", "de") == Pairs(["the source"], ["the reference"])
+    assert asked == [("wmt14/full", "en-de")]
+    assert "did you mean sacrebleu:wmt14/full?" in message(read_pairs, "sacrebleu:wmt14/ful", "en", "de")
+
+
+@pytest.mark.parametrize("error", [URLError("no network"), SystemExit(1), TimeoutError("timed out")])
+def test_sacrebleu_without_network(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(sacrebleu.utils, "get_source_file", fail)
+    started = time.monotonic()
+    assert "cannot be downloaded" in message(read_pairs, "sacrebleu:wmt14/full", "en", "de")
+    assert time.monotonic() - started < 5
+
+
+def test_cleaning_counts_each_reason_and_changes_no_line():
+    long = "w " * 11
+    pairs = Pairs(
+        ["a b", " ", "a", long, "a b c d e f g h i", "a  b", "a b", "a b", "a"],
+        ["c d", "b", "\u00a0", "x y", "x", "c d", "c d", "other", "x y"],
+    )
+    kept, counts = clean(pairs, DataConfig(max_words=10, max_ratio=3.0))
+    assert counts == {"empty": 2, "too long": 1, "length ratio": 1, "duplicate": 1, "kept": 4}
+    assert kept == Pairs(["a b", "a  b", "a b", "a"], ["c d", "c d", "other", "x y"])
+    assert clean(kept, DataConfig(max_words=10, max_ratio=3.0))[0] == kept
+    assert clean(pairs, DataConfig(max_words=10, max_ratio=3.0, deduplicate=False))[1]["duplicate"] == 0
+
+
+def test_the_ratio_has_room_for_short_sentences():
+    edge = Pairs(["a", "a"], ["b " * 14, "b " * 15])
+    assert clean(edge, DataConfig())[1]["kept"] == 1  # 9 * 1 + 5 = 14

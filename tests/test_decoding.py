@@ -1,0 +1,300 @@
+"""The search against tables of numbers: brute force, greedy, re-scoring, batch mates, limits."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from transformer_jax.decoding import beam, beam_search, greedy_search, length_divisors
+
+PAD, EOS, START = 0, 1, 2
+IDS = {"start_id": START, "eos_id": EOS, "pad_id": PAD}
+STATES = 97  # a prefix is hashed into one of these; the table depends on it and thereby on the whole prefix
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    jax.config.update("jax_debug_nans", True)
+    before = jax.config.jax_numpy_rank_promotion
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    yield
+    jax.config.update("jax_debug_nans", False)
+    jax.config.update("jax_numpy_rank_promotion", before)
+
+
+def make_table(seed, sentences, vocabulary, sharpness=2.0):
+    """Log-probabilities [sentence, state, V]."""
+    numbers = sharpness * np.random.default_rng(seed).standard_normal((sentences, STATES, vocabulary))
+    return (numbers - np.log(np.exp(numbers).sum(axis=2, keepdims=True))).astype(np.float32)
+
+
+def hashed(state, token, index):
+    return (state * 31 + token * 7 + index * 3 + 1) % STATES
+
+
+def make_step(table):
+    """A step whose cache holds the hash of the prefix, a copy of the prefix and the number of the sentence."""
+
+    def step(token, index, cache):
+        state = hashed(cache["state"], token, index)
+        prefix = lax.dynamic_update_slice(cache["prefix"], token[:, None, None], (0, index, 0))
+        # The second hash, made afresh from the copied prefix, is NaN unless both were reordered alike.
+        again = lax.fori_loop(0, index + 1, lambda i, h: hashed(h, prefix[:, i, 0], i), jnp.zeros_like(state))
+        sound = (again == state)[:, None]
+        log_probs = jnp.where(sound, table[cache["sentence"], state], jnp.nan)
+        return log_probs, {"state": state, "prefix": prefix, "sentence": cache["sentence"]}
+
+    return step
+
+
+def make_cache(sentences, beams, length):
+    sentences, n = jnp.repeat(jnp.asarray(sentences, jnp.int32), beams), len(sentences) * beams
+    return {"state": jnp.zeros(n, jnp.int32), "prefix": jnp.zeros((n, length, 1), jnp.int32), "sentence": sentences}
+
+
+@functools.partial(jax.jit, static_argnames=("beams", "length", "options"))
+def run(table, cache, max_length, beams, length, options):
+    function = greedy_search if beams is None else functools.partial(beam_search, beams=beams)
+    batch = len(max_length)
+    return function(make_step(table), cache, batch=batch, max_length=max_length, length=length, **IDS, **dict(options))
+
+
+def search(table, max_length, *, beams, length=None, sentences=None, **options):
+    """Jitted beam search (greedy search where `beams` is None) over the sentences of the table, NumPy results."""
+    sentences = range(len(max_length)) if sentences is None else sentences
+    length = length or max(max_length)
+    cache = make_cache(sentences, beams or 1, length)
+    out = run(table, cache, jnp.asarray(max_length, jnp.int32), beams, length, tuple(options.items()))
+    return jax.tree.map(np.asarray, out)
+
+
+def log_prob_of(table, sentence, tokens):
+    state, previous, total = 0, START, np.float32(0)
+    for index, token in enumerate(tokens):
+        state = hashed(state, previous, index)
+        total = total + table[sentence, state, token]
+        previous = token
+    return total
+
+
+def brute_force(table, sentence, limit, alpha):
+    """All sequences that end in EOS within the limit, best first: [(score, log_prob, tokens)]."""
+    words = [token for token in range(table.shape[2]) if token not in (PAD, EOS, START)]
+    every = []
+    for size in range(limit):
+        for start in itertools.product(words, repeat=size):
+            tokens = (*start, EOS)
+            log_prob = log_prob_of(table, sentence, tokens)
+            every.append((log_prob / ((5 + len(tokens)) / 6) ** alpha, log_prob, tokens))
+    return sorted(every, key=lambda one: -one[0])
+
+
+def translations(out, row):
+    return [tuple(tokens[:size].tolist()) for tokens, size in zip(out.tokens[row], out.length[row], strict=True)]
+
+
+def assert_same(a, b):
+    """Equal results; the width T may differ, but then only pad follows."""
+    np.testing.assert_array_equal(a.length, b.length)
+    width = min(a.tokens.shape[2], b.tokens.shape[2])
+    np.testing.assert_array_equal(a.tokens[:, :, :width], b.tokens[:, :, :width])
+    for x in (a, b):
+        assert (x.tokens[:, :, width:] == PAD).all()
+    np.testing.assert_array_equal(a.log_prob, b.log_prob)
+    np.testing.assert_array_equal(a.score, b.score)
+
+
+def rows(out, which):
+    return jax.tree.map(lambda x: x[which], out)
+
+
+@pytest.mark.parametrize(("seed", "alpha"), list(enumerate([0.0, 0.6, 1.0, 0.6, 1.0])))
+def test_wide_beam_is_brute_force(alpha, seed):
+    table, limits = make_table(seed, 4, 6), [4, 1, 2, 3]
+    out = search(table, limits, beams=60, returned=60, length_penalty=alpha)
+    for row, limit in enumerate(limits):
+        truth = brute_force(table, row, limit, alpha)
+        count = len(truth)
+        assert translations(out, row)[:count] == [tokens for _, _, tokens in truth]
+        np.testing.assert_allclose(out.score[row, :count], [score for score, _, _ in truth], rtol=1e-5)
+        np.testing.assert_allclose(out.log_prob[row, :count], [log_prob for _, log_prob, _ in truth], rtol=1e-5)
+        assert (out.length[row, count:] == 0).all() and (out.score[row, count:] == -np.inf).all()
+        assert (out.tokens[row, count:] == PAD).all()
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 3.0])
+def test_one_beam_without_length_penalty_is_greedy(sharpness):
+    table, limits = make_table(5, 16, 40, sharpness), [9, 12, 1, 3] * 4
+    assert_same(search(table, limits, beams=1, length_penalty=0.0), search(table, limits, beams=None, length_penalty=0.0))
+
+
+@pytest.mark.parametrize("beams", [None, 4])
+def test_batch_mates_and_width_change_nothing(beams):
+    table, limits = make_table(1, 5, 30), [7, 2, 10, 1, 5]
+    together = search(table, limits, beams=beams)
+    assert_same(together, search(table, limits, beams=beams, length=17))
+    for row, limit in enumerate(limits):
+        assert_same(rows(together, [row]), search(table, [limit], sentences=[row], beams=beams, length=11))
+
+
+@pytest.mark.parametrize(("beams", "alpha"), [(None, 0.0), (None, 1.5), (1, 0.6), (3, 0.0), (5, 0.6), (5, 1.5)])
+def test_hypotheses_are_what_they_say(beams, alpha):
+    """True log-probabilities, penalty by length, best first, ended by EOS within the limit, pad behind, no forbidden id."""
+    table, limits = make_table(2, 6, 12, 1.0), [8, 1, 2, 5, 8, 6]
+    table[:, :, [PAD, START, 7]] = -0.01  # the most tempting tokens are the forbidden ones
+    options = {} if beams is None else {"returned": beams}
+    out = search(table, limits, beams=beams, length_penalty=alpha, forbidden_ids=(7,), **options)
+    for row, limit in enumerate(limits):
+        for tokens, log_prob, score in zip(translations(out, row), out.log_prob[row], out.score[row], strict=True):
+            if not tokens:
+                assert log_prob == score == -np.inf
+                continue
+            assert tokens[-1] == EOS and tokens.count(EOS) == 1 and len(tokens) <= limit
+            assert not {PAD, START, 7} & set(tokens)
+            np.testing.assert_allclose(log_prob, log_prob_of(table, row, tokens), rtol=1e-5)
+            np.testing.assert_allclose(score, log_prob / ((5 + len(tokens)) / 6) ** alpha, rtol=1e-5)
+        assert (np.diff(out.score[row]) <= 0).all() if out.length[row].all() else True
+        assert len(set(translations(out, row)) - {()}) == np.count_nonzero(out.length[row])
+        for tokens, size in zip(out.tokens[row], out.length[row], strict=True):
+            assert (tokens[size:] == PAD).all()
+
+
+def test_limit_one_is_eos_alone_and_limit_zero_nothing():
+    table = make_table(3, 2, 9)
+    for beams in (None, 3):
+        out = search(table, [1, 0], beams=beams, length=4)
+        assert out.tokens[:, 0].tolist() == [[EOS, PAD, PAD, PAD], [PAD] * 4]
+        assert out.length.tolist() == [[1], [0]]
+        np.testing.assert_allclose(out.log_prob[:, 0], [log_prob_of(table, 0, (EOS,)), -np.inf])
+
+
+def test_minus_infinity_is_safe():
+    table = make_table(4, 3, 8)
+    table[:, :, 3:7] = -np.inf  # one word and EOS remain
+    out = search(table, [5, 2, 3], beams=4, returned=4)
+    assert (out.length > 0).sum(axis=1).tolist() == [4, 2, 3]
+    table[0] = -np.inf
+    out = search(table, [5, 2, 3], beams=4)
+    assert out.length[0, 0] == 0 and out.log_prob[0, 0] == -np.inf and (out.length[1:] > 0).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_stopping_early_changes_nothing(alpha):
+    """The best of one returned is the best of all returned, which keeps every sentence alive longer."""
+    table, limits = make_table(6, 12, 20, 1.5), [10] * 12
+    every = search(table, limits, beams=4, returned=4, length_penalty=alpha)
+    for returned in (1, 3):
+        few = search(table, limits, beams=4, returned=returned, length_penalty=alpha)
+        assert_same(few, jax.tree.map(lambda x, n=returned: x[:, :n], every))
+
+
+def position_step(probabilities, steps=None):
+    """A step from probabilities by position, [T][V]; appends to `steps` whenever it runs."""
+    table = jnp.log(jnp.asarray(probabilities, jnp.float32))
+
+    def step(token, index, cache):
+        if steps is not None:
+            jax.debug.callback(lambda i: steps.append(int(i)), index)
+        return jnp.broadcast_to(table[index][None, :], (token.shape[0], table.shape[1])), cache
+
+    return step
+
+
+def run_positions(probabilities, alpha, steps=None, beams=2, returned=1):
+    length = len(probabilities)
+    out = beam_search(
+        position_step(probabilities, steps), jnp.zeros((beams, 1)), batch=1, beams=beams, returned=returned,
+        max_length=jnp.array([length]), length=length, length_penalty=alpha, **IDS,
+    )  # fmt: skip
+    jax.effects_barrier()
+    return translations(out, 0)
+
+
+def test_a_longer_hypothesis_may_win_later():
+    """By hand. EOS at once: log 0.5 = -0.69. Three words and EOS: log 0.45 = -0.80, but / (9/6) ** 1 = -0.53."""
+    sure = [1e-9, 1e-9, 1e-9, 1.0]
+    chain = [[1e-9, 0.5, 1e-9, 0.45], sure, sure, [1e-9, 1.0, 1e-9, 1e-9]]
+    assert run_positions(chain, 1.0) == [(3, 3, 3, EOS)]
+    assert run_positions(chain, 0.0) == [(EOS,)]
+
+
+def test_the_loop_stops_as_soon_as_nothing_can_win():
+    words = [[1e-9, 1e-9, 1e-9, 1.0]] * 2 + [[1e-9, 0.98, 1e-9, 0.02]] + [[1e-9, 0.5, 1e-9, 0.5]] * 37
+    steps = []
+    assert run_positions(words, 0.0, steps) == [(3, 3, EOS)]
+    assert steps == [0, 1, 2]
+    more = []
+    assert run_positions(words, 0.0, more, returned=2)[0] == (3, 3, EOS)
+    assert len(steps) < len(more) < 10
+    some = []
+    assert run_positions(words, 0.6, some) == [(3, 3, EOS)]
+    assert 3 <= len(some) < 20
+
+
+def test_finished_sentences_do_not_keep_the_loop_alive():
+    """The second row only fills the batch, the third is done at its limit of 2: the loop ends with the first, at 3."""
+    steps = []
+    step = position_step([[1e-9, 1e-9, 1e-9, 1.0]] * 8, steps)
+    out = beam_search(step, jnp.zeros((9, 1)), batch=3, beams=3, max_length=jnp.array([3, 0, 2]), length=8, **IDS)
+    jax.effects_barrier()
+    assert steps == [0, 1, 2] and out.length[:, 0].tolist() == [3, 0, 2]
+    steps.clear()
+    greedy_search(step, jnp.zeros((3, 1)), batch=3, max_length=jnp.array([3, 0, 2]), length=8, **IDS)
+    jax.effects_barrier()
+    assert steps == [0, 1, 2]
+
+
+def test_ties_go_to_the_lower_token():
+    even = [[0.1] * 10] * 3
+    assert run_positions(even, 0.0, beams=4, returned=1) == [(EOS,)]
+    worded = [[0.1, 1e-9, *[0.1] * 8], [0.1] * 10]
+    assert run_positions(worded, 0.0, beams=2, returned=2) == [(3, EOS), (4, EOS)]
+
+
+@pytest.mark.parametrize("vocabulary", [3, 64, 97, 640, 1009])
+@pytest.mark.parametrize("digits", [0, 3])
+def test_two_stage_top_k_is_top_k(vocabulary, digits):
+    """Rounded numbers bring many ties, which must fall the same way."""
+    rng, batch, beams = np.random.default_rng(vocabulary), 5, 4
+    log_probs = np.round(rng.standard_normal((batch * beams, vocabulary)), digits).astype(np.float32) - 5
+    log_prob = np.round(-np.abs(rng.standard_normal((batch, beams))), digits).astype(np.float32)
+    log_prob[0, 1:] = -np.inf
+    forbidden = (0, vocabulary // 2, vocabulary - 1)
+    masked = log_probs.copy()
+    masked[:, list(forbidden)] = -np.inf
+    total = (masked.reshape(batch, beams, vocabulary) + log_prob[:, :, None]).reshape(batch, -1)
+    value, place = lax.top_k(total, 2 * beams)
+    ours = beam._best_continuations(jnp.asarray(log_probs), jnp.asarray(log_prob), forbidden)
+    np.testing.assert_array_equal(ours[0], value)
+    real = np.asarray(value) > -np.inf
+    np.testing.assert_array_equal((ours[1] * vocabulary + ours[2])[real], place[real])
+
+
+def test_slots_move_as_few_rows_as_can_be():
+    parent = jnp.array([[2, 0, 2, 2], [3, 2, 1, 0], [1, 1, 1, 1], [0, 3, 0, 0]])
+    alive = jnp.array([[True] * 4, [True] * 4, [True, True, False, False], [False] * 4])
+    hypothesis, slots = beam._assign_slots(parent, alive)
+    assert hypothesis.tolist() == [[1, 2, 0, 3], [3, 2, 1, 0], [1, 0, 2, 3], [0, 1, 2, 3]]
+    assert slots.tolist() == [[0, 2, 2, 2], [0, 1, 2, 3], [1, 1, 2, 3], [0, 1, 2, 3]]
+    cache = {"a": jnp.arange(16), "b": jnp.arange(32.0).reshape(16, 2, 1)}
+    moved = beam._reorder(cache, slots)
+    where = (np.arange(4)[:, None] * 4 + np.asarray(slots)).ravel()
+    assert all((np.asarray(moved[name]) == np.asarray(cache[name])[where]).all() for name in cache)
+
+
+def test_what_is_refused():
+    table = make_table(0, 1, 6)
+    for options, words in (
+        ({"forbidden_ids": (EOS,)}, "EOS"),
+        ({"length_penalty": -0.1}, "length_penalty"),
+        ({"length_penalty": float("nan")}, "length_penalty"),
+        ({"returned": 3}, "returned"),
+        ({"returned": 0}, "returned"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            search(table, [3], beams=2, **options)
+    np.testing.assert_allclose(length_divisors(7, 1.0)[[1, 7]], [1.0, 2.0])

@@ -1,0 +1,329 @@
+"""The tokenised store, the stream of batches over it, and the thread that reads ahead."""
+
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from transformer_jax.config import BatchConfig, DataConfig, TokenizerConfig
+from transformer_jax.data import store as store_module
+from transformer_jax.data import stream as stream_module
+from transformer_jax.data.corpus import Pairs, clean, read_pairs
+from transformer_jax.data.store import Store, default_cache_dir, open_store
+from transformer_jax.data.stream import BatchStream, Position, one_pass, prefetch
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import UserError
+
+MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
+IDS = SimpleNamespace(pad_id=9, decoder_start_id=7)
+CONFIGS = {
+    "bucketed": BatchConfig(tokens=300, row_multiple=4, shapes=5, max_length=40),
+    "packed": BatchConfig(kind="packed", tokens=400, row_multiple=4, max_length=40, packed_length=50),
+}
+
+
+def numbered(pairs: int, longest: int = 40) -> Store:
+    """A store whose pair i is made of the id 10 + i alone, so that a batch tells which pairs it has."""
+    random = np.random.default_rng(0)
+    arrays = []
+    for _ in range(2):
+        sizes = np.clip(random.lognormal(2.2, 0.5, pairs), 1, longest).astype(np.int64)
+        arrays += [np.repeat(np.arange(pairs) + 10, sizes).astype(np.int32), np.concatenate([[0], np.cumsum(sizes)])]
+    return Store(*arrays)
+
+
+def epoch(stream: BatchStream, number: int) -> list:
+    return [batch for batch, _ in itertools.takewhile(after(number), stream_with_start(stream, number))]
+
+
+def stream_with_start(stream: BatchStream, number: int):
+    """(batch, the position BEFORE it)"""
+    position = Position(number, 0)
+    for batch, following in stream.batches(position):
+        yield batch, position
+        position = following
+
+
+def after(number: int):
+    return lambda item: item[1].epoch == number
+
+
+def members(store: Store, batch) -> list[int]:
+    """The pairs of a batch; each must be there once and whole, on both sides."""
+    found = []
+    for ids, segments, lengths in (
+        (batch.source, batch.source_segment, store.source_lengths),
+        (batch.target_output, batch.target_segment, store.target_lengths),
+    ):
+        numbers, counts = np.unique(ids[segments > 0] - 10, return_counts=True)
+        assert (counts == lengths[numbers]).all()
+        found.append(numbers.tolist())
+    assert found[0] == found[1]
+    return found[0]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(stream_module, "_CHUNK_PAIRS", 100)
+    monkeypatch.setattr(stream_module, "_CHUNK_BATCHES", 2)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_each_pair_comes_once_an_epoch(kind, small_chunks):
+    store = numbered(1000)
+    stream = BatchStream(store, CONFIGS[kind], IDS, seed=3)
+    epochs = [[members(store, batch) for batch in epoch(stream, number)] for number in range(3)]
+    for batches in epochs:
+        assert sorted(itertools.chain.from_iterable(batches)) == list(range(1000))
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert [members(store, batch) for batch in epoch(BatchStream(store, CONFIGS[kind], IDS, seed=3), 1)] == epochs[1]
+    assert [members(store, batch) for batch in epoch(BatchStream(store, CONFIGS[kind], IDS, seed=4), 1)] != epochs[1]
+    assert {tuple(batch.source.shape) for batch in epoch(stream, 0)} <= {shape[:2] for shape in stream.shapes}
+
+
+@pytest.mark.parametrize("pairs", [1, 3, 50, 1000])
+def test_an_epoch_has_at_most_one_partial_batch(pairs):
+    for kind, config in CONFIGS.items():
+        stream = BatchStream(numbered(pairs), config, IDS, seed=0)
+        for number in range(3):
+            full = [bool(batch.source_segment.any(axis=1).all()) for batch in epoch(stream, number)]
+            assert full.count(False) <= 1, kind
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_resuming_anywhere_goes_on_exactly(kind, small_chunks):
+    store, count = numbered(700), 0
+    stream = BatchStream(store, CONFIGS[kind], IDS, seed=1)
+    straight = list(itertools.takewhile(lambda item: item[1] < Position(2, 0), stream_with_start(stream, 0)))
+    assert {position.epoch for _, position in straight} == {0, 1}
+    for i, (_, position) in enumerate(straight):
+        again = BatchStream(store, CONFIGS[kind], IDS, seed=1).batches(Position(*map(int, position)))
+        for (expected, _), (batch, _) in zip(straight[i : i + 3], again, strict=False):
+            assert all(np.array_equal(a, b) for a, b in zip(expected, batch, strict=True))
+            count += 1
+    assert count > 3 * len(straight) - 6
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_position_that_is_none_is_an_error(kind):
+    stream = BatchStream(numbered(100), CONFIGS[kind], IDS, seed=0)
+    for position in (Position(0, 1), Position(0, 100), Position(0, -1), Position(-1, 0)):
+        with pytest.raises(ValueError, match="no "):
+            next(stream.batches(position))
+
+
+def test_pairs_too_long_are_dropped_and_counted():
+    store = numbered(500)
+    longer = np.maximum(store.source_lengths, store.target_lengths)
+    stream = BatchStream(store, BatchConfig(tokens=300, row_multiple=4, max_length=12), IDS, seed=0)
+    seen = sorted(itertools.chain.from_iterable(members(store, batch) for batch in epoch(stream, 0)))
+    assert seen == np.flatnonzero(longer <= 12).tolist()
+    assert stream.dropped == (longer > 12).sum() > 0 and stream.pairs == len(seen)
+    with pytest.raises(UserError, match=r"batch\.max_length=1 "):
+        BatchStream(store, BatchConfig(max_length=1), IDS, seed=0)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_one_pass_drops_nothing_whatever_its_length(kind):
+    shapes = BatchStream(numbered(1000, longest=20), CONFIGS[kind], IDS, seed=0).shapes
+    dev = numbered(120, longest=90)
+    batches = list(one_pass(dev, shapes, CONFIGS[kind], IDS))
+    seen = list(itertools.chain.from_iterable(members(dev, batch) for batch in batches))
+    assert sorted(seen) == list(range(120))
+    extra = {batch.source.shape for batch in batches} - {shape[:2] for shape in shapes}
+    assert len(extra) <= 1
+    for one, other in zip(batches, one_pass(dev, shapes, CONFIGS[kind], IDS), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "least"), [("bucketed", 0.85), ("packed", 0.95)])
+def test_multi30k_batches_are_full(kind, least, tmp_path):
+    if not MULTI30K.is_dir():
+        pytest.skip(f"needs Multi30k in {MULTI30K}")
+    pairs, _ = clean(read_pairs(str(MULTI30K / "train"), "en", "de"), DataConfig())
+    tokenizer = Tokenizer.train([*pairs.source, *pairs.target], TokenizerConfig(), tmp_path / "tokenizer")
+    store = open_store(pairs, tokenizer, tmp_path / "cache")
+    stream = BatchStream(store, BatchConfig(kind=kind, row_multiple=8), tokenizer, seed=0)
+    batches = epoch(stream, 0)
+    real = sum(np.count_nonzero(segments) for batch in batches for segments in (batch.source_segment, batch.target_segment))
+    assert real == len(store.source_ids) + len(store.target_ids)
+    assert real / sum(batch.source.size + batch.target_output.size for batch in batches) >= least
+    assert len(stream.shapes) <= 12
+
+
+# The store
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Tokenizer:
+    lines = ["the dog runs", "a cat sleeps here", "der Hund läuft", "eine Katze schläft"] * 20
+    return Tokenizer.train(lines, TokenizerConfig(vocab_size=290), tmp_path_factory.mktemp("tokenizer"))
+
+
+PAIRS = Pairs(["the dog", "", "a cat"], ["der Hund", "x", ""])
+
+
+def test_the_store_has_the_tokenizers_ids(tokenizer, tmp_path):
+    store = open_store(PAIRS, tokenizer, tmp_path)
+    assert len(store) == 3 and store.source_ids.dtype == np.uint16 and store.source_offsets.dtype == np.int64
+    for i, (source, target) in enumerate(
+        zip(tokenizer.encode_source(PAIRS.source), tokenizer.encode_target(PAIRS.target), strict=True)
+    ):
+        assert store.source_ids[store.source_offsets[i] : store.source_offsets[i + 1]].tolist() == source.tolist()
+        assert store.target_ids[store.target_offsets[i] : store.target_offsets[i + 1]].tolist() == target.tolist()
+        assert (store.source_lengths[i], store.target_lengths[i]) == (len(source), len(target))
+
+
+def test_the_store_is_found_again_and_made_anew_when_something_changes(tokenizer, tmp_path, monkeypatch):
+    written = []
+    write = store_module._write
+    monkeypatch.setattr(store_module, "_write", lambda folder, *rest: written.append(folder) or write(folder, *rest))
+    open_store(PAIRS, tokenizer, tmp_path)
+    open_store(PAIRS, tokenizer, tmp_path)
+    assert len(written) == 1
+    changed = [
+        Pairs(PAIRS.source, ["der Hund", "x", "x"]),
+        Pairs(PAIRS.target, PAIRS.source),
+        Pairs(["the dog", "a cat", ""], PAIRS.target),
+    ]
+    for pairs in changed:
+        open_store(pairs, tokenizer, tmp_path)
+    other = Tokenizer.train(["some other text"] * 20, TokenizerConfig(vocab_size=275), tmp_path / "other")
+    open_store(PAIRS, other, tmp_path)
+    assert len(set(written)) == len(written) == 5
+
+
+def test_a_store_half_written_or_damaged_is_not_taken(tokenizer, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.np, "save", killed)
+        with pytest.raises(Killed):
+            open_store(PAIRS, tokenizer, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "0123.partial-xyz").mkdir()
+    good = open_store(PAIRS, tokenizer, tmp_path)
+    (folder,) = (path for path in tmp_path.iterdir() if "partial" not in path.name)
+    for name in ("source_ids.npy", "target_offsets.npy", "sizes.json"):
+        for data in (b"", None, (folder / name).read_bytes()[:-2]):
+            (folder / name).unlink()
+            if data is not None:
+                (folder / name).write_bytes(data)
+            again = open_store(PAIRS, tokenizer, tmp_path)
+            assert np.array_equal(again.source_ids, good.source_ids) and np.array_equal(
+                again.target_offsets, good.target_offsets
+            )
+
+
+def test_many_writers_at_once(tokenizer, tmp_path):
+    stores = []
+    threads = [threading.Thread(target=lambda: stores.append(open_store(PAIRS, tokenizer, tmp_path))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores) == 8 and len(list(tmp_path.iterdir())) == 1
+    assert len({store.target_ids.tobytes() for store in stores}) == 1
+
+
+def test_a_cache_that_cannot_be_written_says_so(tokenizer, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"data\.cache_dir"):
+        open_store(PAIRS, tokenizer, tmp_path / "file")
+
+
+def test_the_cache_is_where_the_system_keeps_caches(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / "transformer_jax"
+    open_store(PAIRS, tokenizer)
+    assert (tmp_path / "transformer_jax").is_dir()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache_dir() == Path.home() / ".cache" / "transformer_jax"
+
+
+# Reading ahead
+
+
+def gone(before: set[threading.Thread]) -> bool:
+    deadline = time.monotonic() + 5
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not set(threading.enumerate()) - before
+
+
+def test_prefetch_gives_the_same_and_ends():
+    before = set(threading.enumerate())
+    for size in (1, 2, 100):
+        assert list(prefetch(iter(range(20)), size)) == list(range(20))
+    ahead = prefetch([], 2)
+    for _ in range(3):
+        with pytest.raises(StopIteration):
+            next(ahead)
+    assert gone(before)
+
+
+def test_prefetch_works_ahead_but_not_further():
+    made = []
+    with prefetch((made.append(i) or i for i in itertools.count()), 3) as ahead:
+        deadline = time.monotonic() + 5
+        while len(made) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert made == [0, 1, 2, 3]  # three in the queue, one in hand
+        assert next(ahead) == 0
+
+
+def test_prefetch_raises_where_the_producer_did():
+    def producer():
+        yield 1
+        raise KeyError("broken")
+
+    ahead = prefetch(producer(), 5)
+    assert next(ahead) == 1
+    with pytest.raises(KeyError, match="broken"):
+        next(ahead)
+    assert list(ahead) == []
+
+
+def test_closing_ends_the_thread_and_the_producer():
+    before, ended = set(threading.enumerate()), []
+
+    def producer():
+        try:
+            yield from itertools.count()
+        finally:
+            ended.append(True)
+
+    ahead = prefetch(producer(), 2)
+    assert next(ahead) == 0
+    ahead.close()
+    ahead.close()
+    assert ended == [True] and set(threading.enumerate()) == before and list(ahead) == []
+    ahead = prefetch(producer(), 2)
+    del ahead
+    assert gone(before)
+
+
+def test_an_open_prefetch_lets_the_interpreter_leave():
+    code = (
+        "import itertools; from transformer_jax.data.stream import prefetch; a = prefetch(itertools.count(), 2); print(next(a))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[1], check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+def test_the_data_room_imports_no_jax():
+    code = "import sys, transformer_jax.data.stream, transformer_jax.data.corpus; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0

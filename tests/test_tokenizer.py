@@ -1,0 +1,156 @@
+"""Text to ids and back, and what can be wrong with a tokenizer's files."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transformer_jax.config import TokenizerConfig
+from transformer_jax.data.corpus import read_lines
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import UserError
+
+MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
+WORDS = "ein eine Hund Katze schläft läuft über grüne Wiese the dog cat sleeps runs across green meadow and while".split()
+NASTY = [
+    "„Größe“ – ‚so‘ … 3 × ½ ﬁ ① Ⅷ ² ™",  # noqa: RUF001
+    "e\u0301 versus é, \u0644\u0627 \u05e9\u05dc\u05d5\u05dd \u202eright to left\u202c",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 \U0001f600",
+    "日本語 한국어 ไทย हिन्दी",
+    "<pad> </s> <s> <unk> <0x41> <0x0A>",
+    "zero\u200bwidth soft\u00adhyphen a\u00a0b a\u2028b \ufeff \x00\x07",
+    "&quot;x&quot; @-@ ##ing ▁",
+    "",
+    "\r",
+    "x" * 5000,
+]
+
+
+def lines(count: int = 400) -> list[str]:
+    draw = random.Random(0)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(2, 9))) + "." for _ in range(count)]
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def tokenizer(request, tmp_path_factory) -> Tokenizer:
+    return Tokenizer.train(
+        lines(), TokenizerConfig(vocab_size=300, algorithm=request.param), tmp_path_factory.mktemp("tokenizer")
+    )
+
+
+def plain(text: str) -> str:
+    """Runs of white space as one space; so is SentencePiece's own mark for a space."""
+    return re.sub(r"[ ▁]+", " ", text).strip(" ")
+
+
+def test_any_text_survives_the_round_trip(tokenizer):
+    for encode in (tokenizer.encode_source, tokenizer.encode_target):
+        assert list(map(plain, tokenizer.decode(encode(NASTY)))) == list(map(plain, NASTY))
+    assert tokenizer.decode(tokenizer.encode_target(lines())) == lines()
+
+
+def test_multi30k_survives_the_round_trip(tmp_path):
+    if not MULTI30K.is_dir():
+        pytest.skip(f"needs Multi30k in {MULTI30K}")
+    text = [line for language in ("en", "de") for line in read_lines(MULTI30K / f"train.{language}")]
+    trained = Tokenizer.train(text, TokenizerConfig(), tmp_path)
+    assert list(map(plain, trained.decode(trained.encode_target(text)))) == list(map(plain, text))
+
+
+def test_text_never_becomes_a_special_id(tokenizer):
+    special = {tokenizer.pad_id, tokenizer.eos_id, tokenizer.unknown_id, tokenizer.bos_id, tokenizer.decoder_start_id}
+    for ids in tokenizer.encode_source([*NASTY, *map(tokenizer.pieces(range(4)).__getitem__, range(4))]):
+        assert ids[-1] == tokenizer.eos_id and special.isdisjoint(ids[:-1].tolist())
+
+
+def test_text_that_names_special_pieces_can_be_trained_on(tmp_path):
+    trained = Tokenizer.train(["<pad> </s> <0x41> <s> <unk>"] * 50 + lines(), TokenizerConfig(vocab_size=340), tmp_path)
+    (ids,) = trained.encode_source(["<pad> </s> <0x41>"])
+    assert trained.eos_id not in ids[:-1] and trained.pad_id not in ids
+    assert trained.decode([ids]) == ["<pad> </s> <0x41>"]
+
+
+def test_ids_have_the_form_batches_want(tokenizer):
+    encoded = tokenizer.encode_source(["", "Hund"])
+    assert [ids.dtype for ids in encoded] == [np.int32, np.int32]
+    assert encoded[0].tolist() == [tokenizer.eos_id]
+    assert [ids.tolist() for ids in tokenizer.encode_source(["", "Hund"], add_eos=False)] == [
+        ids[:-1].tolist() for ids in encoded
+    ]
+    assert tokenizer.encode_source([]) == [] and tokenizer.decode([]) == []
+    assert max(ids.max() for ids in tokenizer.encode_source(lines())) < tokenizer.vocab_size
+
+
+def test_decoding_stops_at_eos_and_drops_special_ids(tokenizer):
+    ids = tokenizer.encode_target(["Hund Katze"])[0].tolist()
+    row = [tokenizer.decoder_start_id, *ids, *ids, tokenizer.pad_id]
+    assert tokenizer.decode([row, np.array(row), [], [tokenizer.pad_id]]) == ["Hund Katze", "Hund Katze", "", ""]
+    pieces = tokenizer.pieces(row)
+    assert len(pieces) == len(row) and pieces[0] == "<s>" and pieces[-1] == "<pad>"
+    assert "".join(pieces[1 : len(ids)]).replace("▁", " ").strip() == "Hund Katze"
+
+
+def test_training_again_gives_the_same_in_any_order(tmp_path, tokenizer):
+    for algorithm in ("bpe", "unigram"):
+        config = TokenizerConfig(vocab_size=300, algorithm=algorithm, sample_lines=100)
+        first = Tokenizer.train(lines(), config, tmp_path / f"{algorithm}1")
+        second = Tokenizer.train(reversed(lines()), config, tmp_path / f"{algorithm}2")
+        assert first.fingerprint == second.fingerprint != tokenizer.fingerprint
+        assert Tokenizer.load(tmp_path / f"{algorithm}1").fingerprint == first.fingerprint
+
+
+def test_training_says_nothing(tmp_path, capfd):
+    Tokenizer.train(lines(), TokenizerConfig(vocab_size=300), tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_a_vocabulary_too_large_names_the_largest(tmp_path, algorithm):
+    with pytest.raises(UserError, match=r"tokenizer\.vocab_size=50000 .* at most \d+") as caught:
+        Tokenizer.train(lines(), TokenizerConfig(vocab_size=50_000, algorithm=algorithm), tmp_path)
+    largest = int(re.search(r"at most (\d+)", str(caught.value))[1])
+    assert Tokenizer.train(lines(), TokenizerConfig(vocab_size=largest, algorithm=algorithm), tmp_path).vocab_size == largest
+
+
+def test_a_vocabulary_too_small_and_no_text(tmp_path):
+    with pytest.raises(UserError, match=r"tokenizer\.vocab_size=262 is smaller .* at least") as caught:
+        Tokenizer.train(lines(), TokenizerConfig(vocab_size=262), tmp_path)
+    smallest = int(re.search(r"at least (\d+)", str(caught.value))[1])
+    assert Tokenizer.train(lines(), TokenizerConfig(vocab_size=smallest), tmp_path).vocab_size == smallest
+    with pytest.raises(UserError, match="no text"):
+        Tokenizer.train(["", " "], TokenizerConfig(), tmp_path)
+
+
+def test_damaged_files_are_named(tmp_path):
+    Tokenizer.train(lines(), TokenizerConfig(vocab_size=300), tmp_path)
+    description, model = tmp_path / "tokenizer.json", tmp_path / "sentencepiece.model"
+    good, good_model = json.loads(description.read_text()), model.read_bytes()
+
+    def told() -> str:
+        with pytest.raises(UserError) as caught:
+            Tokenizer.load(tmp_path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    for data in (b"", b"junk", good_model[:1000]):
+        model.write_bytes(data)
+        assert "sentencepiece.model: damaged" in told()
+    model.unlink()
+    assert "sentencepiece.model: no such file" in told()
+    model.write_bytes(good_model)
+    changes = [
+        {"pad_id": 300},
+        {"pad_id": -1},
+        {"eos_id": "1"},
+        {"source_model": "../x"},
+        {"target_model": 3},
+        {"vocabulary": []},
+    ]
+    for text in ("{", "[]", "3", "{}", *(json.dumps(good | change) for change in changes)):
+        description.write_text(text)
+        assert "tokenizer.json" in told()
+    description.unlink()
+    assert "tokenizer.json: no such file" in told()

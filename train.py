@@ -1,0 +1,22 @@
+"""Trains a translation model: python train.py --config=configs/demo.py --workdir=runs/demo
+
+Any field of the config can be set: --config.model.num_layers=2. The same command again goes on where the run was left.
+"""
+
+from transformer_jax.command_line import Parser, load_config, main, set_up
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--config", required=True, help="a file with get_config(), as in configs/")
+    parser.add_argument("--workdir", required=True, help="the run folder: config, tokenizer, checkpoints, metrics")
+    flags, overrides = parser.parse_with_overrides()
+    config = load_config(flags.config, overrides)
+    set_up()
+    from transformer_jax.training.loop import train
+
+    train(config, flags.workdir)
+
+
+if __name__ == "__main__":
+    main(run)

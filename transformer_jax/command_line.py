@@ -1,0 +1,80 @@
+"""What the three scripts share: flags, config files with overrides, and how bad input ends."""
+
+import argparse
+import logging
+import os
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from transformer_jax.config import Config, override, validate
+from transformer_jax.data.store import default_cache_dir
+from transformer_jax.errors import UserError
+
+__all__ = ["Parser", "load_config", "main", "set_up"]
+
+_BAD_INPUT = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that names what is wrong in one line, and knows no abbreviations."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the flags")
+
+    def parse_with_overrides(self, arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+        """The known flags, and every `--config.KEY=VALUE` as `KEY=VALUE`."""
+        known, rest = self.parse_known_args(arguments)
+        unknown = [item for item in rest if not (item.startswith("--config.") and "=" in item)]
+        if unknown:
+            hint = "; an override is written --config.KEY=VALUE" if unknown[0].startswith("--config.") else ""
+            self.error(f"unknown argument {unknown[0]}{hint}")
+        return known, [item.removeprefix("--config.") for item in rest]
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+    """Runs the config file's `get_config()`, applies `KEY=VALUE` overrides, validates the whole."""
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        there = sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
+        raise UserError(f"{path}: no such config file" + (f"; {folder} has {', '.join(there)}" if there else ""))
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise UserError(f"{path}: has no get_config() that returns a transformer_jax.Config")
+    config = get_config()
+    if not isinstance(config, Config):
+        raise UserError(f"{path}: get_config() should return a transformer_jax.Config, not a {type(config).__name__}")
+    for item in overrides:
+        key, _, value = item.partition("=")
+        override(config, key, value)
+    return validate(config)
+
+
+def main(run: Callable[[], Any]) -> NoReturn:
+    """Runs a script. UserError: its line on standard error, exit code 2. Any other exception is a bug and keeps its traceback."""
+    try:
+        run()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(_BAD_INPUT)
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`): nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+def set_up() -> None:
+    """Once, before JAX does anything: log lines on standard error, and compiled programs kept on disk from run to run."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr, force=True)
+    for name in ("absl", "orbax", "jax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import jax
+
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(default_cache_dir() / "compiled")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,303 @@
+"""What defines a run: typed dataclasses, validated as a whole, to and from JSON.
+
+A config file in `configs/` has a function `get_config()` that returns a `Config`. Every field can be overridden on the command
+line (`--config.model.num_layers=2`). The run folder keeps the config as `config.json`, which is data and is never executed.
+"""
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from transformer_jax.errors import UserError
+
+__all__ = [
+    "BatchConfig",
+    "Config",
+    "DataConfig",
+    "DecodeConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "TokenizerConfig",
+    "TrainConfig",
+    "differences",
+    "from_json",
+    "override",
+    "to_json",
+    "validate",
+]
+
+
+@dataclass
+class DataConfig:
+    """Where the text is. A source is one of
+
+    * `demo:train`, `demo:dev`, `demo:test`, `demo:long`, `demo:beyond`: the built-in corpus
+    * `PREFIX`: the two files `PREFIX.<source_language>` and `PREFIX.<target_language>`, plain or `.gz`
+    * `FILE.tsv` or `FILE.tsv.gz`: one pair a line, source and target separated by a tab
+    * `sacrebleu:NAME`: a named test set of sacreBLEU (dev and test only)
+
+    Cleaning applies to training text alone; dev and test sets are never filtered.
+    """
+
+    train: str = "demo:train"
+    dev: str = "demo:dev"
+    source_language: str = "en"
+    target_language: str = "de"
+    max_words: int = 250  # training pairs with more white-space separated words on a side are dropped
+    max_ratio: float = 9.0  # ... and pairs where one side has more than this many times the words of the other, plus 5
+    deduplicate: bool = True  # keep the first of identical training pairs
+    cache_dir: str = ""  # where tokenised corpora are kept; empty: $XDG_CACHE_HOME/transformer_jax or ~/.cache/transformer_jax
+
+
+@dataclass
+class TokenizerConfig:
+    """One SentencePiece model for both languages, trained on the training text."""
+
+    vocab_size: int = 8000
+    algorithm: str = "bpe"  # bpe | unigram
+    character_coverage: float = 1.0
+    byte_fallback: bool = True  # characters outside the vocabulary become UTF-8 bytes, so that any text survives a round trip
+    sample_lines: int = 10_000_000  # train on at most this many lines of each side
+
+
+@dataclass
+class BatchConfig:
+    """How sentences become arrays of few static shapes."""
+
+    kind: str = "bucketed"  # bucketed: one sentence a row, several shapes | packed: many sentences a row, one shape
+    tokens: int = 4096  # positions of the longer side of one global batch: rows times length is at most this
+    shapes: int = 12  # bucketed: at most so many shapes, their edges fitted to the corpus
+    row_multiple: int = 64  # the rows of every shape are a multiple of this; devices times accumulation must divide it
+    max_length: int = 256  # training pairs with more tokens on a side (EOS included) are dropped
+    packed_length: int = 256  # packed: tokens in a row of the longer side
+
+
+@dataclass
+class ModelConfig:
+    """The letters of `models/seq2seq.py`: D width, F feed_forward_width, H heads, K key_width, L num_layers."""
+
+    num_layers: int = 6
+    decoder_layers: int = 0  # 0: as many as num_layers
+    width: int = 512
+    feed_forward_width: int = 2048
+    heads: int = 8
+    key_width: int = 0  # of one head; 0: width / heads
+    norm: str = "post"  # post: norm(x + f(x)), the paper's | pre: x + f(norm(x)), with a last norm on each stack
+    positions: str = "sinusoidal"  # sinusoidal (interleaved) | sinusoidal_concatenated | learned | rotary
+    max_positions: int = 512  # learned positions: rows of the table, and so the longest sentence the model can take
+    tied_embeddings: str = "all"  # all: source, target and output share one table | target: target and output | none
+    output_bias: bool = False
+    activation: str = "relu"  # relu | gelu | silu | swiglu
+    dropout: float = 0.1  # on the sum of embedding and position, and on each sublayer's output before it is added
+    attention_dropout: float = 0.0  # on the attention weights
+    activation_dropout: float = 0.0  # on the feed-forward activations
+    compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on TPU and GPU, float32 on CPU; parameters are float32
+
+
+@dataclass
+class OptimizerConfig:
+    """Adam (Kingma and Ba, 2015) and its learning rate."""
+
+    schedule: str = "inverse_sqrt"  # inverse_sqrt (the paper's) | constant | cosine; each after a linear warm-up
+    learning_rate: float = 0.0  # the peak; 0: the paper's, (width * warmup_steps) ** -0.5
+    warmup_steps: int = 4000
+    decay_steps: int = 0  # cosine: the step at which the rate reaches zero; 0: train.steps
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-9
+    weight_decay: float = 0.0  # decoupled (AdamW), on matrices only
+    clip_norm: float = 0.0  # largest global norm of the gradient; 0: no clipping
+
+
+@dataclass
+class TrainConfig:
+    """The loop: how long, how often, from which seed. Steps are updates of the parameters."""
+
+    steps: int = 100_000
+    seed: int = 0
+    label_smoothing: float = 0.1
+    accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
+    log_every: int = 100
+    evaluate_every: int = 1000
+    evaluate_bleu: bool = True  # decode the dev set at each evaluation; off: the best checkpoint is the one of lowest dev loss
+    samples: int = 3  # dev sentences whose translations are written to the log at each evaluation
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 10  # the latest so many are kept, and the best
+    patience: int = 0  # stop after so many evaluations without a better score; 0: never
+
+
+@dataclass
+class DecodeConfig:
+    """Search (Wu et al. 2016 for the length penalty)."""
+
+    beam: int = 4  # 1: greedy
+    length_penalty: float = 0.6
+    max_length_ratio: float = 2.0  # a translation has at most ratio * (source tokens) + extra tokens
+    max_length_extra: int = 16
+    tokens: int = 4096  # source positions decoded at once
+
+
+@dataclass
+class Config:
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+
+_CHOICES = {
+    "tokenizer.algorithm": ("bpe", "unigram"),
+    "batch.kind": ("bucketed", "packed"),
+    "model.norm": ("post", "pre"),
+    "model.positions": ("sinusoidal", "sinusoidal_concatenated", "learned", "rotary"),
+    "model.tied_embeddings": ("all", "target", "none"),
+    "model.activation": ("relu", "gelu", "silu", "swiglu"),
+    "model.compute_dtype": ("auto", "float32", "bfloat16"),
+    "optimizer.schedule": ("inverse_sqrt", "constant", "cosine"),
+}
+_AT_LEAST_ZERO = (
+    "model.decoder_layers model.key_width optimizer.learning_rate optimizer.warmup_steps optimizer.decay_steps "
+    "optimizer.weight_decay optimizer.clip_norm train.seed train.samples train.patience decode.length_penalty "
+    "decode.max_length_ratio decode.max_length_extra"
+).split()
+_FRACTIONS = (
+    "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing"
+).split()
+# What may differ when a run goes on: none of it changes the parameters that a given step has.
+_MAY_CHANGE = {
+    "data.cache_dir",
+    "train.steps",
+    "train.log_every",
+    "train.samples",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+}
+
+
+def validate(config: Config) -> Config:
+    """Returns `config` unchanged, or raises UserError naming the first field whose value cannot be."""
+    flat = _flatten(config)
+    for name, value in flat.items():
+        if name in _CHOICES:
+            _require(value in _CHOICES[name], name, value, f"one of {', '.join(_CHOICES[name])}{_nearest(value, _CHOICES[name])}")
+        elif name in _FRACTIONS:
+            _require(0 <= value < 1, name, value, "at least 0 and below 1")
+        elif name in _AT_LEAST_ZERO:
+            _require(value >= 0, name, value, "0 or more")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            _require(value > 0, name, value, "more than 0")
+    model, batch, train = config.model, config.batch, config.train
+    if not model.key_width:
+        _require(model.width % model.heads == 0, "model.heads", model.heads, f"a divisor of model.width={model.width}")
+    if model.positions.startswith("sinusoidal"):
+        _require(model.width % 2 == 0, "model.width", model.width, "even, for sinusoidal positions")
+    if model.positions == "rotary":
+        key_width = model.key_width or model.width // model.heads
+        _require(key_width % 2 == 0, "model.key_width", key_width, "even, for rotary positions")
+    if model.positions == "learned":
+        longest = batch.max_length
+        _require(model.max_positions >= longest, "model.max_positions", model.max_positions, f"at least batch.max_length={longest}")
+    if batch.kind == "packed":
+        length = batch.packed_length
+        _require(batch.max_length <= length, "batch.max_length", batch.max_length, f"at most batch.packed_length={length}")
+        smallest = batch.row_multiple * length
+        _require(batch.tokens >= smallest, "batch.tokens", batch.tokens, f"at least row_multiple * packed_length = {smallest}")
+    multiple = batch.row_multiple
+    _require(multiple % train.accumulation == 0, "train.accumulation", train.accumulation, f"a divisor of batch.row_multiple={multiple}")
+    return config
+
+
+def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
+    """What differs between a run's config and the one given now, as lines `name: stored -> given`.
+
+    Returns (what forbids to go on, what may change): the first changes the result, the second does not. More steps may be
+    asked for, not fewer, and not where the learning rate's decay is laid out over them.
+    """
+    forbidden, allowed = [], []
+    old, new = _flatten(stored), _flatten(given)
+    for name in old:
+        if old[name] != new[name]:
+            fine = name in _MAY_CHANGE
+            if name == "train.steps":
+                decays = given.optimizer.schedule == "cosine" and not given.optimizer.decay_steps
+                fine = new[name] > old[name] and not decays
+            (allowed if fine else forbidden).append(f"{name}: {old[name]!r} -> {new[name]!r}")
+    return forbidden, allowed
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str, name: str = "config") -> Config:
+    """The inverse of `to_json`. Raises UserError, naming `name` and the key, on unknown keys, wrong types or impossible values."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name}: not JSON ({error})") from None
+    return validate(_build(Config, data, name))
+
+
+def override(config: Config, key: str, text: str) -> None:
+    """Sets `key` (`model.num_layers`) to the value that `text` spells in the field's type.
+
+    Raises UserError for an unknown key, naming the nearest, and for text that is not of the type.
+
+    >>> config = Config()
+    >>> override(config, "model.num_layers", "2")
+    >>> config.model.num_layers
+    2
+    """
+    part, _, name = key.partition(".")
+    parts = get_type_hints(Config)
+    types = get_type_hints(parts[part]) if part in parts else {}
+    if name not in types:
+        raise UserError(f"config: unknown key {key!r}{_nearest(key, _flatten(Config()))}")
+    kind = types[name]
+    words = {"true": True, "false": False}
+    try:
+        value = words[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise UserError(f"config: {key}={text!r} should be {expected}") from None
+    setattr(getattr(config, part), name, value)
+
+
+def _build(cls: type, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected an object with keys, found {data!r}")
+    types = get_type_hints(cls)
+    for key in data:
+        if key not in types:
+            raise UserError(f"{where}: unknown key {key!r}{_nearest(key, types)}")
+    values = {}
+    for key, value in data.items():
+        kind = types[key]
+        if dataclasses.is_dataclass(kind):
+            values[key] = _build(kind, value, f"{where}: {key}")
+        elif kind is float and type(value) is int:
+            values[key] = float(value)
+        elif type(value) is not kind:
+            raise UserError(f"{where}: {key} should be of type {kind.__name__}, found {value!r}")
+        else:
+            values[key] = value
+    return cls(**values)
+
+
+def _flatten(config: Config) -> dict[str, Any]:
+    return {f"{part}.{key}": value for part, values in dataclasses.asdict(config).items() for key, value in values.items()}
+
+
+def _require(true: bool, name: str, value: Any, expected: str) -> None:
+    if not true:
+        raise UserError(f"config: {name}={value!r} should be {expected}")
+
+
+def _nearest(key: Any, candidates: Any) -> str:
+    found = difflib.get_close_matches(str(key), list(candidates), n=1)
+    return f" (did you mean {found[0]}?)" if found else ""

@@ -1,0 +1,190 @@
+"""Where sentence pairs come from, and the cleaning of training text."""
+
+import codecs
+import contextlib
+import difflib
+import gzip
+import re
+import socket
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from transformer_jax.config import DataConfig
+from transformer_jax.errors import UserError
+
+__all__ = ["Pairs", "clean", "read_lines", "read_pairs"]
+
+_KINDS = "demo:SPLIT, a PREFIX of two files, FILE.tsv, FILE.tsv.gz or sacrebleu:NAME"
+_NETWORK_TIMEOUT = 10.0  # seconds without an answer
+
+
+class Pairs(NamedTuple):
+    """Two lists of equally many sentences; line i of one is the translation of line i of the other."""
+
+    source: list[str]
+    target: list[str]
+
+
+def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
+    """Reads a whole source of text, unfiltered: N lines in the files are N pairs, empty lines included.
+
+    `spec` is one of (`DataConfig` describes them)
+
+        demo:train                 the built-in corpus (English to German)
+        data/train                 data/train.en and data/train.de, each plain or .gz
+        data/train.tsv[.gz]        source, tab, target
+        sacrebleu:wmt14/full       a named test set, downloaded by sacreBLEU where it is not there yet; its first reference
+
+    Raises UserError, in one line, where there is no such source or file, the sides differ in number, a file is empty or a line
+    is not UTF-8 or not a pair.
+    """
+    scheme = re.match(r"([A-Za-z]\w+):", spec)
+    if spec.startswith("demo:"):
+        return _read_demo(spec.removeprefix("demo:"), source_language, target_language)
+    if spec.startswith("sacrebleu:"):
+        return _read_sacrebleu(spec.removeprefix("sacrebleu:"), source_language, target_language)
+    if scheme and not Path(spec).parent.is_dir():
+        raise UserError(f"{spec}: unknown kind of source {scheme[0]!r}, expected {_KINDS}")
+    if spec.endswith((".tsv", ".tsv.gz")):
+        return _read_tsv(Path(spec))
+    if not spec:
+        raise UserError(f"data: the name of a source is empty, expected {_KINDS}")
+    return _read_files(_plain_or_gz(spec, source_language), _plain_or_gz(spec, target_language))
+
+
+def read_lines(path: str | Path) -> list[str]:
+    r"""The lines of a UTF-8 text file, plain or `.gz`.
+
+    Lines end at `\n` and nowhere else: U+2028, form feeds and the like, at which `str.splitlines` would also cut, are text, and
+    cutting there would shift one side of a corpus against the other. A `\r` before the `\n` goes, as does a byte order mark;
+    the last line may do without its `\n`.
+
+        b"one\r\n\ntwo\xe2\x80\xa8more"  ->  ["one", "", "two\u2028more"]
+
+    Raises UserError if there is no such file, it is empty or damaged, or a line is not UTF-8 (naming the line).
+    """
+    path = Path(path)
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            data = file.read().removeprefix(codecs.BOM_UTF8)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if not data:
+        raise UserError(f"{path}: the file is empty, expected one sentence a line")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: line {line} is not UTF-8; convert the file, for example with iconv -t UTF-8") from None
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def clean(pairs: Pairs, config: DataConfig) -> tuple[Pairs, dict[str, int]]:
+    """Drops what should not be trained on; for training text alone.
+
+    Words are separated by white space. In this order, a pair goes as
+
+    * `empty`: a side has no words
+    * `too long`: a side has more than `config.max_words` words
+    * `length ratio`: the longer side has more than `config.max_ratio` times the words of the shorter, plus 5
+    * `duplicate`: the same pair came before (if `config.deduplicate`)
+
+    Returns the pairs that stay, in their order and unchanged, and the count for each reason and for `kept`; they add up to the
+    number of pairs given.
+
+    >>> clean(Pairs(["a b", "", "a b"], ["c", "d", "c"]), DataConfig())
+    (Pairs(source=['a b'], target=['c']), {'empty': 1, 'too long': 0, 'length ratio': 0, 'duplicate': 1, 'kept': 1})
+    """
+    counts = dict.fromkeys(("empty", "too long", "length ratio", "duplicate", "kept"), 0)
+    kept, seen = Pairs([], []), set()
+    for pair in zip(pairs.source, pairs.target, strict=True):
+        shorter, longer = sorted(len(side.split()) for side in pair)
+        if shorter == 0:
+            reason = "empty"
+        elif longer > config.max_words:
+            reason = "too long"
+        elif longer > config.max_ratio * shorter + 5:
+            reason = "length ratio"
+        elif config.deduplicate and pair in seen:
+            reason = "duplicate"
+        else:
+            reason = "kept"
+            kept.source.append(pair[0])
+            kept.target.append(pair[1])
+            if config.deduplicate:
+                seen.add(pair)
+        counts[reason] += 1
+    return kept, counts
+
+
+def _read_demo(split: str, source_language: str, target_language: str) -> Pairs:
+    if (source_language, target_language) != ("en", "de"):
+        raise UserError(f"demo:{split}: the built-in corpus is en to de, not {source_language} to {target_language}")
+    from transformer_jax.data import demo
+
+    try:
+        examples = demo.generate(split)
+    except ValueError as error:
+        raise UserError(f"demo:{split}: {error}") from None
+    return Pairs([example.source for example in examples], [example.target for example in examples])
+
+
+def _plain_or_gz(prefix: str, language: str) -> Path:
+    paths = [Path(f"{prefix}.{language}"), Path(f"{prefix}.{language}.gz")]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise UserError(f"{prefix}: no such file {paths[0]} (nor {paths[1].name}); a source is one of {_KINDS}")
+
+
+def _read_files(source: Path, target: Path) -> Pairs:
+    pairs = Pairs(read_lines(source), read_lines(target))
+    counts = len(pairs.source), len(pairs.target)
+    if counts[0] != counts[1]:
+        raise UserError(f"{source} has {counts[0]} lines and {target} has {counts[1]}; expected one line for each of the other")
+    return pairs
+
+
+def _read_tsv(path: Path) -> Pairs:
+    pairs = Pairs([], [])
+    for number, line in enumerate(read_lines(path), 1):
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise UserError(f"{path}: line {number} has {len(columns) - 1} tabs, expected one, between source and target")
+        pairs.source.append(columns[0])
+        pairs.target.append(columns[1])
+    return pairs
+
+
+def _read_sacrebleu(name: str, source_language: str, target_language: str) -> Pairs:
+    from sacrebleu.dataset import DATASETS
+    from sacrebleu.utils import get_reference_files, get_source_file
+
+    languages = f"{source_language}-{target_language}"
+    known = [key for key, dataset in DATASETS.items() if languages in dataset.langpairs]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean sacrebleu:{near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+        raise UserError(f"sacrebleu:{name}: sacreBLEU has no test set of that name for {languages}; {hint}")
+    try:
+        with _socket_timeout(_NETWORK_TIMEOUT):
+            paths = get_source_file(name, languages), get_reference_files(name, languages)[0]
+    except (Exception, SystemExit) as error:  # sacreBLEU exits the process on a damaged download
+        problem = " ".join(str(error).split())
+        raise UserError(f"sacrebleu:{name}: not here and cannot be downloaded ({problem}); connect and try again") from None
+    return _read_files(Path(paths[0]), Path(paths[1]))
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    # sacreBLEU opens its downloads without a timeout; a network that swallows packets would hang us for minutes.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,141 @@
+"""The corpus tokenised once: flat arrays of ids on disk, memory-mapped, found again by a hash of what went into them."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transformer_jax.data.corpus import Pairs
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import UserError
+
+__all__ = ["Store", "default_cache_dir", "open_store"]
+
+_FORMAT = 1  # goes into the hash: stores of another layout are not found, and so made anew
+_CHUNK = 20_000  # lines
+_Encode = Callable[[Sequence[str]], list[np.ndarray]]
+_ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Sentence i's source is `source_ids[source_offsets[i] : source_offsets[i + 1]]`, EOS included; likewise its target.
+
+    "a dog", "a cat sleeps"  ->  ids      5 9 1 5 7 8 1
+                                 offsets  0     3       7
+    """
+
+    source_ids: np.ndarray  # uint16 (int32 from 65,536 pieces on) [tokens]
+    source_offsets: np.ndarray  # int64 [pairs + 1]
+    target_ids: np.ndarray
+    target_offsets: np.ndarray
+
+    def __len__(self) -> int:  # pairs
+        return len(self.source_offsets) - 1
+
+    @property
+    def source_lengths(self) -> np.ndarray:  # int64 [pairs]
+        return np.diff(self.source_offsets)
+
+    @property
+    def target_lengths(self) -> np.ndarray:
+        return np.diff(self.target_offsets)
+
+
+def default_cache_dir() -> Path:
+    """$XDG_CACHE_HOME/transformer_jax, or ~/.cache/transformer_jax."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transformer_jax"
+
+
+def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "") -> Store:
+    """The store of `pairs`, tokenised now or, where text and tokenizer are those of an earlier call, read from `cache_dir`.
+
+    It is written to a temporary folder that gets its name, the hash, when it is complete: one that is half there is never
+    found, and of two processes that write the same store the second throws its own away.
+
+    Raises UserError if `cache_dir` (empty: `default_cache_dir()`) cannot be written.
+    """
+    cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
+    folder = cache_dir / _hash(pairs, tokenizer)
+    store = _load(folder)
+    if store:
+        return store
+    try:
+        _write(folder, pairs, tokenizer)
+    except OSError as error:
+        raise UserError(f"{cache_dir}: cannot write the tokenised corpus ({error}); free space or set data.cache_dir") from None
+    store = _load(folder)
+    if not store:
+        raise UserError(f"{folder}: the tokenised corpus was written but cannot be read back; set another data.cache_dir")
+    return store
+
+
+def _hash(pairs: Pairs, tokenizer: Tokenizer) -> str:
+    digest = hashlib.blake2b(f"{_FORMAT} {tokenizer.fingerprint} {len(pairs.source)}\n".encode(), digest_size=16)
+    for lines in pairs:
+        for start in range(0, len(lines), _CHUNK):
+            # A line has no "\n", so that the joined text says where each ends.
+            digest.update("".join(f"{line}\n" for line in lines[start : start + _CHUNK]).encode("utf-8"))
+    return digest.hexdigest()
+
+
+def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    # Not tempfile's mkdtemp, whose folders no other user of a shared cache could read.
+    temporary = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex}")
+    temporary.mkdir(parents=True)
+    try:
+        for side, lines, encode in (
+            ("source", pairs.source, tokenizer.encode_source),
+            ("target", pairs.target, tokenizer.encode_target),
+        ):
+            ids, offsets = _flatten(lines, encode, tokenizer.vocab_size)
+            np.save(temporary / f"{side}_ids.npy", ids)
+            np.save(temporary / f"{side}_offsets.npy", offsets)
+        sizes = {name: (temporary / f"{name}.npy").stat().st_size for name in _ARRAYS}
+        (temporary / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
+        with contextlib.suppress(OSError):
+            temporary.rename(folder)
+            return
+        if _load(folder) is None:  # not another writer's, which would be as good as ours, but a damaged one
+            damaged = temporary.with_name(f"{temporary.name}-damaged")
+            with contextlib.suppress(OSError):
+                folder.rename(damaged)
+                temporary.rename(folder)
+            shutil.rmtree(damaged, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flatten(lines: Sequence[str], encode: _Encode, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    kind = np.uint16 if vocab_size < 1 << 16 else np.int32
+    chunks, lengths = [np.zeros(0, kind)], [0]
+    for start in range(0, len(lines), _CHUNK):
+        rows = encode(lines[start : start + _CHUNK])
+        chunks.append(np.concatenate(rows).astype(kind))
+        lengths.extend(map(len, rows))
+    return np.concatenate(chunks), np.cumsum(lengths, dtype=np.int64)
+
+
+def _load(folder: Path) -> Store | None:
+    try:
+        sizes = json.loads((folder / "sizes.json").read_text(encoding="utf-8"))
+        if any((folder / f"{name}.npy").stat().st_size != sizes[name] for name in _ARRAYS):
+            return None
+        # Views as plain arrays: indexing through numpy's memmap class costs several times as much.
+        return Store(*(np.asarray(_map(folder / f"{name}.npy")) for name in _ARRAYS))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _map(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # no mapping of an array without elements
+        return np.load(path, allow_pickle=False)

@@ -1,0 +1,249 @@
+"""The shuffled, resumable stream of batches over a store, and the thread that works ahead of the device."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from transformer_jax.config import BatchConfig
+from transformer_jax.data import batching
+from transformer_jax.data.batching import Batch, Shape
+from transformer_jax.data.store import Store
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import UserError
+
+__all__ = ["BatchStream", "Position", "Prefetch", "one_pass", "prefetch"]
+
+# Packed rows are made a chunk of the epoch at a time, so that a resumed run packs one chunk and not all before it. A chunk ends
+# with a batch that is partly empty, so it should have many batches; more than so many pairs make the first one late.
+_CHUNK_PAIRS = 1 << 16
+_CHUNK_BATCHES = 128
+
+Item = TypeVar("Item")
+
+
+class Position(NamedTuple):
+    """Where a stream stands: `offset` pairs of epoch `epoch` have been given. Two plain ints, so it is JSON as it is."""
+
+    epoch: int = 0
+    offset: int = 0
+
+
+_START = Position()
+
+
+class _Plan(NamedTuple):
+    """What goes into one batch; `rows` is None for bucketed batches (pair i in row i)."""
+
+    shape: Shape
+    pairs: np.ndarray
+    rows: np.ndarray | None = None
+
+
+class BatchStream:
+    """The endless sequence of global batches of a training corpus: a function of (store, config, seed) and nothing else, not
+    of hosts, devices or where it was resumed.
+
+    An epoch is a permutation of all pairs drawn from (seed, epoch). Bucketed: the pairs of each shape are cut into batches in
+    that order, what is left over moves up to the next larger shape, so that at most one batch of the epoch has empty rows, and
+    the batches are shuffled. Packed: the permutation is cut into chunks, each packed by itself, and its rows are shuffled;
+    the last batch of a chunk may have empty rows. Every pair comes exactly once an epoch.
+
+    Attributes:
+        shapes: the static shapes that batches come in
+        dropped: pairs left out because a side has more than `config.max_length` tokens
+        pairs: pairs in an epoch
+
+    Raises UserError if no pairs are left, or the longest has no room in a batch.
+    """
+
+    def __init__(self, store: Store, config: BatchConfig, tokenizer: Tokenizer, seed: int):
+        longer = np.maximum(store.source_lengths, store.target_lengths)
+        self._kept = np.flatnonzero(longer <= config.max_length)
+        self.pairs = len(self._kept)
+        self.dropped = len(store) - self.pairs
+        if not self.pairs:
+            raise UserError(
+                f"data.train: none of {len(store)} pairs has at most batch.max_length={config.max_length} tokens; add text"
+            )
+        self._store, self._seed, self._ids = store, seed, (tokenizer.pad_id, tokenizer.decoder_start_id)
+        lengths = store.source_lengths[self._kept], store.target_lengths[self._kept]
+        self._packed = config.kind == "packed"
+        self.shapes = [batching.fit_packed_shape(*lengths, config)] if self._packed else batching.fit_shapes(*lengths, config)
+        self._buckets = batching.bucket_of(store.source_lengths, store.target_lengths, self.shapes).astype(np.uint16)
+
+    def batches(self, position: Position = _START) -> Iterator[tuple[Batch, Position]]:
+        """Batches from `position` on, endless over epochs, each with the position after it.
+
+        Raises ValueError if `position` is none that this stream gives.
+        """
+        epoch, offset = position
+        if epoch < 0 or not 0 <= offset < self.pairs:
+            raise ValueError(f"no such position in a stream of {self.pairs} pairs an epoch: {position}")
+        while True:
+            for plan in self._plans(epoch, offset):
+                offset += len(plan.pairs)
+                after = Position(epoch, offset) if offset < self.pairs else Position(epoch + 1, 0)
+                yield _build(self._store, plan, *self._ids), after
+            epoch, offset = epoch + 1, 0
+
+    def _plans(self, epoch: int, offset: int) -> Iterator[_Plan]:
+        random = np.random.default_rng([self._seed, epoch])
+        order = random.permutation(self._kept)
+        if not self._packed:
+            plans = _bucketed_plans(order, self._buckets, self.shapes)
+            yield from _after(offset, [plans[i] for i in random.permutation(len(plans))])
+            return
+        bounds = self._chunk_bounds()
+        first = int(np.searchsorted(bounds, offset, side="right")) - 1
+        for chunk in range(first, len(bounds) - 1):
+            pairs = order[bounds[chunk] : bounds[chunk + 1]]
+            # Counted from 1, because a trailing zero would not change the seed.
+            plans = _packed_plans(self._store, pairs, self.shapes[0], np.random.default_rng([self._seed, epoch, chunk + 1]))
+            yield from _after(offset - int(bounds[chunk]), plans) if chunk == first else plans
+
+    def _chunk_bounds(self) -> np.ndarray:
+        shape = self.shapes[0]
+        mean = (self._store.source_lengths[self._kept].mean() + self._store.target_lengths[self._kept].mean()) / 2
+        batch = shape.rows * max(shape.source_length, shape.target_length) / mean
+        chunks = max(1, int(self.pairs / max(_CHUNK_PAIRS, _CHUNK_BATCHES * batch)))
+        return np.linspace(0, self.pairs, chunks + 1).astype(np.int64)
+
+
+def one_pass(store: Store, shapes: Sequence[Shape], config: BatchConfig, tokenizer: Tokenizer) -> Iterator[Batch]:
+    """Every pair of `store` once, always in the same order, in the training stream's `shapes`: for the loss on a dev set.
+
+    Nothing is dropped: pairs that no shape takes come last, one a row, `config.row_multiple` rows of the longest of them.
+    """
+    everything = np.arange(len(store))
+    buckets = batching.bucket_of(store.source_lengths, store.target_lengths, shapes)
+    fitting, rest = everything[buckets < len(shapes)], everything[buckets == len(shapes)]
+    if config.kind == "packed":
+        plans = _packed_plans(store, fitting, shapes[0]) if len(fitting) else []
+    else:
+        plans = _bucketed_plans(fitting, buckets, shapes)
+    if len(rest):
+        shape = Shape(config.row_multiple, int(store.source_lengths[rest].max()), int(store.target_lengths[rest].max()))
+        plans += [_Plan(shape, rest[i : i + shape.rows]) for i in range(0, len(rest), shape.rows)]
+    for plan in plans:
+        yield _build(store, plan, tokenizer.pad_id, tokenizer.decoder_start_id)
+
+
+class Prefetch(Generic[Item]):
+    """Iterates over another iterator, which a thread runs up to `size` items ahead.
+
+    What the thread raises is raised here, in its place in the sequence. `close()`, the end of a `with` block, or letting go of
+    the object ends the thread; one that is never closed does not keep the interpreter from leaving.
+    """
+
+    def __init__(self, iterator: Iterator[Item], size: int):
+        self._results: queue.Queue = queue.Queue(max(size, 1))  # 0 would mean without bound
+        self._stop = threading.Event()
+        # The thread knows the queue but not this object, so that it does not keep it alive.
+        self._thread = threading.Thread(target=_produce, args=(iterator, self._results, self._stop), daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> "Prefetch[Item]":
+        return self
+
+    def __next__(self) -> Item:
+        if self._stop.is_set():
+            raise StopIteration
+        item, error = self._results.get()
+        if error is None:
+            return item
+        self.close()
+        raise error
+
+    def close(self) -> None:
+        """Ends the thread; an item that it is at work on is finished first. May be called again."""
+        self._stop.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def __enter__(self) -> "Prefetch[Item]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._stop.set()
+
+
+def prefetch(iterator: Iterator[Item], size: int = 2) -> Prefetch[Item]:
+    """`iterator`'s items, made by a thread up to `size` ahead of their use.
+
+    >>> with prefetch(iter("abc"), 2) as letters:
+    ...     list(letters)
+    ['a', 'b', 'c']
+    """
+    return Prefetch(iter(iterator), size)
+
+
+def _produce(iterator: Iterator, results: queue.Queue, stop: threading.Event) -> None:
+    try:
+        for item in iterator:
+            if not _put(results, (item, None), stop):
+                return
+        end: BaseException = StopIteration()
+    except BaseException as error:
+        end = error
+    finally:
+        if hasattr(iterator, "close"):  # a generator's own clean-up runs on the thread that ran the generator
+            with contextlib.suppress(Exception):
+                iterator.close()
+    _put(results, (None, end), stop)
+
+
+def _put(results: queue.Queue, item: tuple, stop: threading.Event) -> bool:
+    while not stop.is_set():
+        with contextlib.suppress(queue.Full):
+            results.put(item, timeout=0.05)  # seconds between looks at `stop`
+            return True
+    return False
+
+
+def _bucketed_plans(order: np.ndarray, buckets: np.ndarray, shapes: Sequence[Shape]) -> list[_Plan]:
+    plans, left_over, bucket_of_order = [], order[:0], buckets[order]
+    for k, shape in enumerate(shapes):
+        members = np.concatenate([left_over, order[bucket_of_order == k]])
+        full = len(members) // shape.rows * shape.rows
+        plans += [_Plan(shape, members[i : i + shape.rows]) for i in range(0, full, shape.rows)]
+        left_over = members[full:]
+    if len(left_over):
+        plans.append(_Plan(shapes[buckets[left_over].max()], left_over))
+    return plans
+
+
+def _packed_plans(store: Store, pairs: np.ndarray, shape: Shape, random: np.random.Generator | None = None) -> list[_Plan]:
+    row_of = batching.pack(
+        store.source_offsets[pairs + 1] - store.source_offsets[pairs],
+        store.target_offsets[pairs + 1] - store.target_offsets[pairs],
+        shape,
+    )
+    count = int(row_of.max()) + 1
+    if random:
+        row_of = random.permutation(count)[row_of]
+    by_row = np.argsort(row_of, kind="stable")
+    pairs, row_of = pairs[by_row], row_of[by_row]
+    starts = range(0, count, shape.rows)
+    cuts = [*np.searchsorted(row_of, starts).tolist(), len(pairs)]
+    return [_Plan(shape, pairs[a:b], row_of[a:b] - start) for start, a, b in zip(starts, cuts, cuts[1:], strict=False)]
+
+
+def _after(offset: int, plans: list[_Plan]) -> list[_Plan]:
+    given = np.cumsum([0, *(len(plan.pairs) for plan in plans)])
+    first = int(np.searchsorted(given, offset))
+    if given[min(first, len(plans))] != offset or first == len(plans):
+        raise ValueError(f"no batch of this stream begins at an offset of {offset} pairs")
+    return plans[first:]
+
+
+def _build(store: Store, plan: _Plan, pad_id: int, decoder_start_id: int) -> Batch:
+    if plan.rows is None:
+        return batching.bucketed_batch(store, plan.pairs, plan.shape, pad_id, decoder_start_id)
+    return batching.packed_batch(store, plan.pairs, plan.rows, plan.shape, pad_id, decoder_start_id)

@@ -1,0 +1,212 @@
+"""Text to ids and back with SentencePiece. The tokenizer owns every special id; nobody else writes a 0 or a 2 for one."""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+
+from transformer_jax.config import TokenizerConfig
+from transformer_jax.errors import UserError
+
+__all__ = ["Tokenizer"]
+
+_MODEL = "sentencepiece.model"
+_DESCRIPTION = "tokenizer.json"
+_SPECIAL_IDS = ("pad_id", "eos_id", "unknown_id", "bos_id", "decoder_start_id")
+_LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out of its training
+_ERRORS_ONLY = 2  # SentencePiece's log level; it still logs errors that it also raises
+
+
+class Tokenizer:
+    """Encodes source and target text, decodes target ids.
+
+    A folder holds it: `tokenizer.json` names the SentencePiece model of the source and of the target (today one file), a
+    vocabulary map between pieces and embedding rows (today none: piece i is row i) and the special ids.
+
+    Attributes:
+        vocab_size: rows of the embedding table
+        pad_id, bos_id, eos_id, unknown_id: the special ids
+        decoder_start_id: what the decoder sees before its first token
+        fingerprint: SHA-256, in hex, of the files; equal fingerprints mean equal ids
+    """
+
+    def __init__(self, folder: str | Path):
+        folder = Path(folder)
+        description, content = _read_description(folder)
+        names = [description["source_model"], description["target_model"]]
+        models = {name: _read_model(folder / name) for name in dict.fromkeys(names)}
+        self._source, self._target = (models[name][0] for name in names)
+        self.vocab_size: int = self._target.get_piece_size()
+        self.pad_id: int = description["pad_id"]
+        self.eos_id: int = description["eos_id"]
+        self.unknown_id: int = description["unknown_id"]
+        self.bos_id: int = description["bos_id"]
+        self.decoder_start_id: int = description["decoder_start_id"]
+        wrong = [key for key in _SPECIAL_IDS if not 0 <= description[key] < self.vocab_size]
+        if wrong:
+            raise UserError(f"{folder / _DESCRIPTION}: {wrong[0]} should be below {self.vocab_size}, the pieces of {names[1]}")
+        # Not a set of ints: decode() looks up a table instead of asking for each id.
+        self._special = np.zeros(self.vocab_size, bool)
+        self._special[[description[key] for key in _SPECIAL_IDS]] = True
+        digest = hashlib.sha256(content)
+        for _, data in models.values():
+            digest.update(hashlib.sha256(data).digest())
+        self.fingerprint: str = digest.hexdigest()
+
+    @classmethod
+    def train(cls, lines: Iterable[str], config: TokenizerConfig, folder: str | Path) -> "Tokenizer":
+        """Trains one model for both languages on `lines` (all of the source's and all of the target's), writes it to `folder`
+        and loads it.
+
+        Own models have pad 0, EOS 1, unknown 2, BOS 3, and the decoder starts with BOS. The text is not normalised (neither
+        NFKC nor lower case, unlike SentencePiece's default): a translation's references are not either, and `½`, `…` or a
+        ligature must come back as they were. Only runs of spaces become one space.
+
+        Where there are more than two times `config.sample_lines` lines, so many are kept: those of smallest hash, which does
+        not depend on the order of the lines. Nor does the result: lines are sorted before SentencePiece sees them.
+
+        Raises UserError if the corpus is too small for `config.vocab_size`, or has more characters than that.
+        """
+        kept = sorted(_sample(lines, 2 * config.sample_lines))
+        if not any(line.strip() for line in kept):
+            raise UserError("tokenizer: no text to train on, expected at least one line that is not empty")
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(kept),
+                model_writer=model,
+                model_type=config.algorithm,
+                vocab_size=config.vocab_size,
+                character_coverage=config.character_coverage,
+                byte_fallback=config.byte_fallback,
+                normalization_rule_name="identity",
+                pad_id=0,
+                eos_id=1,
+                unk_id=2,
+                bos_id=3,
+                input_sentence_size=0,
+                shuffle_input_sentence=False,
+                max_sentence_length=_LONGEST_LINE,
+                num_threads=16,  # written into the model, so a fixed number whatever the machine
+                minloglevel=_ERRORS_ONLY,
+            )
+        except RuntimeError as error:
+            raise _training_error(str(error), config) from None
+        ids = {"pad_id": 0, "eos_id": 1, "unknown_id": 2, "bos_id": 3, "decoder_start_id": 3}
+        description = {"source_model": _MODEL, "target_model": _MODEL, "vocabulary": None, **ids}
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MODEL).write_bytes(model.getvalue())
+        (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        return cls(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Tokenizer":
+        """Reads what `train` wrote. Raises UserError if a file is missing or damaged."""
+        return cls(folder)
+
+    def encode_source(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
+        """The ids (int32) of each line, EOS at the end. Text never becomes a special id: `</s>` in a line is four characters.
+
+        "Ein Hund" -> [17, 230, 1]; "" -> [1]
+        """
+        return self._encode(self._source, lines, add_eos)
+
+    def encode_target(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
+        """As `encode_source`, for the target language."""
+        return self._encode(self._target, lines, add_eos)
+
+    def decode(self, rows: Iterable[Sequence[int] | np.ndarray]) -> list[str]:
+        """The text of each row of target ids, up to its first EOS; special ids are dropped.
+
+        [3, 17, 230, 1, 0, 0] -> "Ein Hund"
+        """
+        return self._target.decode([self._text_ids(np.asarray(row)) for row in rows]) or []
+
+    def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """The piece of every id, special ones included, one to one: [17, 230, 1] -> ["▁Ein", "▁Hund", "</s>"]."""
+        return [self._target.id_to_piece(int(i)) for i in ids]
+
+    def _encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], add_eos: bool) -> list[np.ndarray]:
+        encoded = model.encode(list(lines), out_type=int, num_threads=os.cpu_count() or 1)
+        end = [self.eos_id] if add_eos else []
+        # One conversion for all and views into it: an array of its own for each line takes three times as long.
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded)) + len(end)
+        flat = np.fromiter(itertools.chain.from_iterable(ids + end for ids in encoded), np.int32, int(lengths.sum()))
+        ends = np.cumsum(lengths).tolist()
+        return [flat[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
+
+    def _text_ids(self, row: np.ndarray) -> list[int]:
+        ends = np.flatnonzero(row == self.eos_id)
+        row = row[: ends[0]] if len(ends) else row
+        return row[~self._special[row]].tolist() if len(row) else []
+
+
+def _sample(lines: Iterable[str], count: int) -> list[str]:
+    lines = list(lines)
+    if len(lines) <= count:
+        return lines
+    hashes = [hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest() for line in lines]
+    smallest = np.argsort(np.frombuffer(b"".join(hashes), np.uint64), kind="stable")[:count]
+    return [lines[i] for i in smallest]
+
+
+def _read_description(folder: Path) -> tuple[dict[str, Any], bytes]:
+    path = folder / _DESCRIPTION
+    content = _read(path)
+    try:
+        description = json.loads(content)
+        missing = [key for key in ("source_model", "target_model", "vocabulary", *_SPECIAL_IDS) if key not in description]
+    except (ValueError, TypeError):
+        raise UserError(f"{path}: damaged, expected JSON; take the tokenizer's folder from its run again") from None
+    if missing or any(type(description[key]) is not int for key in _SPECIAL_IDS):
+        what = missing[0] if missing else "a special id that is a whole number"
+        raise UserError(f"{path}: damaged, {what} is missing; take the tokenizer's folder from its run again")
+    # A run folder may be a stranger's: it must not make us read files elsewhere.
+    names = [description["source_model"], description["target_model"]]
+    if any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise UserError(f"{path}: source_model and target_model should be names of files in the same folder")
+    if description["vocabulary"] is not None:
+        raise UserError(f"{path}: has a vocabulary map, which this version does not read; update transformer_jax")
+    return description, content
+
+
+def _read_model(path: Path) -> tuple[sentencepiece.SentencePieceProcessor, bytes]:
+    data = _read(path)
+    try:
+        if not data:
+            raise RuntimeError("empty")
+        return sentencepiece.SentencePieceProcessor(model_proto=data), data
+    except RuntimeError:
+        raise UserError(f"{path}: damaged, not a SentencePiece model; take the tokenizer's folder from its run again") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a tokenizer's folder holds {_DESCRIPTION} and {_MODEL}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _training_error(message: str, config: TokenizerConfig) -> Exception:
+    # SentencePiece tells these two only in words.
+    size = config.vocab_size
+    largest = re.search(r"size too high .*<= (\d+)", message)
+    if largest:
+        return UserError(f"tokenizer.vocab_size={size} is too large for this corpus, use at most {largest[1]} or add text")
+    smallest = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
+    if smallest:
+        return UserError(
+            f"tokenizer.vocab_size={size} is smaller than this corpus's characters, raise it to at least {smallest[1]}"
+        )
+    return UserError(f"tokenizer: SentencePiece cannot train on this corpus ({' '.join(message.split())})")

@@ -1,0 +1,1 @@
+"""Batch -> logits: linen modules that know nothing of data, training or search."""

@@ -1,0 +1,135 @@
+"""Scaled dot-product and multi-head attention, masks, and the key/value cache.
+
+Letters as in `models/seq2seq.py`. Attention weights are sown as `intermediates` under the name `attention_weights`; nobody pays
+for them unless `apply(..., mutable=["intermediates"])` asks.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from transformer_jax.models.layers import Dropout, projection, rotate
+
+__all__ = [
+    "KeyValues",
+    "MultiHeadCrossAttention",
+    "MultiHeadSelfAttention",
+    "attend",
+    "attention_weights",
+    "causal_mask",
+    "segment_mask",
+]
+
+
+class KeyValues(NamedTuple):
+    """What is attended to. As a cache of N hypotheses, S is the room for the tokens still to come."""
+
+    key: Array  # [B, S, H, K]
+    value: Array  # [B, S, H, K]
+
+
+def segment_mask(query_segment: Array, key_segment: Array) -> Array:
+    """True where attention is allowed: where the segments match. [B, T], [B, S] -> bool [B, 1, T, S].
+
+    Padding (segment 0) sees padding and nothing else, which keeps its softmax finite and everybody else's clean.
+    """
+    return (query_segment[:, :, None] == key_segment[:, None, :])[:, None]
+
+
+def causal_mask(segment: Array) -> Array:
+    """`segment_mask` of a row with itself, without the tokens to come. [B, T] -> bool [B, 1, T, T]."""
+    length = segment.shape[1]
+    past = jnp.tril(jnp.ones((1, 1, length, length), bool))
+    return segment_mask(segment, segment) & past
+
+
+def attention_weights(query: Array, key: Array, mask: Array) -> Array:
+    """softmax(q k^T / sqrt(K)) over the allowed keys (Vaswani et al. 2017, eq. 1), in float32.
+
+    query [B, T, H, K], key [B, S, H, K], mask [B or 1, 1, T or 1, S] -> [B, H, T, S]
+    """
+    query = query * (query.shape[-1] ** -0.5)
+    scores = jnp.einsum("bthk,bshk->bhts", query, key, preferred_element_type=jnp.float32)
+    # Not -inf: a row without any allowed key would be NaN, and so would its gradient.
+    return nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min))
+
+
+def attend(weights: Array, value: Array) -> Array:
+    """The weighted mean of the values. weights [B, H, T, S], value [B, S, H, K] -> [B, T, H, K]."""
+    return jnp.einsum("bhts,bshk->bthk", weights.astype(value.dtype), value)
+
+
+class MultiHeadSelfAttention(nn.Module):
+    """Concat(head_1 .. head_H) W_o, where head_i = attention(x W_q, x W_k, x W_v) (Vaswani et al. 2017, section 3.2.2).
+
+    One matrix product makes queries, keys and values. `rotary` turns queries and keys by their position (Su et al. 2021).
+    """
+
+    width: int
+    heads: int
+    key_width: int
+    rotary: bool = False
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        # Glorot's fan-out counts all three, so that the scores start smaller by half: the softmax starts soft.
+        self.query_key_value = projection((3, self.heads, self.key_width), self.dtype)
+        self.output = projection((self.width,), self.dtype, axes=2)
+        self.drop = Dropout(self.dropout)
+
+    def __call__(self, x: Array, mask: Array, position: Array, *, train: bool = False) -> Array:
+        """x [B, T, D], mask [B, 1, T, T], position [B, T] -> [B, T, D]."""
+        query, keys_values = self._project(x, position)
+        return self._attend(query, keys_values, mask, train)
+
+    def step(self, x: Array, index: Array, cache: KeyValues) -> tuple[Array, KeyValues]:
+        """One token of each hypothesis: x [N, 1, D] is written to place `index` of the cache and sees all up to there."""
+        query, now = self._project(x, jnp.broadcast_to(index, x.shape[:2]))
+        write = jax.lax.dynamic_update_slice_in_dim
+        cache = KeyValues(write(cache.key, now.key, index, axis=1), write(cache.value, now.value, index, axis=1))
+        mask = (jnp.arange(cache.key.shape[1]) <= index)[None, None, None]
+        return self._attend(query, cache, mask, train=False), cache
+
+    def _project(self, x: Array, position: Array) -> tuple[Array, KeyValues]:
+        qkv = self.query_key_value(x)  # [B, T, 3, H, K]
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        if self.rotary:
+            query, key = rotate(query, position), rotate(key, position)
+        return query, KeyValues(key, value)
+
+    def _attend(self, query: Array, source: KeyValues, mask: Array, train: bool) -> Array:
+        weights = attention_weights(query, source.key, mask)
+        self.sow("intermediates", "attention_weights", weights)
+        return self.output(attend(self.drop(weights, train=train), source.value))
+
+
+class MultiHeadCrossAttention(nn.Module):
+    """Attention of the target to the source. The source's keys and values are projected once (`keys_values`), then used by as
+    many queries as there are: teacher forcing has T of them a row, beam search one for each hypothesis."""
+
+    width: int
+    heads: int
+    key_width: int
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.query = projection((self.heads, self.key_width), self.dtype)
+        self.key_value = projection((2, self.heads, self.key_width), self.dtype)
+        self.output = projection((self.width,), self.dtype, axes=2)
+        self.drop = Dropout(self.dropout)
+
+    def keys_values(self, memory: Array) -> KeyValues:
+        """[B, S, D] -> two of [B, S, H, K]."""
+        both = self.key_value(memory)
+        return KeyValues(both[:, :, 0], both[:, :, 1])
+
+    def __call__(self, x: Array, source: KeyValues, mask: Array, *, train: bool = False) -> Array:
+        """x [B, T, D], mask [B, 1, T or 1, S] -> [B, T, D]."""
+        weights = attention_weights(self.query(x), source.key, mask)
+        self.sow("intermediates", "attention_weights", weights)
+        return self.output(attend(self.drop(weights, train=train), source.value))

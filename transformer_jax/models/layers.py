@@ -1,0 +1,118 @@
+"""Embeddings, positions, feed-forward, normalisation, dropout: what is not attention."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+__all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "projection", "rotate", "sinusoids"]
+
+
+def projection(features: tuple[int, ...], dtype: jnp.dtype, *, axes: int = 1, bias: bool = False) -> nn.DenseGeneral:
+    """x W over the last `axes` axes of x, with Glorot's uniform start; parameters are float32, the product is in `dtype`."""
+    return nn.DenseGeneral(
+        features, axis=tuple(range(-axes, 0)), use_bias=bias, dtype=dtype, kernel_init=nn.initializers.xavier_uniform()
+    )
+
+
+def LayerNorm(dtype: jnp.dtype) -> nn.LayerNorm:
+    """(x - mean) / sqrt(variance + 1e-6) * scale + bias over D (Ba et al. 2016); the statistics are float32 in any `dtype`."""
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype)
+
+
+class Dropout(nn.Module):
+    """Zeroes each element with probability `rate` and scales the others by 1 / (1 - rate) (Srivastava et al. 2014).
+
+    Needs the random stream `dropout`. The rate is met to 1/65536: 16 random bits decide, half as many to draw as 32.
+    """
+
+    rate: float
+
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        if not train or self.rate == 0:
+            return x
+        bits = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint16)
+        keep = bits >= np.uint16(round(self.rate * 65536))
+        return jnp.where(keep, x * (1 / (1 - self.rate)), 0).astype(x.dtype)
+
+
+def sinusoids(position: Array, width: int, *, interleaved: bool = True) -> Array:
+    """Sine and cosine of position / 10000^(2i/D), for i = 0 .. D/2 (Vaswani et al. 2017, section 3.5). [...] -> [..., D]
+
+    `interleaved` puts sine 2i and cosine 2i beside each other, as the paper writes it; else all sines come first, as tensor2tensor
+    and Marian compute it.
+
+    >>> [float(x) for x in sinusoids(jnp.array(0), 4)]
+    [0.0, 1.0, 0.0, 1.0]
+    >>> [float(x) for x in sinusoids(jnp.array(0), 4, interleaved=False)]
+    [0.0, 0.0, 1.0, 1.0]
+    """
+    angle = _angles(position, width)
+    axis = -1
+    if interleaved:
+        return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis).reshape(*position.shape, width)
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis)
+
+
+def rotate(x: Array, position: Array) -> Array:
+    """Turns each pair (x_i, x_{i+K/2}) by the angle position / 10000^(2i/K) (Su et al. 2021, eq. 15, halves instead of neighbours).
+
+    The product of a rotated query and key depends on the distance of their positions alone. x [B, T, H, K], position [B, T].
+    """
+    angle = _angles(position, x.shape[-1])[:, :, None]  # [B, T, 1, K/2]
+    sine, cosine = jnp.sin(angle), jnp.cos(angle)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1).astype(x.dtype)
+
+
+def _angles(position: Array, width: int) -> Array:
+    frequency = 10000.0 ** (-np.arange(0, width, 2, dtype=np.float32) / width)
+    # Written out so that no rank is promoted: [...] x [D/2] -> [..., D/2].
+    return position[..., None].astype(jnp.float32) * frequency.reshape((1,) * position.ndim + (-1,))
+
+
+class Embedding(nn.Module):
+    """A table [V, D] of standard deviation D^-0.5, read as input (scaled to unit variance by sqrt(D)) or used as output projection."""
+
+    vocab_size: int
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        start = nn.initializers.normal(self.width**-0.5)
+        self.table = self.param("table", start, (self.vocab_size, self.width))
+
+    def __call__(self, ids: Array) -> Array:
+        """int32 [B, T] -> [B, T, D]"""
+        return jnp.take(self.table, ids, axis=0).astype(self.dtype) * self.width**0.5
+
+    def logits(self, x: Array) -> Array:
+        """x E^T in float32: [B, T, D] -> [B, T, V]"""
+        return jnp.einsum("btd,vd->btv", x, self.table.astype(self.dtype), preferred_element_type=jnp.float32)
+
+
+class FeedForward(nn.Module):
+    """activation(x W_1 + b_1) W_2 + b_2 (Vaswani et al. 2017, eq. 2), or SwiGLU: (silu(x W) * x V) W_2 (Shazeer 2020, eq. 6)."""
+
+    width: int
+    hidden_width: int
+    activation: str
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        gated = self.activation == "swiglu"
+        self.inner = projection((self.hidden_width * (2 if gated else 1),), self.dtype, bias=not gated)
+        self.outer = projection((self.width,), self.dtype, bias=not gated)
+        self.drop = Dropout(self.dropout)
+
+    def __call__(self, x: Array, *, train: bool = False) -> Array:
+        """[B, T, D] -> [B, T, D]"""
+        hidden = self.inner(x)  # [B, T, F], SwiGLU: [B, T, 2F]
+        if self.activation == "swiglu":
+            gate, value = jnp.split(hidden, 2, axis=-1)
+            hidden = nn.silu(gate) * value
+        else:
+            hidden = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu}[self.activation](hidden)
+        return self.outer(self.drop(hidden, train=train))

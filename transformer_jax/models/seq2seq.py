@@ -1,0 +1,63 @@
+"""What every model is: four functions, and the letters in which their shapes are written.
+
+    B  batch rows           D  model width            H  heads           V  vocabulary
+    S  source length        F  feed-forward width     K  head width      L  layers
+    T  target length        N  hypotheses: B times beams, those of one sentence side by side
+
+A batch has the fields of `data.batching.Batch`; ids are int32, and a segment of 0 is padding. The contract:
+
+    model.apply(params, batch, train=..., rngs={"dropout": key})                           -> logits float32 [B, T, V]
+    model.apply(params, source, segment, position, method="encode")                        -> memory, leaves [B, ...]
+    model.apply(params, memory, beams, length, method="init_cache")                        -> cache, leaves [N, ...]
+    model.apply(params, token [N], index, memory, cache, method="decode_step")             -> logits float32 [N, V], cache
+
+`encode` and what follows take rows of one sentence. The memory is shared by the hypotheses of a sentence and never reordered;
+the cache goes in and comes out and holds room for `length` tokens. `index` is the place of `token` in the target, from 0.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.models.transformer import Transformer
+
+__all__ = ["abstract_parameters", "build_model", "count_parameters", "init_parameters"]
+
+
+def build_model(config: ModelConfig, vocab_size: int) -> nn.Module:
+    """The linen module that `config` describes, for ids below `vocab_size`."""
+    return Transformer(config, vocab_size, dtype=_dtype(config.compute_dtype))
+
+
+def init_parameters(model: nn.Module, key: jax.Array) -> Any:
+    """Fresh float32 parameters, a function of the key."""
+    return jax.jit(lambda key: _init(model, key))(key)
+
+
+def abstract_parameters(model: nn.Module) -> Any:
+    """The tree of the parameters' shapes and types, without the numbers."""
+    return jax.eval_shape(lambda: _init(model, jax.random.key(0)))
+
+
+def count_parameters(params: Any) -> int:
+    """
+    >>> count_parameters({"a": jnp.zeros((2, 3)), "b": jnp.zeros(4)})
+    10
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _init(model: nn.Module, key: jax.Array) -> Any:
+    row = jnp.zeros((1, 2), jnp.int32)
+    fields = "source", "source_segment", "source_position", "target_input", "target_output", "target_segment", "target_position"
+    return model.init(key, SimpleNamespace(**dict.fromkeys(fields, row)), train=False)["params"]
+
+
+def _dtype(name: str) -> jnp.dtype:
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)

@@ -1,0 +1,209 @@
+"""The Transformer of "Attention Is All You Need" (Vaswani et al. 2017), and what is in use of its variants."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.models.attention import (
+    KeyValues,
+    MultiHeadCrossAttention,
+    MultiHeadSelfAttention,
+    causal_mask,
+    segment_mask,
+)
+from transformer_jax.models.layers import Dropout, Embedding, FeedForward, LayerNorm, projection, sinusoids
+
+__all__ = ["DecoderLayer", "EncoderLayer", "Memory", "Transformer"]
+
+
+class Memory(NamedTuple):
+    """What the decoder knows of the source: nothing here changes while it decodes."""
+
+    cross: tuple[KeyValues, ...]  # for each decoder layer, two of [B, S, H, K]
+    segment: Array  # int32 [B, S]
+
+
+class Residual(nn.Module):
+    """A sublayer's frame. post: norm(x + drop(f(x))), the paper's; pre: x + drop(f(norm(x))) (Xiong et al. 2020)."""
+
+    order: str
+    dropout: float
+    dtype: jnp.dtype
+
+    def setup(self):
+        self.norm = LayerNorm(self.dtype)
+        self.drop = Dropout(self.dropout)
+
+    def before(self, x: Array) -> Array:
+        return self.norm(x) if self.order == "pre" else x
+
+    def after(self, x: Array, out: Array, *, train: bool = False) -> Array:
+        x = x + self.drop(out, train=train)
+        return self.norm(x) if self.order == "post" else x
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward, each in its residual frame. [B, S, D] -> [B, S, D]"""
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    def setup(self):
+        self.attention = _self_attention(self.config, self.dtype)
+        self.attention_residual = _residual(self.config, self.dtype)
+        self.feed_forward = _feed_forward(self.config, self.dtype)
+        self.feed_forward_residual = _residual(self.config, self.dtype)
+
+    def __call__(self, x: Array, mask: Array, position: Array, *, train: bool) -> Array:
+        out = self.attention(self.attention_residual.before(x), mask, position, train=train)
+        x = self.attention_residual.after(x, out, train=train)
+        out = self.feed_forward(self.feed_forward_residual.before(x), train=train)
+        return self.feed_forward_residual.after(x, out, train=train)
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the source, feed-forward. [B, T, D] -> [B, T, D]"""
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    def setup(self):
+        config = self.config
+        self.attention = _self_attention(config, self.dtype)
+        self.attention_residual = _residual(config, self.dtype)
+        self.cross_attention = MultiHeadCrossAttention(
+            config.width, config.heads, _key_width(config), config.attention_dropout, self.dtype
+        )
+        self.cross_attention_residual = _residual(config, self.dtype)
+        self.feed_forward = _feed_forward(config, self.dtype)
+        self.feed_forward_residual = _residual(config, self.dtype)
+
+    def keys_values(self, memory: Array) -> KeyValues:
+        return self.cross_attention.keys_values(memory)
+
+    def __call__(self, x: Array, source: KeyValues, mask: Array, cross_mask: Array, position: Array, *, train: bool) -> Array:
+        out = self.attention(self.attention_residual.before(x), mask, position, train=train)
+        x = self.attention_residual.after(x, out, train=train)
+        return self._rest(x, source, cross_mask, train=train)
+
+    def step(self, x: Array, index: Array, source: KeyValues, cross_mask: Array, cache: KeyValues) -> tuple[Array, KeyValues]:
+        """x [N, 1, D] -> [N, 1, D]; the source's rows are B, so the hypotheses of a sentence stand in line as its queries."""
+        out, cache = self.attention.step(self.attention_residual.before(x), index, cache)
+        x = self.attention_residual.after(x, out)
+        rows = cross_mask.shape[0]
+        x = self._rest(x.reshape(rows, -1, x.shape[-1]), source, cross_mask, train=False)  # [B, beams, D]
+        return x.reshape(-1, 1, x.shape[-1]), cache
+
+    def _rest(self, x: Array, source: KeyValues, cross_mask: Array, train: bool) -> Array:
+        out = self.cross_attention(self.cross_attention_residual.before(x), source, cross_mask, train=train)
+        x = self.cross_attention_residual.after(x, out, train=train)
+        out = self.feed_forward(self.feed_forward_residual.before(x), train=train)
+        return self.feed_forward_residual.after(x, out, train=train)
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder under the contract of `models/seq2seq.py`."""
+
+    config: ModelConfig
+    vocab_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        config, dtype = self.config, self.dtype
+        self.target_embedding = Embedding(self.vocab_size, config.width, dtype)
+        if config.tied_embeddings != "all":
+            self.source_embedding = Embedding(self.vocab_size, config.width, dtype)
+        if config.tied_embeddings == "none":
+            self.output = projection((self.vocab_size,), dtype)
+        if config.output_bias:
+            self.bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
+        if config.positions == "learned":
+            start = nn.initializers.normal(config.width**-0.5)
+            self.source_positions = self.param("source_positions", start, (config.max_positions, config.width))
+            self.target_positions = self.param("target_positions", start, (config.max_positions, config.width))
+        self.drop = Dropout(config.dropout)
+        self.encoder = [EncoderLayer(config, dtype) for _ in range(config.num_layers)]
+        self.decoder = [DecoderLayer(config, dtype) for _ in range(config.decoder_layers or config.num_layers)]
+        if config.norm == "pre":
+            self.encoder_norm = LayerNorm(dtype)
+            self.decoder_norm = LayerNorm(dtype)
+
+    def __call__(self, batch: Any, *, train: bool) -> Array:
+        """Teacher forcing: the logits of every target token in one pass, float32 [B, T, V]."""
+        memory = self.encode(batch.source, batch.source_segment, batch.source_position, train=train)
+        x = self._embed_target(batch.target_input, batch.target_position, train)
+        mask = causal_mask(batch.target_segment)
+        cross_mask = segment_mask(batch.target_segment, memory.segment)
+        for layer, source in zip(self.decoder, memory.cross, strict=True):
+            x = layer(x, source, mask, cross_mask, batch.target_position, train=train)
+        return self._logits(x)
+
+    def encode(self, source: Array, segment: Array, position: Array, *, train: bool = False) -> Memory:
+        """int32 [B, S] each -> what all decoding steps share."""
+        embedding = self.target_embedding if self.config.tied_embeddings == "all" else self.source_embedding
+        x = self._position(embedding(source), position, "source_positions")
+        x = self.drop(x, train=train)
+        mask = segment_mask(segment, segment)
+        for layer in self.encoder:
+            x = layer(x, mask, position, train=train)
+        if self.config.norm == "pre":
+            x = self.encoder_norm(x)
+        return Memory(tuple(layer.keys_values(x) for layer in self.decoder), segment)
+
+    def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[KeyValues, ...]:
+        """Room for the keys and values of `length` tokens of each hypothesis: for each layer two of [N, length, H, K]."""
+        shape = (memory.segment.shape[0] * beams, length, self.config.heads, _key_width(self.config))
+        empty = jnp.zeros(shape, self.dtype)
+        return tuple(KeyValues(empty, empty) for _ in self.decoder)
+
+    def decode_step(
+        self, token: Array, index: Array, memory: Memory, cache: tuple[KeyValues, ...]
+    ) -> tuple[Array, tuple[KeyValues, ...]]:
+        """The logits of what follows `token` int32 [N], which stands at place `index` -> float32 [N, V], cache."""
+        position = jnp.broadcast_to(index, (token.shape[0], 1))
+        x = self._embed_target(token[:, None], position, train=False)
+        cross_mask = (memory.segment > 0)[:, None, None]  # [B, 1, 1, S]
+        new_cache = []
+        for layer, source, past in zip(self.decoder, memory.cross, cache, strict=True):
+            x, past = layer.step(x, index, source, cross_mask, past)
+            new_cache.append(past)
+        return self._logits(x)[:, 0], tuple(new_cache)
+
+    def _embed_target(self, ids: Array, position: Array, train: bool) -> Array:
+        x = self._position(self.target_embedding(ids), position, "target_positions")
+        return self.drop(x, train=train)
+
+    def _position(self, x: Array, position: Array, table: str) -> Array:
+        if self.config.positions == "rotary":
+            return x
+        if self.config.positions == "learned":
+            return x + jnp.take(getattr(self, table), position, axis=0).astype(x.dtype)
+        interleaved = self.config.positions == "sinusoidal"
+        return x + sinusoids(position, x.shape[-1], interleaved=interleaved).astype(x.dtype)
+
+    def _logits(self, x: Array) -> Array:
+        if self.config.norm == "pre":
+            x = self.decoder_norm(x)
+        tied = self.config.tied_embeddings != "none"
+        logits = self.target_embedding.logits(x) if tied else self.output(x).astype(jnp.float32)
+        return logits + self.bias[None, None] if self.config.output_bias else logits
+
+
+def _key_width(config: ModelConfig) -> int:
+    return config.key_width or config.width // config.heads
+
+
+def _self_attention(config: ModelConfig, dtype: jnp.dtype) -> MultiHeadSelfAttention:
+    rotary = config.positions == "rotary"
+    return MultiHeadSelfAttention(config.width, config.heads, _key_width(config), rotary, config.attention_dropout, dtype)
+
+
+def _feed_forward(config: ModelConfig, dtype: jnp.dtype) -> FeedForward:
+    return FeedForward(config.width, config.feed_forward_width, config.activation, config.activation_dropout, dtype)
+
+
+def _residual(config: ModelConfig, dtype: jnp.dtype) -> Residual:
+    return Residual(config.norm, config.dropout, dtype)

@@ -1,0 +1,274 @@
+"""The run folder: all that a training leaves behind, and all that evaluating it needs. Nothing in it is ever executed.
+
+    WORKDIR/config.json           the config, as data
+    WORKDIR/tokenizer/            the SentencePiece model and the special ids
+    WORKDIR/checkpoints/STEP/     params, optimizer, progress (orbax)
+    WORKDIR/metrics.jsonl         one line for each log entry and evaluation
+    WORKDIR/tensorboard/          the same numbers, and sample translations
+"""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from transformer_jax.config import Config, differences, from_json, to_json
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import UserError
+
+__all__ = ["Checkpoints", "MetricsWriter", "Progress", "Run", "parse_checkpoint"]
+
+log = logging.getLogger(__name__)
+
+_ITEMS = ("params", "optimizer", "progress")
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: what a checkpoint keeps beside the arrays."""
+
+    step: int = 0
+    epoch: int = 0
+    offset: int = 0  # pairs of the epoch that are done
+    tokenizer: str = ""  # fingerprint of the tokenizer these parameters belong to
+    score: float | None = None  # of the evaluation at this step, higher is better; None: there was none
+    best_score: float | None = None
+    best_step: int = 0
+    evaluations_without_better: int = 0
+    stopped: bool = False  # training ended early: the dev score had stopped rising
+
+    def evaluated(self, score: float, patience: int) -> "Progress":
+        """The progress after an evaluation at this step, stopped if `patience` of them (0: any number) brought nothing better."""
+        better = self.best_score is None or score > self.best_score
+        without = 0 if better else self.evaluations_without_better + 1
+        return dataclasses.replace(
+            self,
+            score=score,
+            best_score=score if better else self.best_score,
+            best_step=self.step if better else self.best_step,
+            evaluations_without_better=without,
+            stopped=0 < patience <= without,
+        )
+
+
+class Run:
+    """A run folder that exists. Raises UserError where a part is missing or damaged."""
+
+    def __init__(self, workdir: str | Path):
+        self.workdir = Path(workdir)
+        self.config_file = self.workdir / "config.json"
+        if not self.workdir.is_dir():
+            raise UserError(f"{workdir}: no such run folder; train.py --workdir={workdir} makes one")
+        if not self.config_file.is_file():
+            raise UserError(f"{workdir}: not a run folder, it has no config.json")
+        self.config = from_json(self.config_file.read_text(encoding="utf-8"), str(self.config_file))
+
+    @classmethod
+    def open_or_create(cls, workdir: str | Path, config: Config) -> "Run":
+        """A new folder with `config`, or the one that is there, if its config has the same result as `config`.
+
+        Raises UserError naming what differs, or where the folder holds something else or cannot be written.
+        """
+        workdir = Path(workdir)
+        try:
+            if not (workdir / "config.json").exists():
+                if workdir.is_dir() and any(workdir.iterdir()):
+                    raise UserError(f"{workdir}: is not empty and not a run folder; name another --workdir")
+                workdir.mkdir(parents=True, exist_ok=True)
+            else:
+                forbidden, allowed = differences(cls(workdir).config, config)
+                if forbidden:
+                    raise UserError(
+                        f"{workdir}: was trained with another config ({'; '.join(forbidden)}); use that one, or another --workdir"
+                    )
+                for line in allowed:
+                    log.info("config changed: %s", line)
+            (workdir / "config.json").write_text(to_json(config), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{workdir}: cannot be written ({error.strerror}); name another --workdir") from None
+        return cls(workdir)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        return self.workdir / "tokenizer"
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """Written last of all in the tokenizer's folder: where it is, the tokenizer is whole."""
+        return self.tokenizer_folder / "tokenizer.json"
+
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.tokenizer_folder)
+
+    def checkpoints(self, keep: int | None = None) -> "Checkpoints":
+        """To read; with `keep`, to write, and then only the latest so many are kept, and the best."""
+        return Checkpoints(self.workdir / "checkpoints", keep)
+
+
+class Checkpoints:
+    """The checkpoints of a run. As a context manager it waits for the last save when it ends."""
+
+    def __init__(self, folder: Path, keep: int | None = None):
+        self.folder = folder
+        if keep is None:
+            if not folder.is_dir():
+                raise UserError(f"{folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps")
+            options = ocp.CheckpointManagerOptions(read_only=True)
+        else:
+            policies = checkpoint_managers
+            best = policies.BestN(n=1, get_metric_fn=lambda metrics: metrics["score"], keep_checkpoints_without_metrics=False)
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+                cleanup_tmp_directories=True,
+            )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=_ITEMS)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: Any, progress: Progress) -> None:
+        """Starts to write step `progress.step`; returns as soon as `state` may be changed."""
+        save = ocp.args.StandardSave
+        self._manager.save(
+            progress.step,
+            args=ocp.args.Composite(
+                params=save(state.params),
+                optimizer=save(state.optimizer_state),
+                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+            ),
+            metrics=None if progress.score is None else {"score": progress.score},
+        )
+
+    def progress(self, step: int) -> Progress:
+        return Progress(**self._restore(step, progress=ocp.args.JsonRestore()).progress)
+
+    def restore(self, step: int, state: Any) -> tuple[Any, Progress]:
+        """The training state saved at `step`, in the shapes and on the devices of `state`."""
+        restore = ocp.args.StandardRestore
+        found = self._restore(step, params=restore(state.params), optimizer=restore(state.optimizer_state))
+        progress = self.progress(step)
+        restored = state._replace(step=np.int32(step), params=found.params, optimizer_state=found.optimizer)
+        return restored, progress
+
+    def parameters(self, which: str, abstract_params: Any, tokenizer: Tokenizer) -> tuple[Any, str]:
+        """The parameters of `latest`, `best`, a step or `average:N` (the mean of the latest N), as NumPy arrays, and which they are.
+
+        Raises UserError if there are no such checkpoints, if they do not have the shapes of `abstract_params`, or if they
+        were trained with another tokenizer.
+        """
+        steps = self.resolve(which)
+        belongs_to = self.progress(steps[-1]).tokenizer
+        if belongs_to != tokenizer.fingerprint:
+            raise UserError(
+                f"{self.folder / str(steps[-1])}: was trained with another tokenizer than the one in the run folder "
+                f"(SHA-256 {belongs_to[:12]}, not {tokenizer.fingerprint[:12]}); bring back the tokenizer folder of this run"
+            )
+        mean = None
+        for step in steps:
+            params = self._parameters_at(step, abstract_params)
+            # Sums in float64, so that the mean does not depend on the order.
+            wide = jax.tree.map(lambda x: x.astype(np.float64), params) if len(steps) > 1 else params
+            mean = wide if mean is None else jax.tree.map(np.add, mean, wide)
+        if len(steps) == 1:
+            return mean, f"step {steps[0]}"
+        mean = jax.tree.map(lambda x: (x / len(steps)).astype(np.float32), mean)
+        return mean, f"average of {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
+
+    def resolve(self, which: str) -> list[int]:
+        """The steps that `which` (see `parse_checkpoint`) stands for, ascending. Raises UserError if they are not there."""
+        kind, number = parse_checkpoint(which)
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"{self.folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps")
+        if kind == "step":
+            if number not in steps:
+                raise UserError(f"{self.folder}: no checkpoint of step {number}; there are {', '.join(map(str, steps))}")
+            return [number]
+        if kind == "average":
+            # The best is kept beyond its time: it is not one of the latest if others between were deleted.
+            if number > len(steps):
+                raise UserError(f"{self.folder}: has {len(steps)} checkpoints, cannot average {number}")
+            return steps[-number:]
+        if kind == "best":
+            best = self.progress(steps[-1]).best_step
+            if best not in steps:
+                raise UserError(f"{self.folder}: no evaluation has named a best checkpoint yet; ask for latest")
+            return [best]
+        return steps[-1:]
+
+    def _parameters_at(self, step: int, abstract_params: Any) -> Any:
+        target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params)
+        return self._restore(step, params=ocp.args.StandardRestore(target)).params
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self.folder / str(step)}: cannot be read ({reason}); choose another with --checkpoint=STEP") from error
+
+
+def parse_checkpoint(which: str) -> tuple[str, int]:
+    """
+    >>> parse_checkpoint("latest"), parse_checkpoint("8000"), parse_checkpoint("average:5")
+    (('latest', 0), ('step', 8000), ('average', 5))
+    """
+    if which in ("latest", "best"):
+        return which, 0
+    if which.isdecimal():
+        return "step", int(which)
+    kind, _, number = which.partition(":")
+    if kind == "average" and number.isdecimal() and int(number) > 0:
+        return kind, int(number)
+    raise UserError(f"checkpoint {which!r} should be latest, best, a step, or average:N")
+
+
+class MetricsWriter:
+    """Numbers to `metrics.jsonl` and TensorBoard, from `start_step` on: what a killed run wrote beyond it is taken back."""
+
+    def __init__(self, workdir: Path, start_step: int):
+        from tensorboardX import SummaryWriter
+
+        path = workdir / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            path.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= start_step), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, split: str, numbers: dict[str, float], texts: list[str] | None = None) -> None:
+        self._file.write(json.dumps({"step": step, "split": split} | numbers) + "\n")
+        self._file.flush()
+        for name, value in numbers.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+        if texts:
+            self._board.add_text(f"{split}/translations", "\n\n".join(texts), step)
+        self._board.flush()
+
+
+def _step_of(line: str) -> float:
+    # A line cut in the middle by a kill belongs to the time after the last checkpoint.
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")

@@ -1,0 +1,60 @@
+"""What a person sees of a training: a progress bar on a terminal, plain lines in a log."""
+
+import logging
+import sys
+from collections.abc import Mapping
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from transformer_jax.run import Progress
+from transformer_jax.training.evaluator import Evaluation
+
+__all__ = ["Console"]
+
+log = logging.getLogger(__name__)
+
+
+class Console:
+    """Shows steps, loss, tokens/s and the time left. A terminal gets a bar and a log file a line at each report."""
+
+    def __init__(self, start: int, steps: int):
+        self._steps = steps
+        self._bar = tqdm(initial=start, total=steps, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())
+        self._redirect = logging_redirect_tqdm()
+
+    def __enter__(self) -> "Console":
+        self._redirect.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._redirect.__exit__(*error)
+        self._bar.close()
+
+    def advance(self) -> None:
+        self._bar.update()
+
+    def trained(self, step: int, numbers: Mapping[str, float]) -> None:
+        loss, rate = numbers["loss"], numbers["target_tokens_per_second"]
+        self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s")
+        if self._bar.disable:
+            left = (self._steps - step) / numbers["steps_per_second"]
+            log.info("step %d/%d: loss %.3f, %s target tokens/s, %s left", step, self._steps, loss, f"{rate:,.0f}", _duration(left))
+
+    def evaluated(self, step: int, evaluation: Evaluation, progress: Progress) -> None:
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.numbers.items())
+        best = " (best so far)" if progress.best_step == step else f" (best at step {progress.best_step})"
+        log.info("step %d: dev %s%s", step, numbers, best)
+        for sample in evaluation.samples:
+            log.info("  %s", sample)
+        if progress.stopped:
+            log.info("stopped: %d evaluations without a better score", progress.evaluations_without_better)
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(3725)
+    '1:02:05'
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,0 +1,54 @@
+"""What a training is told of itself on the dev set: loss, perplexity, BLEU, sample translations."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from transformer_jax.config import Config
+from transformer_jax.data.batching import Shape
+from transformer_jax.data.corpus import read_pairs
+from transformer_jax.data.store import open_store
+from transformer_jax.data.stream import one_pass
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.evaluation import score
+from transformer_jax.training.metrics import loss_means
+from transformer_jax.training.step import make_eval_step
+from transformer_jax.translator import Translator
+
+__all__ = ["Evaluation", "make_evaluator"]
+
+
+class Evaluation(NamedTuple):
+    numbers: dict[str, float]  # cross_entropy, perplexity, accuracy, and bleu if it was asked for
+    score: float  # what is to rise: BLEU, or else minus the cross-entropy
+    samples: list[str]
+
+
+def make_evaluator(config: Config, model: nn.Module, tokenizer: Tokenizer, shapes: Sequence[Shape]) -> Callable[[Any], Evaluation]:
+    """evaluate(params) -> Evaluation, over the whole dev set: nothing of it is filtered. Raises UserError if it cannot be read."""
+    data = config.data
+    pairs = read_pairs(data.dev, data.source_language, data.target_language)
+    # A few thousand sentences: their batches are kept.
+    batches = list(one_pass(open_store(pairs, tokenizer, data.cache_dir), shapes, config.batch, tokenizer))
+    eval_step = jax.jit(make_eval_step(model))
+    translator = Translator(model, None, tokenizer, config)
+
+    def evaluate(params: Any) -> Evaluation:
+        sums = jax.device_get([eval_step(params, batch) for batch in batches])
+        numbers = loss_means(jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *sums))
+        del numbers["loss"]  # without label smoothing it is the cross-entropy
+        decoded = len(pairs.source) if config.train.evaluate_bleu else config.train.samples
+        found = [translation.text for translation in translator.translate(pairs.source[:decoded], params=params)]
+        samples = [
+            f"{source}  =>  {hypothesis}  ({reference})"
+            for source, reference, hypothesis in zip(*pairs, found, strict=False)
+        ][: config.train.samples]
+        if not config.train.evaluate_bleu:
+            return Evaluation(numbers, -numbers["cross_entropy"], samples)
+        numbers["bleu"] = score(found, pairs.target)[0].value
+        return Evaluation(numbers, numbers["bleu"], samples)
+
+    return evaluate

@@ -1,0 +1,35 @@
+"""Label-smoothed cross-entropy as sums and counts, divided by nobody here."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["LossSums", "loss_sums"]
+
+
+class LossSums(NamedTuple):
+    """Float32 scalars, summed over target tokens; padding counts nothing. Means are these divided by `tokens`."""
+
+    loss: Array  # with label smoothing: what is minimised
+    cross_entropy: Array  # without, in nats: exp of its mean is the perplexity
+    correct: Array  # tokens whose most probable prediction is right
+    tokens: Array
+
+
+def loss_sums(logits: Array, target: Array, segment: Array, label_smoothing: float) -> LossSums:
+    """Sum over tokens of -(1 - eps) log p(y) - eps/V sum_v log p(v) (Szegedy et al. 2016, eq. 3, uniform over all V).
+
+    logits float32 [B, T, V], target and segment int32 [B, T].
+    """
+    log_normaliser = jax.nn.logsumexp(logits, axis=-1)
+    of_target = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    cross_entropy = log_normaliser - of_target  # [B, T]
+    loss = cross_entropy
+    if label_smoothing:
+        of_uniform = log_normaliser - logits.mean(axis=-1)
+        loss = (1 - label_smoothing) * cross_entropy + label_smoothing * of_uniform
+    real = (segment > 0).astype(jnp.float32)
+    correct = (of_target >= logits.max(axis=-1)).astype(jnp.float32)
+    return LossSums(*(jnp.sum(value * real) for value in (loss, cross_entropy, correct)), jnp.sum(real))

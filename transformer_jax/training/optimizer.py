@@ -1,0 +1,42 @@
+"""The learning rate's course and the optax chain."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from transformer_jax.config import Config
+
+__all__ = ["learning_rate", "make_optimizer"]
+
+
+def learning_rate(config: Config) -> optax.Schedule:
+    """step (from 0) -> learning rate of the update that follows, after a linear warm-up from 0 to the peak over w steps.
+
+    inverse_sqrt: peak * min(n / w, sqrt(w / n)) for n = step + 1; with the peak (D w)^-0.5 this is Vaswani et al. 2017, eq. 3.
+    cosine: from the peak to 0 at `decay_steps`. constant: the peak.
+    """
+    optimizer = config.optimizer
+    warmup = max(optimizer.warmup_steps, 1)
+    peak = optimizer.learning_rate or (config.model.width * warmup) ** -0.5
+    if optimizer.schedule == "inverse_sqrt":
+        return lambda step: peak * jnp.minimum((step + 1) / warmup, (warmup / (step + 1)) ** 0.5)
+    rise = optax.linear_schedule(peak / warmup, peak, warmup - 1)
+    if optimizer.schedule == "constant":
+        return rise
+    decay = (optimizer.decay_steps or config.train.steps) - warmup
+    return optax.join_schedules([rise, optax.cosine_decay_schedule(peak, max(decay, 1))], [warmup - 1])
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Clipping by the global norm (if asked for), then Adam, then decoupled weight decay on matrices (if asked for)."""
+    optimizer = config.optimizer
+    clip = optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else optax.identity()
+    adam = optax.adamw(
+        learning_rate(config),
+        optimizer.beta1,
+        optimizer.beta2,
+        optimizer.epsilon,
+        weight_decay=optimizer.weight_decay,
+        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+    )
+    return optax.chain(clip, adam)

@@ -1,0 +1,94 @@
+"""One update and one evaluation as pure functions of state, batch and key."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import Array
+
+from transformer_jax.config import TrainConfig
+from transformer_jax.training.objective import LossSums, loss_sums
+
+__all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step"]
+
+
+class TrainState(NamedTuple):
+    """All that training changes. The random key is not here: it is `fold_in(key, step)`."""
+
+    step: Array  # int32 []: updates done
+    params: Any
+    optimizer_state: optax.OptState
+
+    @classmethod
+    def create(cls, params: Any, optimizer: optax.GradientTransformation) -> "TrainState":
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+class StepSums(NamedTuple):
+    """What a step says of itself, to be added up over steps and divided when it is written. Float32 scalars."""
+
+    loss: LossSums
+    source_tokens: Array
+    gradient_norm: Array  # before clipping
+    finite: Array  # 1 where the loss and every gradient were finite numbers, else 0
+    steps: Array  # 1
+
+
+def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
+    """The pure function train_step(state, batch, key, *, axis_name=None) -> (state, StepSums).
+
+    It minimises the mean loss of all target tokens of the global batch. The batch is worked through in `config.accumulation`
+    slices of its rows; gradients, losses and counts are added over the slices, then over `axis_name` (if the rows are also
+    split over devices), and divided by the number of tokens once, at the end.
+    """
+
+    def sums_of(params, batch, key):
+        logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+        sums = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing)
+        return sums.loss, sums
+
+    def accumulate(params, batch, key):
+        gradient_of = jax.grad(sums_of, has_aux=True)
+        count = config.accumulation
+        if count == 1:
+            return gradient_of(params, batch, key)
+        slices = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+
+        def add(total, at):
+            index, part = at
+            return jax.tree.map(jnp.add, total, gradient_of(params, part, jax.random.fold_in(key, index))), None
+
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, LossSums(*[jnp.zeros(())] * 4)))
+        return jax.lax.scan(add, zero, (jnp.arange(count), slices))[0]
+
+    def train_step(state, batch, key, *, axis_name=None):
+        key = jax.random.fold_in(key, state.step)
+        source_tokens = jnp.sum(batch.source_segment > 0, dtype=jnp.float32)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        total = (*accumulate(state.params, batch, key), source_tokens)
+        if axis_name is not None:
+            total = jax.lax.psum(total, axis_name)
+        gradient, sums, source_tokens = total
+        gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.tokens, 1), gradient)
+        norm = optax.global_norm(gradient)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        finite = (jnp.isfinite(norm) & jnp.isfinite(sums.loss)).astype(jnp.float32)
+        told = StepSums(sums, source_tokens, norm, finite, jnp.ones(()))
+        return TrainState(state.step + 1, params, optimizer_state), told
+
+    return train_step
+
+
+def make_eval_step(model: nn.Module) -> Callable:
+    """The pure function eval_step(params, batch) -> LossSums, without dropout and label smoothing."""
+
+    def eval_step(params, batch):
+        logits = model.apply({"params": params}, batch, train=False)
+        return loss_sums(logits, batch.target_output, batch.target_segment, label_smoothing=0.0)
+
+    return eval_step
