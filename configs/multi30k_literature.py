@@ -27,8 +27,10 @@ def get_config() -> Config:
     config.optimizer.epsilon = 1e-8
     config.train.steps = 8000
     config.train.log_every = 100
-    config.train.evaluate_every = 500
-    config.train.checkpoint_every = 100
+    config.train.evaluate_every = 120  # about an epoch
+    config.train.evaluate_bleu = False  # the best checkpoint is the one of lowest dev loss, as in the paper's code
+    config.train.patience = 10
+    config.train.checkpoint_every = 120
     config.train.keep_checkpoints = 10
     config.decode.beam = 5
     config.decode.length_penalty = 1.0

@@ -9,7 +9,10 @@ from itertools import pairwise
 import pytest
 
 from transformer_jax.data import demo
+from transformer_jax.data import demo_grammar as grammar
+from transformer_jax.data import demo_inflection as inflection
 from transformer_jax.data import demo_lexicon as lexicon
+from transformer_jax.data import demo_sentences as sentences
 
 # Recorded once; a change of the grammar changes the corpus, and every figure measured on it.
 FIRST_THOUSAND = "a45a02c49201140591ffd3c382cfa2d8834f7dba7bbd568a7fcbf68748fc58c2"
@@ -55,25 +58,25 @@ def corpus(split: str) -> list[demo.Example]:
     return demo.generate(split)
 
 
-def draft() -> demo.Draft:
-    return demo.Draft(demo._random("tests", 0))
+def draft() -> grammar.Draft:
+    return grammar.Draft(demo._random("tests", 0))
 
 
-def phrase(d: demo.Draft, english: str, case: str, negation: int = 0) -> demo.Phrase:
+def phrase(d: grammar.Draft, english: str, case: str, negation: int = 0) -> grammar.Phrase:
     """The phrase of the grammar for "the big dogs"."""
     *rest, noun = english.split()
     found = next(n for n in lexicon.NOUNS.values() if noun in (n.en, n.en_plural))
     adjective = rest.pop() if rest and rest[-1] in lexicon.ADJECTIVES else ""
     determiner = {"these": "this", "an": "a"}.get(rest[0], rest[0].removesuffix("'s")) if rest else ""
-    return demo.noun_phrase(d, found, case, determiner, noun == found.en_plural, adjective, negation=negation)
+    return grammar.noun_phrase(d, found, case, determiner, noun == found.en_plural, adjective, negation=negation)
 
 
-def text(words: list[demo.Word]) -> str:
+def text(words: list[grammar.Word]) -> str:
     return " ".join(word.text for word in words)
 
 
 def test_doctests():
-    for module in (demo, lexicon):
+    for module in (demo, grammar, inflection, lexicon, sentences):
         assert doctest.testmod(module).failed == 0
 
 
@@ -144,7 +147,7 @@ def test_alignment_of_the_elephant():
 @pytest.mark.parametrize("row", PHRASES.strip().splitlines())
 def test_agreement(row):
     english, *expected = (column.strip() for column in row.split("|"))
-    assert [text(phrase(draft(), english, case).de) for case in lexicon.CASES] == expected
+    assert [text(phrase(draft(), english, case).de) for case in inflection.CASES] == expected
     assert text(phrase(draft(), english, "nom").en) == english
 
 
@@ -157,29 +160,29 @@ def test_an_before_a_vowel():
 def test_verb_second_verb_final_and_separable_verbs(infinitive, tense, negated, second, final):
     d = draft()
     verb = next(verb for verb in lexicon.VERBS if verb.prefix + verb.german[0] == infinitive and verb.frame == "I")
-    clause = demo.clause(d, phrase(d, "the farmer", "nom"), verb, tense, negated, parts=([], []))
-    assert demo.finished(demo.verb_second(clause), None).target == second
-    assert text(demo.verb_final(clause).de) == final
+    clause = grammar.clause(d, phrase(d, "the farmer", "nom"), verb, tense, negated, parts=([], []))
+    assert demo._written(grammar.verb_second(clause).de) == second
+    assert text(grammar.verb_final(clause).de) == final
 
 
 def test_whatever_stands_in_front_the_verb_is_second():
     d = draft()
     d.time = "past"
-    see = demo.ACCUSATIVE["sehen"]
-    clause = demo.clause(d, phrase(d, "the dog", "nom"), see, "past", parts=([phrase(d, "the elephant", "acc")], []))
-    front = demo._linked(d, "yesterday", "gestern")
-    assert demo.finished(demo.verb_second(clause, front), None).target == "Gestern sah der Hund den Elefanten."
-    because = demo.joined(demo._linked(d, "because", "weil"), demo.verb_final(clause))
-    example = demo.finished(demo.main_after(because, clause), None)
-    assert example.target == "Weil der Hund den Elefanten sah, sah der Hund den Elefanten."
-    assert example.source == "Because the dog saw the elephant, the dog saw the elephant."
+    see = sentences.ACCUSATIVE["sehen"]
+    clause = grammar.clause(d, phrase(d, "the dog", "nom"), see, "past", parts=([phrase(d, "the elephant", "acc")], []))
+    front = grammar.linked(d, "yesterday", "gestern")
+    assert demo._written(grammar.verb_second(clause, front).de) == "Gestern sah der Hund den Elefanten."
+    because = grammar.joined(grammar.linked(d, "because", "weil"), grammar.verb_final(clause))
+    both = sentences.main_after(because, clause)
+    assert demo._written(both.de) == "Weil der Hund den Elefanten sah, sah der Hund den Elefanten."
+    assert demo._written(both.en) == "Because the dog saw the elephant, the dog saw the elephant."
 
 
 def test_kein_and_nicht():
     d = draft()
-    see = demo.ACCUSATIVE["sehen"]
-    clause = demo.clause(d, phrase(d, "the dog", "nom"), see, "past", True, parts=([phrase(d, "the cat", "acc")], []))
-    assert text(demo.verb_second(clause).de) == "der Hund sah die Katze nicht"
+    see = sentences.ACCUSATIVE["sehen"]
+    clause = grammar.clause(d, phrase(d, "the dog", "nom"), see, "past", True, parts=([phrase(d, "the cat", "acc")], []))
+    assert text(grammar.verb_second(clause).de) == "der Hund sah die Katze nicht"
     assert text(phrase(d, "a cat", "acc", negation=99).de) == "keine Katze"
     assert text(phrase(d, "a cat", "acc", negation=99).en) == "a cat"
     for example in corpus("train"):
@@ -216,7 +219,7 @@ def test_pronouns_agree_with_their_referents():
                 continue
             place, referent, distractor, target, form = example.pronoun
             genders = [lexicon.NOUNS[en[i]].gender for i in (referent, distractor)]
-            assert genders[0] != genders[1] and pronouns == [form] == [lexicon.PRONOUNS[genders[0]]]
+            assert genders[0] != genders[1] and pronouns == [form] == [inflection.PRONOUNS[genders[0]]]
             assert en[place].lower() == "it" and de[target].lower() == form and (place, target) in example.alignment
 
 
@@ -274,5 +277,5 @@ def test_every_lexeme_is_frequent():
         rare[adjective] = german[forms[0]] + sum(german[forms[-1] + end] for end in ("e", "er", "en", "em", "es"))
     for verb in lexicon.VERBS:
         base, past, participle = (form.split()[0] for form in verb.english)
-        rare[verb.german[0]] = sum(counts[form] for form in {base, lexicon._with_s(base), past, participle})
+        rare[verb.german[0]] = sum(counts[form] for form in {base, lexicon.with_s(base), past, participle})
     assert {word: count for word, count in rare.items() if count < 30} == {}

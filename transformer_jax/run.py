@@ -1,10 +1,10 @@
 """The run folder: all that a training leaves behind, and all that evaluating it needs. Nothing in it is ever executed.
 
-    WORKDIR/config.json           the config, as data
-    WORKDIR/tokenizer/            the SentencePiece model and the special ids
-    WORKDIR/checkpoints/STEP/     params, optimizer, progress (orbax)
-    WORKDIR/metrics.jsonl         one line for each log entry and evaluation
-    WORKDIR/tensorboard/          the same numbers, and sample translations
+WORKDIR/config.json           the config, as data
+WORKDIR/tokenizer/            the SentencePiece model and the special ids
+WORKDIR/checkpoints/STEP/     params, optimizer, progress (orbax)
+WORKDIR/metrics.jsonl         one line for each log entry and evaluation
+WORKDIR/tensorboard/          the same numbers, and sample translations
 """
 
 import dataclasses
@@ -118,7 +118,9 @@ class Checkpoints:
         self.folder = folder
         if keep is None:
             if not folder.is_dir():
-                raise UserError(f"{folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps")
+                raise UserError(
+                    f"{folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps"
+                )
             options = ocp.CheckpointManagerOptions(read_only=True)
         else:
             policies = checkpoint_managers
@@ -192,7 +194,9 @@ class Checkpoints:
         kind, number = parse_checkpoint(which)
         steps = self.steps()
         if not steps:
-            raise UserError(f"{self.folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps")
+            raise UserError(
+                f"{self.folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps"
+            )
         if kind == "step":
             if number not in steps:
                 raise UserError(f"{self.folder}: no checkpoint of step {number}; there are {', '.join(map(str, steps))}")
@@ -218,7 +222,9 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.folder / str(step)}: cannot be read ({reason}); choose another with --checkpoint=STEP") from error
+            raise UserError(
+                f"{self.folder / str(step)}: cannot be read ({reason}); choose another with --checkpoint=STEP"
+            ) from error
 
 
 def parse_checkpoint(which: str) -> tuple[str, int]:

@@ -2,7 +2,9 @@
 
 import bisect
 import dataclasses
+import itertools
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,28 +14,31 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from transformer_jax.attention_map import cross_attention, draw
 from transformer_jax.config import Config, DecodeConfig
 from transformer_jax.data.batching import pad_rows
+from transformer_jax.data.lines import iter_lines, open_output
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.decoding.beam import Hypotheses, beam_search
 from transformer_jax.decoding.greedy import greedy_search
+from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.run import Run
 
-__all__ = ["Translation", "Translator", "split_line"]
+__all__ = ["Translation", "Translator", "load_translator", "split_line", "translate_lines"]
 
 # Source lengths that batches are padded to: few, so that few shapes are compiled.
 _LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 class Translation(NamedTuple):
-    """One line's translation. A line that was translated in pieces has their texts joined and their scores added up."""
+    """One line's translation. A line that was translated in parts has their texts joined and their scores added up."""
 
     text: str
     log_prob: float  # natural logarithm of the model's probability, EOS included
     score: float  # what the search ranked by: log_prob over the length penalty
     pieces: tuple[str, ...]  # the tokenizer's, EOS included where the model gave one
-    parts: int = 1  # how many pieces the line was translated in; 0: it was blank
+    parts: int = 1  # how many parts the line was translated in; 0: it was blank
 
 
 class Translator:
@@ -45,6 +50,7 @@ class Translator:
     """
 
     def __init__(self, model: nn.Module, params: Any, tokenizer: Tokenizer, config: Config):
+        self.model = model
         self.params = params
         self.tokenizer = tokenizer
         self.config = config.decode
@@ -65,22 +71,16 @@ class Translator:
         params: Any = None,
         beam: int | None = None,
         length_penalty: float | None = None,
-        on_split: Callable[[int, int], None] | None = None,
     ) -> list[Translation]:
         """One translation for each line, in the order of the lines; a blank line has the empty translation.
 
         A line of more tokens than any the model was trained on (`batch.max_length`) is translated in pieces, cut at the ends
-        of sentences where it can be, and `on_split(index, pieces)` is told. `params` stands in for the translator's own,
-        `beam` and `length_penalty` for the config's.
+        of sentences where it can be. `params` stands in for the translator's own, `beam` and `length_penalty` for the config's.
         """
         given = {"beam": beam, "length_penalty": length_penalty}
         decode = dataclasses.replace(self.config, **{name: value for name, value in given.items() if value is not None})
         params = self.params if params is None else params
         parts = [split_line(line, self._count, self._longest) for line in lines]
-        if on_split:
-            for index, pieces in enumerate(parts):
-                if len(pieces) > 1:
-                    on_split(index, len(pieces))
         found = iter(self._translate_parts([part for pieces in parts for part in pieces], decode, params))
         return [_join([next(found) for _ in pieces]) for pieces in parts]
 
@@ -132,6 +132,46 @@ def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
     return Translator(model, jax.device_put(params), tokenizer, run.config), name
 
 
+def translate_lines(
+    workdir: str,
+    text: Sequence[str] = (),
+    *,
+    checkpoint: str = "best",
+    input: str | None = None,
+    output: str | None = None,
+    beam: int | None = None,
+    length_penalty: float | None = None,
+    batch_lines: int = 1000,
+    attention: str | None = None,
+) -> None:
+    """What `translate.py` does: `text`, or the lines of `input`, or standard input -> `output`, or standard output.
+
+    Each `batch_lines` lines are written before the next are read, so memory does not grow with the file. A line that had to be
+    cut is told on standard error. Raises UserError for bad input; the lines before a bad one are written.
+    """
+    if batch_lines < 1:
+        raise UserError(f"--batch_lines={batch_lines} should be 1 or more")
+    if text and input:
+        raise UserError("give either sentences or --input, not both")
+    lines = iter([line.replace("\n", " ") for line in text]) if text else iter_lines(input)
+    translator, _ = load_translator(Run(workdir), checkpoint)
+    done = 0
+    with open_output(output) as out:
+        while block := list(itertools.islice(lines, batch_lines)):
+            found = translator.translate(block, beam=beam, length_penalty=length_penalty)
+            for number, translation in enumerate(found, done + 1):
+                if translation.parts > 1:
+                    print(f"line {number}: too long for the model, translated in {translation.parts} pieces", file=sys.stderr)
+                out.write(f"{translation.text}\n")
+            out.flush()
+            if attention and not done:
+                draw(
+                    cross_attention(translator.model, translator.params, translator.tokenizer, block[0], found[0].text),
+                    attention,
+                )
+            done += len(block)
+
+
 def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:
     """A line in pieces of at most `most` tokens by `count`; nothing for a blank line.
 
@@ -147,7 +187,7 @@ def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:
         return []
     if count(text) <= most:
         return [text]
-    sentences = re.split(r"(?<=[.!?…。！？])\s+", text)
+    sentences = re.split(r"(?<=[.!?])\s+", text)
     units = sentences if len(sentences) > 1 else text.split()
     if len(units) == 1:
         middle = len(text) // 2

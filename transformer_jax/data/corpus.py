@@ -1,20 +1,18 @@
 """Where sentence pairs come from, and the cleaning of training text."""
 
-import codecs
 import contextlib
 import difflib
-import gzip
 import re
 import socket
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from transformer_jax.config import DataConfig
+from transformer_jax.data.lines import read_lines
 from transformer_jax.errors import UserError
 
-__all__ = ["Pairs", "clean", "read_lines", "read_pairs"]
+__all__ = ["Pairs", "clean", "read_pairs"]
 
 _KINDS = "demo:SPLIT, a PREFIX of two files, FILE.tsv, FILE.tsv.gz or sacrebleu:NAME"
 _NETWORK_TIMEOUT = 10.0  # seconds without an answer
@@ -52,35 +50,6 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
     if not spec:
         raise UserError(f"data: the name of a source is empty, expected {_KINDS}")
     return _read_files(_plain_or_gz(spec, source_language), _plain_or_gz(spec, target_language))
-
-
-def read_lines(path: str | Path) -> list[str]:
-    r"""The lines of a UTF-8 text file, plain or `.gz`.
-
-    Lines end at `\n` and nowhere else: U+2028, form feeds and the like, at which `str.splitlines` would also cut, are text, and
-    cutting there would shift one side of a corpus against the other. A `\r` before the `\n` goes, as does a byte order mark;
-    the last line may do without its `\n`.
-
-        b"one\r\n\ntwo\xe2\x80\xa8more"  ->  ["one", "", "two\u2028more"]
-
-    Raises UserError if there is no such file, it is empty or damaged, or a line is not UTF-8 (naming the line).
-    """
-    path = Path(path)
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            data = file.read().removeprefix(codecs.BOM_UTF8)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    if not data:
-        raise UserError(f"{path}: the file is empty, expected one sentence a line")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}: line {line} is not UTF-8; convert the file, for example with iconv -t UTF-8") from None
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def clean(pairs: Pairs, config: DataConfig) -> tuple[Pairs, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""The words of the built-in corpus as tables, and how they inflect. The grammar that uses them is `demo.py`.
+"""The words of the built-in corpus as tables, and the tables read into `NOUNS`, `VERBS`, `ADJECTIVES` and `TIMES`.
 
 Nouns give gender, nominative, genitive and plural (`-`: not used in the plural); a masculine noun whose genitive ends in -n
 is weak (der Elefant, den/dem/des Elefanten). Verbs give the forms that no rule predicts. `+` parts a separable prefix.
@@ -7,8 +7,6 @@ Words that would make an English sentence ambiguous (sheep in the plural, "must 
 
 from functools import cache
 from typing import NamedTuple
-
-CASES = ("nom", "acc", "dat", "gen")
 
 
 class Noun(NamedTuple):
@@ -23,7 +21,7 @@ class Noun(NamedTuple):
 
 class Verb(NamedTuple):
     frame: str  # I intransitive, A accusative, D dative, G both, P with a preposition, M motion, L location, R reports
-    subjects: str
+    subjects: str  # as `select` takes them, "animate" spelled out
     english: tuple[str, ...]  # base, past, participle
     german: tuple[str, ...]  # infinitive, third person singular, past, participle; all without the separable prefix
     prefix: str
@@ -246,56 +244,19 @@ every/1 day/2 = jeden/1 Tag/2 | present | front
 often/1 = oft/1 | present | front
 sometimes/1 = manchmal/1 | present | front
 """
-# verb | mode | objects | adjectives that can only mean the object here | ... only the subject
-# "not": did not ... because it was too ...; "although": ... although it was very ...; "because": ... because it was very ...
-# "big", "heavy", "full" mean now the one, now the other: the verb decides. Left out is what a reader could take either way:
-# a bridge may be weak, and a place that is too cold, dark or dangerous would be "es", the weather or the situation.
-PRONOUN_TABLE = """
-überqueren | not | river stream square path street meadow field moor valley | wide | tired weak ill lazy afraid slow small
-überqueren | not | river stream ditch gorge puddle moor valley sea | deep wide | tired weak ill lazy afraid old small
-überqueren | although | river stream square street meadow gorge field moor valley | wide | tired hungry thirsty ill weak
-betreten | not | stable cellar cave kitchen barn tent house room | small narrow full | big fat afraid nervous lazy
-verlassen | because | stable cellar garden cave kitchen barn house room tent | narrow empty | hungry thirsty curious restless
-erklimmen | not | mountain hill tower rock wall dune roof scaffold | high | tired afraid heavy fat lazy
-erklimmen | not | mountain hill rock dune wall roof | steep | tired afraid heavy fat ill lazy
-erklimmen | although | mountain hill rock wall dune roof scaffold | high | tired hungry ill thirsty
-fressen | not | food | cold hot old big dry | full/satt ill tired nervous
-fressen | although | apple cake cheese sausage pear carrot bread egg meat | cold hot dry | ill tired nervous
-trinken | not | tea juice coffee milk lemonade water beer | hot cold dirty | ill tired nervous afraid
-ziehen | not | cart sledge carriage box boat car barrel | heavy big full | weak tired lazy ill
-tragen | not | suitcase sack basket table box bag bench ladder barrel bed parcel | heavy big | weak tired lazy ill
-ziehen | although | cart sledge carriage box boat car barrel | heavy | weak tired ill
-"""
 # What "my", "our" and "Anna's" go with.
 OWNED_TABLE = """animal thing food teacher doctor neighbor uncle friend brother mother daughter aunt sister grandmother child
     baby cook house room garden tent barn stable kitchen cellar school village city cave lesson party journey
     milk juice tea coffee beer"""
 STRONG = "dog elephant bear donkey cow goat giraffe horse pony camel zebra"
 
-ARTICLES = {  # nominative, accusative, dative, genitive
-    "the": {"m": "der den dem des", "f": "die die der der", "n": "das das dem des", "p": "die die den der"},
-    "this": {"m": "er en em es", "f": "e e er er", "n": "es es em es", "p": "e e en er"},
-    "a": {"m": "- en em es", "f": "e e er er", "n": "- - em es", "p": "e e en er"},
-}
-DETERMINERS = {"the": "", "this": "dies", "a": "ein", "no": "kein", "my": "mein", "our": "unser"}
-ADJECTIVE_ENDINGS = {
-    "weak": {"m": "e en en en", "f": "e e en en", "n": "e e en en", "p": "en en en en"},
-    "mixed": {"m": "er en en en", "f": "e e en en", "n": "es es en en", "p": "en en en en"},
-    "strong": {"m": "er en em en", "f": "e e er er", "n": "es es em en", "p": "e e en er"},
-}
-RELATIVE = {"m": "der den", "f": "die die", "n": "das das", "p": "die die"}
-PRONOUNS = {"m": "er", "f": "sie", "n": "es"}
-# German singular (first person as well), plural
-MODALS = {
-    "can": ("kann", "können"),
-    "could": ("konnte", "konnten"),
-    "must": ("muss", "müssen"),
-    "wanted to": ("wollte", "wollten"),
-}
-AUXILIARIES = {"haben": ("habe", "hat", "haben"), "sein": ("bin", "ist", "sind")}
+
+def rows(table: str) -> list[list[str]]:
+    """The lines of a table, cut into columns at the bars."""
+    return [[column.strip() for column in line.split("|")] for line in table.strip().splitlines()]
 
 
-def _with_s(english: str) -> str:
+def with_s(english: str) -> str:
     """The plural of an English noun; the third person of a verb."""
     if english in IRREGULAR_S:
         return IRREGULAR_S[english]
@@ -305,20 +266,20 @@ def _with_s(english: str) -> str:
 
 
 def _nouns() -> dict[str, Noun]:
-    rows = [(group, *entry.split()) for group, table in NOUN_TABLE.items() for entry in table.split(",")]
+    entries = [(group, *entry.split()) for group, table in NOUN_TABLE.items() for entry in table.split(",")]
     return {
-        en: Noun(en, "" if plural == "-" else _with_s(en), gender, de, genitive, plural, group)
-        for group, en, gender, de, genitive, plural in rows
+        en: Noun(en, "" if plural == "-" else with_s(en), gender, de, genitive, plural, group)
+        for group, en, gender, de, genitive, plural in entries
     }
 
 
 def _verbs() -> list[Verb]:
     verbs = []
-    for row in VERB_TABLE.strip().splitlines():
-        frame, subjects, english, german, objects = (column.strip() for column in row.split("|"))
+    for frame, subjects, english, german, objects in rows(VERB_TABLE):
         infinitive, er_form, past, participle, *auxiliary = german.split()
         prefix, _, infinitive = infinitive.rpartition("+")
         forms = (infinitive, er_form, past, participle)
+        subjects = subjects.replace("animate", "person animal")
         base = tuple(form.replace("_", " ") for form in english.split())
         verbs.append(Verb(frame, subjects, base, forms, prefix, (*auxiliary, "haben")[0], objects))
     return verbs
@@ -326,6 +287,7 @@ def _verbs() -> list[Verb]:
 
 NOUNS = _nouns()
 VERBS = _verbs()
+TIMES = rows(TIMES_TABLE)
 
 
 @cache
@@ -337,84 +299,3 @@ def select(spec: str) -> tuple[Noun, ...]:
     """
     words = spec.replace("strong", STRONG).replace("animate", "person animal").split()
     return tuple(noun for word in words for noun in NOUNS.values() if word in (noun.en, noun.group))
-
-
-def noun_form(noun: Noun, case: str, plural: bool = False) -> str:
-    """The German noun in a case and number.
-
-    >>> noun_form(NOUNS["elephant"], "acc"), noun_form(NOUNS["child"], "gen"), noun_form(NOUNS["child"], "dat", plural=True)
-    ('Elefanten', 'Kindes', 'Kindern')
-    """
-    if plural:
-        return noun.plural + ("n" if case == "dat" and not noun.plural.endswith(("n", "s")) else "")
-    weak = noun.gender == "m" and noun.genitive.endswith("n")
-    return noun.genitive if case == "gen" or (weak and case != "nom") else noun.de
-
-
-def determiner_form(determiner: str, gender: str, case: str) -> tuple[str, str]:
-    """The German determiner ("" for none, a name for a possessor: Annas) and the adjective declension that it asks for.
-
-    `gender` is m, f, n or p for the plural.
-
-    >>> determiner_form("the", "m", "dat"), determiner_form("no", "f", "acc"), determiner_form("Anna", "n", "nom")
-    (('dem', 'weak'), ('keine', 'mixed'), ('Annas', 'strong'))
-    """
-    if determiner not in DETERMINERS:
-        return (determiner + "s" if determiner else ""), "strong"
-    table = ARTICLES[determiner if determiner in ("the", "this") else "a"]
-    ending = table[gender].split()[CASES.index(case)].strip("-")
-    return DETERMINERS[determiner] + ending, "weak" if determiner in ("the", "this") else "mixed"
-
-
-def adjective_form(adjective: str, declension: str, gender: str, case: str) -> str:
-    """The German for an English adjective before a noun.
-
-    >>> adjective_form("dark", "mixed", "m", "nom"), adjective_form("high", "weak", "p", "acc")
-    ('dunkler', 'hohen')
-    """
-    return ADJECTIVES[adjective][-1] + ADJECTIVE_ENDINGS[declension][gender].split()[CASES.index(case)]
-
-
-def english_verb(verb: Verb, tense: str, person: str, negated: bool) -> list[tuple[str, str]]:
-    """English verb words, each with its role: v the verb itself, a the auxiliary or modal, n the negation.
-
-    `person` is 1s, 3s or p; `tense` is past, present, perfect or one of `MODALS`.
-
-    >>> english_verb(VERBS[5], "past", "3s", negated=True)
-    [('did', 'n'), ('not', 'n'), ('sleep', 'v')]
-    """
-    base, past, participle = ([(word, "v") for word in form.split()] for form in verb.english)
-    do_not = [("did" if tense in ("past", "wanted to") else "does" if person == "3s" else "do", "n"), ("not", "n")]
-    if tense == "perfect":
-        return [("has" if person == "3s" else "have", "a"), *(do_not[1:] if negated else []), *participle]
-    if tense == "wanted to":
-        return [*(do_not if negated else []), ("want" if negated else "wanted", "a"), ("to", "a"), *base]
-    if tense in MODALS:
-        return [(tense, "a"), *(do_not[1:] if negated else []), *base]
-    if negated:
-        return [*do_not, *base]
-    if tense == "past":
-        return past
-    (word, role), *rest = base
-    return [(word if person != "3s" else _with_s(word), role), *rest]
-
-
-def german_verb(verb: Verb, tense: str, person: str) -> tuple[tuple[str, str], list[tuple[str, str]], list[tuple[str, str]]]:
-    """German verb words with roles: the finite verb in second place, what then ends the clause, and all of it verb-final.
-
-    >>> get_up = VERBS[7]
-    >>> german_verb(get_up, "past", "3s")
-    (('stand', 'v'), [('auf', 'v')], [('aufstand', 'v')])
-    >>> german_verb(get_up, "can", "p")
-    (('können', 'a'), [('aufstehen', 'v')], [('aufstehen', 'v'), ('können', 'a')])
-    """
-    infinitive, er_form, past, participle = verb.german
-    which = ("1s", "3s", "p").index(person)
-    if tense in ("past", "present"):
-        plural_past = past + ("n" if past.endswith("e") else "en")
-        present = (infinitive[:-1] if infinitive.endswith("en") else infinitive[:-1] + "e", er_form, infinitive)
-        finite = present[which] if tense == "present" else plural_past if person == "p" else past
-        return (finite, "v"), [(verb.prefix, "v")] if verb.prefix else [], [(verb.prefix + finite, "v")]
-    form = AUXILIARIES[verb.auxiliary][which] if tense == "perfect" else MODALS[tense][person == "p"]
-    rest = (verb.prefix + (participle if tense == "perfect" else infinitive), "v")
-    return (form, "a"), [rest], [rest, (form, "a")]

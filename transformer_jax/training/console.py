@@ -39,7 +39,9 @@ class Console:
         self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s")
         if self._bar.disable:
             left = (self._steps - step) / numbers["steps_per_second"]
-            log.info("step %d/%d: loss %.3f, %s target tokens/s, %s left", step, self._steps, loss, f"{rate:,.0f}", _duration(left))
+            log.info(
+                "step %d/%d: loss %.3f, %s target tokens/s, %s left", step, self._steps, loss, f"{rate:,.0f}", _duration(left)
+            )
 
     def evaluated(self, step: int, evaluation: Evaluation, progress: Progress) -> None:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.numbers.items())

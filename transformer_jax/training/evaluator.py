@@ -27,7 +27,9 @@ class Evaluation(NamedTuple):
     samples: list[str]
 
 
-def make_evaluator(config: Config, model: nn.Module, tokenizer: Tokenizer, shapes: Sequence[Shape]) -> Callable[[Any], Evaluation]:
+def make_evaluator(
+    config: Config, model: nn.Module, tokenizer: Tokenizer, shapes: Sequence[Shape]
+) -> Callable[[Any], Evaluation]:
     """evaluate(params) -> Evaluation, over the whole dev set: nothing of it is filtered. Raises UserError if it cannot be read."""
     data = config.data
     pairs = read_pairs(data.dev, data.source_language, data.target_language)
@@ -43,8 +45,7 @@ def make_evaluator(config: Config, model: nn.Module, tokenizer: Tokenizer, shape
         decoded = len(pairs.source) if config.train.evaluate_bleu else config.train.samples
         found = [translation.text for translation in translator.translate(pairs.source[:decoded], params=params)]
         samples = [
-            f"{source}  =>  {hypothesis}  ({reference})"
-            for source, reference, hypothesis in zip(*pairs, found, strict=False)
+            f"{source}  =>  {hypothesis}  ({reference})" for source, reference, hypothesis in zip(*pairs, found, strict=False)
         ][: config.train.samples]
         if not config.train.evaluate_bleu:
             return Evaluation(numbers, -numbers["cross_entropy"], samples)

@@ -1,0 +1,25 @@
+"""The strict environment of all tests: two virtual CPU devices, no silent broadcasting, warnings are errors (pyproject.toml)."""
+
+import os
+
+# With several virtual devices on few cores, steps in flight can starve each other of threads until XLA gives up.
+os.environ.setdefault("PJRT_NPROC", "16")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _private_caches(tmp_path_factory):
+    """Tests neither use nor fill the user's caches of tokenised text and compiled programs."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before

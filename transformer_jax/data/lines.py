@@ -1,0 +1,81 @@
+"""Lines of UTF-8 text, in and out."""
+
+import codecs
+import contextlib
+import gzip
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from transformer_jax.errors import UserError
+
+__all__ = ["iter_lines", "open_output", "read_lines"]
+
+
+def read_lines(path: str | Path) -> list[str]:
+    r"""The lines of a UTF-8 text file, plain or `.gz`.
+
+    Lines end at `\n` and nowhere else: U+2028, form feeds and the like, at which `str.splitlines` would also cut, are text, and
+    cutting there would shift one side of a corpus against the other. A `\r` before the `\n` goes, as does a byte order mark;
+    the last line may do without its `\n`.
+
+        b"one\r\n\ntwo\xe2\x80\xa8more"  ->  ["one", "", "two\u2028more"]
+
+    Raises UserError if there is no such file, it is empty or damaged, or a line is not UTF-8 (naming the line).
+    """
+    with _reading(path) as file:
+        data = file.read().removeprefix(codecs.BOM_UTF8)
+    if not data:
+        raise UserError(f"{path}: the file is empty, expected one sentence a line")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _not_utf8(path, line) from None
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def iter_lines(path: str | Path | None) -> Iterator[str]:
+    """As `read_lines`, one line at a time as they come; None is standard input. No lines at all are no error."""
+    name = "standard input" if path is None else path
+    with contextlib.nullcontext(sys.stdin.buffer) if path is None else _reading(path) as file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            try:
+                yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+            except UnicodeDecodeError:
+                raise _not_utf8(name, number) from None
+
+
+@contextlib.contextmanager
+def open_output(path: str | Path | None) -> Iterator[TextIO]:
+    """A UTF-8 file to write, whose lines end in `\\n` on any system; None is standard output. Raises UserError if it cannot be."""
+    if path is None:
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        yield sys.stdout
+        return
+    try:
+        file = open(path, "w", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _reading(path: str | Path) -> Iterator[BinaryIO]:
+    path = Path(path)
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _not_utf8(name: str | Path, line: int) -> UserError:
+    return UserError(f"{name}: line {line} is not UTF-8; convert the text, for example with iconv -t UTF-8")

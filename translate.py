@@ -1,0 +1,30 @@
+"""Translates: python translate.py --workdir=runs/demo "The dog sleeps."     or     ... < english.txt > german.txt
+
+N lines in, N lines out, in their order; an empty line stays empty.
+"""
+
+from transformer_jax.command_line import Parser, main, set_up
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("text", nargs="*", help="sentences, a translation each (default: the lines of --input)")
+    parser.add_argument("--workdir", required=True, help="the run folder that train.py made")
+    parser.add_argument("--checkpoint", default="best", help="latest, best, a step, or average:N (default: best)")
+    parser.add_argument("--input", metavar="FILE", help="a file to translate, plain or .gz (default: standard input)")
+    parser.add_argument("--output", metavar="FILE", help="where the translations go (default: standard output)")
+    parser.add_argument("--beam", type=int, help="hypotheses of the search, 1 is greedy (default: the config's)")
+    parser.add_argument("--length_penalty", type=float, help="0 favours short translations (default: the config's)")
+    parser.add_argument(
+        "--batch_lines", type=int, default=1000, help="lines read before they are translated together (default: 1000)"
+    )
+    parser.add_argument("--attention", metavar="FILE.png", help="draw the attention of the first line's translation")
+    flags = vars(parser.parse_args())
+    set_up()
+    from transformer_jax.translator import translate_lines
+
+    translate_lines(**flags)
+
+
+if __name__ == "__main__":
+    main(run)
