@@ -15,10 +15,11 @@ def run() -> None:
     parser.add_argument("--output", metavar="FILE", help="where the translations go (default: standard output)")
     parser.add_argument("--beam", type=int, help="hypotheses of the search, 1 is greedy (default: the config's)")
     parser.add_argument("--length_penalty", type=float, help="0 favours short translations (default: the config's)")
+    parser.add_argument("--decode_tokens", type=int, metavar="N", help="source positions decoded at once (default: the config's)")
     parser.add_argument(
         "--batch_lines", type=int, default=1000, help="lines read before they are translated together (default: 1000)"
     )
-    parser.add_argument("--attention", metavar="FILE.png", help="draw the attention of the first line's translation")
+    parser.add_argument("--attention", metavar="FILE.png", help="a picture of what the first line's translation looked at")
     flags = vars(parser.parse_args())
     set_up()
     from transformer_jax.translator import translate_lines

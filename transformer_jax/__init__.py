@@ -1,5 +1,100 @@
-"""English-German neural machine translation in JAX and Flax."""
+"""English-German neural machine translation in JAX and Flax.
 
-from transformer_jax.config import Config
+    import transformer_jax
 
-__all__ = ["Config"]
+    config = transformer_jax.Config()
+    config.model.num_layers = 2
+    transformer_jax.train(config, "runs/mine")
+    translator = transformer_jax.Translator.load("runs/mine")
+    translator.translate(["The dog sleeps."])[0].text
+
+    score(hypotheses, references)             BLEU, chrF and TER with sacreBLEU's signatures
+    evaluate(translator, source, references)  translates a test set and scores it
+    Tokenizer, Batch                          text to ids, ids to arrays
+    build_model, Transformer                  the linen module; `models/seq2seq.py` has the contract
+    beam_search, greedy_search                over any `step(token, index, cache)` function
+
+Whatever the user can mend is raised as UserError.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from transformer_jax.config import (
+    BatchConfig,
+    Config,
+    DataConfig,
+    DecodeConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from transformer_jax.errors import UserError
+from transformer_jax.version import __version__
+
+if TYPE_CHECKING:
+    from transformer_jax.data.batching import Batch
+    from transformer_jax.data.tokenizer import Tokenizer
+    from transformer_jax.decoding.beam import beam_search
+    from transformer_jax.decoding.greedy import greedy_search
+    from transformer_jax.evaluation import Report, Score, evaluate, score
+    from transformer_jax.models.seq2seq import build_model
+    from transformer_jax.models.transformer import Transformer
+    from transformer_jax.training.loop import train
+    from transformer_jax.translator import Translation, Translator
+
+__all__ = [
+    "Batch",
+    "BatchConfig",
+    "Config",
+    "DataConfig",
+    "DecodeConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Report",
+    "Score",
+    "Tokenizer",
+    "TokenizerConfig",
+    "TrainConfig",
+    "Transformer",
+    "Translation",
+    "Translator",
+    "UserError",
+    "__version__",
+    "beam_search",
+    "build_model",
+    "evaluate",
+    "greedy_search",
+    "score",
+    "train",
+]
+
+# Imported when first asked for (PEP 562): `transformer_jax.data` does without JAX, the scripts set the process up before JAX
+# starts its threads, and --help or a mistyped flag should not wait for it.
+_LATER = {
+    "Batch": "data.batching",
+    "Report": "evaluation",
+    "Score": "evaluation",
+    "Tokenizer": "data.tokenizer",
+    "Transformer": "models.transformer",
+    "Translation": "translator",
+    "Translator": "translator",
+    "beam_search": "decoding.beam",
+    "build_model": "models.seq2seq",
+    "evaluate": "evaluation",
+    "greedy_search": "decoding.greedy",
+    "score": "evaluation",
+    "train": "training.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _LATER)

@@ -43,7 +43,8 @@ def cross_attention(model: nn.Module, params: Any, tokenizer: Tokenizer, source:
 def draw(attention: AttentionMap, file: str | Path) -> None:
     """Writes a picture: a row for each target piece, a column for each source piece, darker where more attention goes.
 
-    The format follows the file's ending (.png, .pdf, .svg). Needs matplotlib (the extra `plot`); raises UserError without it.
+    The format follows the file's ending (.png, .pdf, .svg). Needs matplotlib (the extra `plot`). Raises UserError without it, or
+    where the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -61,7 +62,10 @@ def draw(attention: AttentionMap, file: str | Path) -> None:
     axes.xaxis.set_label_position("bottom")
     axes.set_ylabel("translation (German)")
     figure.colorbar(image, label="share of attention, mean over layers and heads", shrink=0.8)
-    figure.savefig(file)
+    try:
+        figure.savefig(file)
+    except (OSError, ValueError) as error:  # no such folder; an ending that is no format
+        raise UserError(f"{file}: the picture cannot be written ({error})") from None
 
 
 def _one_pair(tokenizer: Tokenizer, source: str, target: str) -> Batch:

@@ -2,14 +2,18 @@
 
 import argparse
 import ctypes
+import errno
 import logging
 import os
+import re
 import runpy
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from transformer_jax.config import Config, override, validate
+from transformer_jax.config import Config, override, unknown_key, validate
 from transformer_jax.data.store import default_cache_dir
 from transformer_jax.errors import UserError
 
@@ -38,15 +42,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """Runs the config file's `get_config()`, applies `KEY=VALUE` overrides, validates the whole."""
+    """Runs the config file's `get_config()`, applies `KEY=VALUE` overrides, validates the whole.
+
+    Raises UserError, also for whatever the file itself raises: with its line, and the nearest key where it sets one that is not.
+    """
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or "."
         there = sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
         raise UserError(f"{path}: no such config file" + (f"; {folder} has {', '.join(there)}" if there else ""))
-    get_config = runpy.run_path(path).get("get_config")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        config = get_config() if get_config else None
+    except UserError:
+        raise
+    except Exception as error:
+        raise _in_config_file(path, error) from error
     if get_config is None:
         raise UserError(f"{path}: has no get_config() that returns a transformer_jax.Config")
-    config = get_config()
     if not isinstance(config, Config):
         raise UserError(f"{path}: get_config() should return a transformer_jax.Config, not a {type(config).__name__}")
     for item in overrides:
@@ -59,14 +71,34 @@ def main(run: Callable[[], Any]) -> NoReturn:
     """Runs a script. UserError: its line on standard error, exit code 2. Any other exception is a bug and keeps its traceback."""
     try:
         run()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(_BAD_INPUT)
+        _end(str(error))
     except BrokenPipeError:
         # The reader of our output has left (`| head`): nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _end(f"{error.strerror}: free some and run the same command again")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     sys.exit(0)
+
+
+def _end(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(_BAD_INPUT)
+
+
+def _in_config_file(path: str, error: Exception) -> UserError:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    line = frames[-1].lineno if frames else getattr(error, "lineno", None)  # a SyntaxError has no frame in the file
+    where = f"{path}: line {line}" if line else path
+    key = re.search(r"object has no attribute '(\w+)'|unexpected keyword argument '(\w+)'", str(error))
+    if key:
+        return unknown_key(key[1] or key[2], where)
+    return UserError(f"{where}: {type(error).__name__}: {error}")
 
 
 def set_up() -> None:

@@ -25,11 +25,12 @@ __all__ = [
     "from_json",
     "override",
     "to_json",
+    "unknown_key",
     "validate",
 ]
 
 
-@dataclass
+@dataclass(slots=True)
 class DataConfig:
     """Where the text is. A source is one of
 
@@ -51,7 +52,7 @@ class DataConfig:
     cache_dir: str = ""  # where tokenised corpora are kept; empty: $XDG_CACHE_HOME/transformer_jax or ~/.cache/transformer_jax
 
 
-@dataclass
+@dataclass(slots=True)
 class TokenizerConfig:
     """One SentencePiece model for both languages, trained on the training text."""
 
@@ -62,7 +63,7 @@ class TokenizerConfig:
     sample_lines: int = 10_000_000  # train on at most this many lines of each side
 
 
-@dataclass
+@dataclass(slots=True)
 class BatchConfig:
     """How sentences become arrays of few static shapes."""
 
@@ -74,7 +75,7 @@ class BatchConfig:
     packed_length: int = 256  # packed: tokens in a row of the longer side
 
 
-@dataclass
+@dataclass(slots=True)
 class ModelConfig:
     """The letters of `models/seq2seq.py`: D width, F feed_forward_width, H heads, K key_width, L num_layers."""
 
@@ -83,7 +84,7 @@ class ModelConfig:
     width: int = 512
     feed_forward_width: int = 2048
     heads: int = 8
-    key_width: int = 0  # of one head; 0: width / heads
+    key_width: int = 0  # of one head's queries, keys and values; 0: width / heads
     norm: str = "post"  # post: norm(x + f(x)), the paper's | pre: x + f(norm(x)), with a last norm on each stack
     positions: str = "sinusoidal"  # sinusoidal (interleaved) | sinusoidal_concatenated | learned | rotary
     max_positions: int = 512  # learned positions: rows of the table, and so the longest sentence the model can take
@@ -96,7 +97,7 @@ class ModelConfig:
     compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on TPU and GPU, float32 on CPU; parameters are float32
 
 
-@dataclass
+@dataclass(slots=True)
 class OptimizerConfig:
     """Adam (Kingma and Ba, 2015) and its learning rate."""
 
@@ -111,7 +112,7 @@ class OptimizerConfig:
     clip_norm: float = 0.0  # largest global norm of the gradient; 0: no clipping
 
 
-@dataclass
+@dataclass(slots=True)
 class TrainConfig:
     """The loop: how long, how often, from which seed. Steps are updates of the parameters."""
 
@@ -128,7 +129,7 @@ class TrainConfig:
     patience: int = 0  # stop after so many evaluations without a better score; 0: never
 
 
-@dataclass
+@dataclass(slots=True)
 class DecodeConfig:
     """Search (Wu et al. 2016 for the length penalty)."""
 
@@ -139,7 +140,7 @@ class DecodeConfig:
     tokens: int = 4096  # source positions decoded at once
 
 
-@dataclass
+@dataclass(slots=True)
 class Config:
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -180,7 +181,8 @@ _MAY_CHANGE = {
 
 
 def validate(config: Config) -> Config:
-    """Returns `config` unchanged, or raises UserError naming the first field whose value cannot be."""
+    """Returns `config` unchanged, or raises UserError naming the first field whose type or value cannot be."""
+    _build(Config, dataclasses.asdict(config), "config")
     flat = _flatten(config)
     for name, value in flat.items():
         if name in _CHOICES:
@@ -239,6 +241,16 @@ def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
     return forbidden, allowed
 
 
+def unknown_key(key: str, where: str = "config") -> UserError:
+    """The error for a key, `model.num_layer` or `num_layer` alone, that no config has; it names the nearest.
+
+    >>> unknown_key("model.num_layer")
+    UserError("config: unknown key 'model.num_layer' (did you mean model.num_layers?)")
+    """
+    keys = list(_flatten(Config()))
+    return UserError(f"{where}: unknown key {key!r}{_nearest(key, keys if '.' in key else [k.partition('.')[2] for k in keys])}")
+
+
 def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
@@ -266,7 +278,7 @@ def override(config: Config, key: str, text: str) -> None:
     parts = get_type_hints(Config)
     types = get_type_hints(parts[part]) if part in parts else {}
     if name not in types:
-        raise UserError(f"config: unknown key {key!r}{_nearest(key, _flatten(Config()))}")
+        raise unknown_key(key)
     kind = types[name]
     words = {"true": True, "false": False}
     try:

@@ -1,6 +1,9 @@
 """The one exception that means: the user can mend this."""
 
-__all__ = ["UserError"]
+import contextlib
+from collections.abc import Iterator
+
+__all__ = ["UserError", "memory_advice"]
 
 
 class UserError(Exception):
@@ -9,3 +12,17 @@ class UserError(Exception):
     The command lines print the message without a traceback and exit with code 2. Every other exception is a bug of ours and
     keeps its traceback.
     """
+
+
+@contextlib.contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Turns XLA's out-of-memory error into a UserError with `advice`: what to lower.
+
+    Computations are dispatched ahead, so the error comes where a result is waited for: that must be inside too.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # jax.errors.JaxRuntimeError is one; this room imports nothing
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        raise UserError(f"a batch does not fit into memory: {advice} ({error})") from error

@@ -69,10 +69,7 @@ def score(
     >>> [(s.metric, s.value) for s in score(["Ein Hund schläft heute ."], ["Ein Hund schläft heute ."])]
     [('BLEU', 100.00000000000004), ('chrF2', 100.0), ('TER', 0.0)]
     """
-    if len(hypotheses) != len(references):
-        raise UserError(f"{len(hypotheses)} translations and {len(references)} references: expected one for each")
-    if not references:
-        raise UserError("the test set is empty, expected at least one line")
+    _check_lines(hypotheses, references, "translations")
     scores = []
     for metric in _metrics(tokenize, lowercase):
         result = metric.corpus_score(list(hypotheses), [list(references)])
@@ -89,15 +86,21 @@ def evaluate(
     checkpoint: str,
     beam: int | None = None,
     length_penalty: float | None = None,
+    tokens: int | None = None,
     tokenize: str = "13a",
     lowercase: bool = False,
 ) -> Report:
-    """Translates all of `source` and scores it. Nothing is filtered: an empty line scores as an empty translation."""
+    """Translates all of `source` and scores it. Nothing is filtered: an empty line scores as an empty translation.
+
+    `test` and `checkpoint` name in the report what is scored; for the demo's sets (`demo:test`, ..., whole and in their order) it
+    also tells the share of right pronouns. Raises UserError as `score` and `Translator.translate` do.
+    """
+    _check_lines(source, references, "source lines")
     started = time.perf_counter()
-    translations = translator.translate(source, beam=beam, length_penalty=length_penalty)
+    translations = translator.translate(source, beam=beam, length_penalty=length_penalty, tokens=tokens)
     seconds = time.perf_counter() - started
     hypotheses = [translation.text for translation in translations]
-    tokens = sum(len(row) for row in translator.tokenizer.encode_source(source))
+    source_tokens = sum(len(row) for row in translator.tokenizer.encode_source(source))
     beam = translator.config.beam if beam is None else beam
     penalty = translator.config.length_penalty if length_penalty is None else length_penalty
     return Report(
@@ -108,7 +111,7 @@ def evaluate(
         scores=score(hypotheses, references, tokenize=tokenize, lowercase=lowercase),
         exact=sum(map(str.__eq__, hypotheses, references)) / len(hypotheses),
         seconds=seconds,
-        source_tokens_per_second=tokens / seconds,
+        source_tokens_per_second=source_tokens / seconds,
         pronouns=_pronouns(test, translations),
         split=sum(translation.parts > 1 for translation in translations),
         hypotheses=hypotheses,
@@ -122,6 +125,7 @@ def evaluate_run(
     *,
     beam: int | None = None,
     length_penalty: float | None = None,
+    decode_tokens: int | None = None,
     tokenize: str = "13a",
     lowercase: bool = False,
     output: str | None = None,
@@ -135,8 +139,8 @@ def evaluate_run(
     run = Run(workdir)
     data = run.config.data
     sets = [(name, read_pairs(name, data.source_language, data.target_language)) for name in test]
+    translator, found = load_translator(run, checkpoint)
     with _writable(output) as hypotheses_file, _writable(report) as report_file:
-        translator, found = load_translator(run, checkpoint)
         reports = [
             evaluate(
                 translator,
@@ -145,6 +149,7 @@ def evaluate_run(
                 checkpoint=found,
                 beam=beam,
                 length_penalty=length_penalty,
+                tokens=decode_tokens,
                 tokenize=tokenize,
                 lowercase=lowercase,
             )
@@ -153,8 +158,15 @@ def evaluate_run(
         if hypotheses_file:
             hypotheses_file.writelines(f"{line}\n" for each in reports for line in each.hypotheses)
         if report_file:
-            json.dump([dataclasses.asdict(each) for each in reports], report_file, indent=2, ensure_ascii=False)
+            report_file.write(json.dumps([dataclasses.asdict(each) for each in reports], indent=2, ensure_ascii=False) + "\n")
     return reports
+
+
+def _check_lines(lines: Sequence[str], references: Sequence[str], what: str) -> None:
+    if len(lines) != len(references):
+        raise UserError(f"{len(lines)} {what} and {len(references)} references: expected one for each")
+    if not references:
+        raise UserError("the test set is empty, expected at least one line")
 
 
 def _metrics(tokenize: str, lowercase: bool) -> tuple[Metric, ...]:
@@ -165,7 +177,7 @@ def _metrics(tokenize: str, lowercase: bool) -> tuple[Metric, ...]:
 
 
 def _writable(path: str | None) -> contextlib.AbstractContextManager[TextIO | None]:
-    """The file opened before the work begins: a wrong path should not cost a translation of the test set."""
+    """The file, opened before anything is translated: a wrong path should not cost a translation of the test set."""
     return contextlib.nullcontext() if path is None else open_output(path)
 
 

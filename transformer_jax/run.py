@@ -42,6 +42,7 @@ class Progress:
     best_step: int = 0
     evaluations_without_better: int = 0
     stopped: bool = False  # training ended early: the dev score had stopped rising
+    unwritten: list[float] = dataclasses.field(default_factory=list)  # of `training.metrics.Meter`: sums not in the metrics yet
 
     def evaluated(self, score: float, patience: int) -> "Progress":
         """The progress after an evaluation at this step, stopped if `patience` of them (0: any number) brought nothing better."""
@@ -89,7 +90,7 @@ class Run:
                     )
                 for line in allowed:
                     log.info("config changed: %s", line)
-            (workdir / "config.json").write_text(to_json(config), encoding="utf-8")
+            _write_whole(workdir / "config.json", to_json(config))
         except OSError as error:
             raise UserError(f"{workdir}: cannot be written ({error.strerror}); name another --workdir") from None
         return cls(workdir)
@@ -124,7 +125,9 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(read_only=True)
         else:
             policies = checkpoint_managers
-            best = policies.BestN(n=1, get_metric_fn=lambda metrics: metrics["score"], keep_checkpoints_without_metrics=False)
+            # Of equal scores the first, as in `Progress.evaluated`.
+            rank = lambda metrics: (metrics["score"], -metrics["step"])  # noqa: E731
+            best = policies.BestN(n=1, get_metric_fn=rank, keep_checkpoints_without_metrics=False)
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
                 cleanup_tmp_directories=True,
@@ -151,7 +154,7 @@ class Checkpoints:
                 optimizer=save(state.optimizer_state),
                 progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
             ),
-            metrics=None if progress.score is None else {"score": progress.score},
+            metrics=None if progress.score is None else {"score": progress.score, "step": progress.step},
         )
 
     def progress(self, step: int) -> Progress:
@@ -251,9 +254,9 @@ class MetricsWriter:
         path = workdir / "metrics.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
-            path.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= start_step), encoding="utf-8")
+            _write_whole(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= start_step))
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -270,6 +273,13 @@ class MetricsWriter:
         if texts:
             self._board.add_text(f"{split}/translations", "\n\n".join(texts), step)
         self._board.flush()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replaces a file such that a kill leaves the old one or the new one, never a part."""
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _step_of(line: str) -> float:

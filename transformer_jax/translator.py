@@ -3,6 +3,7 @@
 import bisect
 import dataclasses
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +16,13 @@ import numpy as np
 from flax import linen as nn
 
 from transformer_jax.attention_map import cross_attention, draw
-from transformer_jax.config import Config, DecodeConfig
+from transformer_jax.config import Config, DecodeConfig, validate
 from transformer_jax.data.batching import pad_rows
 from transformer_jax.data.lines import iter_lines, open_output
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.decoding.beam import Hypotheses, beam_search
 from transformer_jax.decoding.greedy import greedy_search
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, memory_advice
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.run import Run
 
@@ -54,9 +55,9 @@ class Translator:
         self.params = params
         self.tokenizer = tokenizer
         self.config = config.decode
-        learned = config.model.positions == "learned"
-        self._longest = min(config.batch.max_length, config.model.max_positions) if learned else config.batch.max_length
-        self._room = config.model.max_positions if learned else None
+        self._longest = config.batch.max_length
+        # Places that the model has a position for: there is no row for others in a table of learned ones.
+        self._room = config.model.max_positions if config.model.positions == "learned" else np.iinfo(np.int32).max
         self._search = jax.jit(_make_search(model, tokenizer), static_argnames=("beams", "length", "length_penalty"))
 
     @classmethod
@@ -71,14 +72,17 @@ class Translator:
         params: Any = None,
         beam: int | None = None,
         length_penalty: float | None = None,
+        tokens: int | None = None,
     ) -> list[Translation]:
         """One translation for each line, in the order of the lines; a blank line has the empty translation.
 
         A line of more tokens than any the model was trained on (`batch.max_length`) is translated in pieces, cut at the ends
-        of sentences where it can be. `params` stands in for the translator's own, `beam` and `length_penalty` for the config's.
+        of sentences where it can be. `params` stands in for the translator's own; `beam`, `length_penalty` and `tokens`, the source
+        positions decoded at once, for the config's. Raises UserError for values that cannot be, and where memory is too small.
         """
-        given = {"beam": beam, "length_penalty": length_penalty}
+        given = {"beam": beam, "length_penalty": length_penalty, "tokens": tokens}
         decode = dataclasses.replace(self.config, **{name: value for name, value in given.items() if value is not None})
+        validate(Config(decode=decode))
         params = self.params if params is None else params
         parts = [split_line(line, self._count, self._longest) for line in lines]
         found = iter(self._translate_parts([part for pieces in parts for part in pieces], decode, params))
@@ -97,30 +101,33 @@ class Translator:
             for i, text, row, log_prob, score in zip(
                 numbers, self.tokenizer.decode(ids), ids, best.log_prob[:, 0], best.score[:, 0], strict=True
             ):
+                # A tokenizer that falls back to bytes can spell a line feed; a translation is one line.
+                text = text.replace("\n", " ")
                 results[i] = Translation(text, float(log_prob), float(score), tuple(self.tokenizer.pieces(row)))
         return results
 
     def _decode_batch(self, rows: list[np.ndarray], length: int, decode: DecodeConfig, params: Any) -> Hypotheses:
         """Search over one padded batch. Rows are filled up to a power of two, for few shapes; empty ones cost no steps."""
         lengths = np.array([len(row) for row in rows])
+        length = min(length, self._room)
         filled = 1 << (len(rows) - 1).bit_length()
         # A sentence's limit depends on its own length only, never on its batch mates'.
-        limits = (decode.max_length_ratio * lengths).astype(np.int32) + decode.max_length_extra
-        room = int(decode.max_length_ratio * length) + decode.max_length_extra
-        if self._room is not None:
-            limits, room = np.minimum(limits, self._room), min(room, self._room)
+        limits = np.minimum((decode.max_length_ratio * lengths).astype(np.int32) + decode.max_length_extra, self._room)
+        room = min(int(decode.max_length_ratio * length) + decode.max_length_extra, self._room)
         source = pad_rows([*rows, *[rows[0][:0]] * (filled - len(rows))], length, self.tokenizer.pad_id)
         segment = np.arange(length)[None, :] < np.pad(lengths, (0, filled - len(rows)))[:, None]
-        found = self._search(
-            params,
-            source,
-            segment.astype(np.int32),
-            np.pad(limits, (0, filled - len(rows))),
-            beams=decode.beam,
-            length=room,
-            length_penalty=decode.length_penalty,
-        )
-        return jax.tree.map(lambda x: x[: len(rows)], jax.device_get(found))
+        advice = f"lower decode.tokens={decode.tokens} (--decode_tokens of translate.py and evaluate.py) or the beam"
+        with memory_advice(advice):
+            found = self._search(
+                params,
+                source,
+                segment.astype(np.int32),
+                np.pad(limits, (0, filled - len(rows))),
+                beams=decode.beam,
+                length=room,
+                length_penalty=decode.length_penalty,
+            )
+            return jax.tree.map(lambda x: x[: len(rows)], jax.device_get(found))
 
 
 def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
@@ -141,35 +148,69 @@ def translate_lines(
     output: str | None = None,
     beam: int | None = None,
     length_penalty: float | None = None,
+    decode_tokens: int | None = None,
     batch_lines: int = 1000,
     attention: str | None = None,
 ) -> None:
     """What `translate.py` does: `text`, or the lines of `input`, or standard input -> `output`, or standard output.
 
     Each `batch_lines` lines are written before the next are read, so memory does not grow with the file. A line that had to be
-    cut is told on standard error. Raises UserError for bad input; the lines before a bad one are written.
+    cut is told on standard error. `attention` is the file of a picture of the first line's translation. Raises UserError for bad
+    input; the lines before a bad one are written.
     """
     if batch_lines < 1:
         raise UserError(f"--batch_lines={batch_lines} should be 1 or more")
     if text and input:
         raise UserError("give either sentences or --input, not both")
-    lines = iter([line.replace("\n", " ") for line in text]) if text else iter_lines(input)
+    if input and output and os.path.exists(output) and os.path.samefile(input, output):
+        raise UserError(f"--output={output} is the input; write the translations to another file")
     translator, _ = load_translator(Run(workdir), checkpoint)
+    blocks = _blocks(_arguments(text) if text else iter_lines(input), batch_lines)
+    first = next(blocks, [])  # before the output is opened: what cannot be read should not empty a file
     done = 0
     with open_output(output) as out:
-        while block := list(itertools.islice(lines, batch_lines)):
-            found = translator.translate(block, beam=beam, length_penalty=length_penalty)
+        for block in itertools.chain([first], blocks):
+            found = translator.translate(block, beam=beam, length_penalty=length_penalty, tokens=decode_tokens)
             for number, translation in enumerate(found, done + 1):
                 if translation.parts > 1:
                     print(f"line {number}: too long for the model, translated in {translation.parts} pieces", file=sys.stderr)
                 out.write(f"{translation.text}\n")
             out.flush()
             if attention and not done:
-                draw(
-                    cross_attention(translator.model, translator.params, translator.tokenizer, block[0], found[0].text),
-                    attention,
-                )
+                _draw_first(translator, block, found, attention)
             done += len(block)
+
+
+def _arguments(text: Sequence[str]) -> Iterator[str]:
+    for number, line in enumerate(text, 1):
+        try:
+            line.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(f"sentence {number} of the command line is not UTF-8; convert it, or use a UTF-8 terminal") from None
+        yield line.replace("\n", " ")
+
+
+def _blocks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
+    """Lists of `size` lines, the last as long as it comes; what comes before an error is a block of its own."""
+    block = []
+    try:
+        for line in lines:
+            block.append(line)
+            if len(block) == size:
+                yield block
+                block = []
+    except UserError:
+        if block:
+            yield block
+        raise
+    if block:
+        yield block
+
+
+def _draw_first(translator: Translator, lines: list[str], found: list[Translation], file: str) -> None:
+    if not found or found[0].parts != 1:
+        raise UserError(f"--attention={file}: the first line is missing, blank or too long for one picture")
+    draw(cross_attention(translator.model, translator.params, translator.tokenizer, lines[0], found[0].text), file)
 
 
 def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:

@@ -11,6 +11,7 @@ Königs) the article "der" with "dog". Punctuation belongs to its word. Every Ge
 """
 
 import random
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -121,7 +122,7 @@ def _random(name: str, seed: int) -> random.Random:
 
 
 def _candidates(recipe: Recipe, rng: random.Random) -> Iterator[tuple[str, Phrase, Marks | None]]:
-    """Sources with what they are written from, without end; what the buckets leave out is never translated."""
+    """Sources with what they are written from, without end; what the buckets leave out is not written in German."""
     while True:
         pronoun = rng.random() < recipe.pronoun_share
         options = recipe.pronoun_clauses if pronoun else recipe.clauses
@@ -146,7 +147,7 @@ def _bucket(source: str, phrase: Phrase, marks: Marks | None) -> int:
 
 def _written(words: list[Word]) -> str:
     """Words to text: commas go to the word before them, a capital at the start, a full stop at the end."""
-    line = " ".join([word.text for word in words]).replace(" ,", ",").replace(",,", ",").rstrip(",") + "."
+    line = re.sub("( ,)+", ",", " ".join([word.text for word in words])).rstrip(",") + "."
     return line[0].upper() + line[1:]
 
 

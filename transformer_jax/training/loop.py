@@ -50,7 +50,7 @@ def train(config: Config, workdir: str) -> Progress:
         batches = prefetch(stream.batches(Position(progress.epoch, progress.offset)))
         console = Console(progress.step, config.train.steps)
         with batches, console, MetricsWriter(run.workdir, progress.step) as writer:
-            meter = Meter()
+            meter = Meter(progress.unwritten)
             for step, (batch, position) in enumerate(batches, progress.step + 1):
                 due = _due(step, config.train.steps)
                 state, sums = train_step(state, batch, step_key)
@@ -69,7 +69,7 @@ def train(config: Config, workdir: str) -> Progress:
                     console.evaluated(step, evaluation, progress)
                 if due(config.train.evaluate_every) or due(config.train.checkpoint_every):
                     with meter.pause():
-                        checkpoints.save(state, progress)
+                        checkpoints.save(state, dataclasses.replace(progress, unwritten=meter.unwritten()))
                 if progress.stopped or step == config.train.steps:
                     return progress
 

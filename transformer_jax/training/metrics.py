@@ -3,10 +3,9 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
-import numpy as np
 
 from transformer_jax.errors import UserError
 from transformer_jax.training.objective import LossSums
@@ -27,44 +26,55 @@ def loss_means(sums: LossSums) -> dict[str, float]:
     }
 
 
-class Meter:
-    """Keeps the sums of steps on the device until somebody asks: only then does the host wait for it."""
+# Python's floats: a float32 sum of token counts is exact up to 16.7 million only.
+_ZERO = StepSums(LossSums(0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
 
-    def __init__(self):
+
+class Meter:
+    """Keeps the sums of steps on the device until somebody asks: only then does the host wait for it.
+
+    `unwritten` is what another meter's `unwritten()` gave: this one goes on from there.
+    """
+
+    def __init__(self, unwritten: Sequence[float] = ()):
+        seconds, *sums = unwritten or (0.0, *jax.tree.leaves(_ZERO))
         self._pending: list[tuple[int, StepSums]] = []
-        self._seen: list[StepSums] = []
-        self._since = time.perf_counter()
+        self._total: StepSums = jax.tree.unflatten(jax.tree.structure(_ZERO), sums)
+        self._since = time.perf_counter() - seconds
 
     def add(self, step: int, sums: StepSums) -> None:
         self._pending.append((step, sums))
 
     def check_finite(self) -> None:
-        """Waits for all steps so far. Raises UserError naming the first whose loss or gradient was not finite."""
+        """Waits for all steps so far. Raises UserError naming the first whose loss, gradient or update was not finite."""
         for step, sums in self._pending:
             sums = jax.device_get(sums)
             if not sums.finite:
                 loss = float(sums.loss.loss) / max(float(sums.loss.tokens), 1)
                 raise UserError(
-                    f"step {step}: the loss ({loss:.4g}) or a gradient (norm {float(sums.gradient_norm):.4g}) is not a finite number; "
-                    "no checkpoint has it. Lower optimizer.learning_rate, raise optimizer.warmup_steps or set optimizer.clip_norm"
+                    f"step {step}: the loss ({loss:.4g}), the gradient (norm {float(sums.gradient_norm):.4g}) or a parameter after it "
+                    "is not a finite number; no checkpoint has it. Lower optimizer.learning_rate, raise optimizer.warmup_steps or set optimizer.clip_norm"
                 )
-            self._seen.append(sums)
+            self._total = jax.tree.map(lambda total, leaf: total + float(leaf), self._total, sums)
         self._pending.clear()
+
+    def unwritten(self) -> list[float]:
+        """Seconds and sums since the last `take`, for a checkpoint: a resumed run then writes what a straight one does."""
+        self.check_finite()
+        return [time.perf_counter() - self._since, *jax.tree.leaves(self._total)]
 
     def take(self) -> Mapping[str, float]:
         """The numbers of all steps since the last call, and a fresh start. Rates are per second of wall clock."""
         self.check_finite()
         now = time.perf_counter()
-        # float64 on the host: a float32 sum of token counts is exact up to 16.7 million only.
-        total: StepSums = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *self._seen)
-        seconds = now - self._since
-        self._seen, self._since = [], now
+        total, seconds = self._total, now - self._since
+        self._total, self._since = _ZERO, now
         return loss_means(total.loss) | {
-            "gradient_norm": float(total.gradient_norm / total.steps),
-            "target_tokens": float(total.loss.tokens),
-            "target_tokens_per_second": float(total.loss.tokens / seconds),
-            "source_tokens_per_second": float(total.source_tokens / seconds),
-            "steps_per_second": float(total.steps / seconds),
+            "gradient_norm": total.gradient_norm / total.steps,
+            "target_tokens": total.loss.tokens,
+            "target_tokens_per_second": total.loss.tokens / seconds,
+            "source_tokens_per_second": total.source_tokens / seconds,
+            "steps_per_second": total.steps / seconds,
         }
 
     @contextlib.contextmanager

@@ -33,7 +33,7 @@ class StepSums(NamedTuple):
     loss: LossSums
     source_tokens: Array
     gradient_norm: Array  # before clipping
-    finite: Array  # 1 where the loss and every gradient were finite numbers, else 0
+    finite: Array  # 1 where the loss, the gradient's norm and all new parameters are finite numbers, else 0
     steps: Array  # 1
 
 
@@ -77,8 +77,10 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         norm = optax.global_norm(gradient)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        finite = (jnp.isfinite(norm) & jnp.isfinite(sums.loss)).astype(jnp.float32)
-        told = StepSums(sums, source_tokens, norm, finite, jnp.ones(()))
+        # The new parameters too: a finite gradient times a huge rate overflows, and a save may come before the next loss.
+        checked = (sums.loss, norm, *jax.tree.leaves(params))
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in checked]).all()
+        told = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()))
         return TrainState(state.step + 1, params, optimizer_state), told
 
     return train_step

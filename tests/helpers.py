@@ -1,0 +1,92 @@
+"""What several rooms' tests need: sentences as a store, tiny models, a tiny corpus, numbers that should be equal."""
+
+import itertools
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from transformer_jax.config import Config, ModelConfig
+from transformer_jax.data.batching import Batch, Shape, bucketed_batch, packed_batch
+from transformer_jax.data.store import Store
+from transformer_jax.models.seq2seq import abstract_parameters
+
+PAD, EOS, START = 0, 1, 3
+VOCAB = 23
+
+
+def tiny_model(**changes) -> ModelConfig:
+    fields = dict(num_layers=1, width=16, feed_forward_width=24, heads=2, dropout=0.0, compute_dtype="float32")
+    return ModelConfig(**fields | changes)
+
+
+def sentences(source_lengths, target_lengths, seed=0) -> Store:
+    """Random sentences of these lengths, EOS included."""
+    random, arrays = np.random.default_rng(seed), []
+    for lengths in (source_lengths, target_lengths):
+        rows = [[*random.integers(4, VOCAB, length - 1), EOS] for length in lengths]
+        arrays += [np.array(list(itertools.chain(*rows)), np.int32), np.cumsum([0, *lengths])]
+    return Store(*arrays)
+
+
+def rows_of(store: Store, pairs, rows: int, source_length: int, target_length: int) -> Batch:
+    """One sentence a row."""
+    return bucketed_batch(store, np.array(pairs), Shape(rows, source_length, target_length), PAD, START)
+
+
+def packed_rows_of(store: Store, pairs, row_of, rows: int, source_length: int, target_length: int) -> Batch:
+    return packed_batch(store, np.array(pairs), np.array(row_of), Shape(rows, source_length, target_length), PAD, START)
+
+
+def random_parameters(model, seed=0):
+    """Parameters without a 0 or a 1, so that no bias and no scale can be forgotten unnoticed; from NumPy, so nothing compiles."""
+    random = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        scale, shift = (0.2, 1.0 if name == "scale" else 0.0) if leaf.ndim == 1 else (leaf.shape[0] ** -0.5, 0.0)
+        return (scale * random.standard_normal(leaf.shape) + shift).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_parameters(model))
+
+
+def assert_trees_close(found, expected, **tolerance) -> None:
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, expected)
+
+
+def assert_trees_equal(found, expected) -> None:
+    """Bit for bit."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def letters(count: int, longest: int, seed=0) -> list[str]:
+    """Lines of 1 to `longest` letters with spaces between, such as "c a b"."""
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(list("abcdefgh"), random.integers(1, longest + 1))) for _ in range(count)]
+
+
+def write_tsv(path: Path, sources: list[str], targets: list[str]) -> str:
+    path.write_text("".join(f"{a}\t{b}\n" for a, b in zip(sources, targets, strict=True)), encoding="utf-8")
+    return str(path)
+
+
+def tiny_config(folder: Path, pairs: int = 200) -> Config:
+    """A whole training in seconds: lines of letters to their reverse, a model of width 16."""
+    config = Config()
+    lines, dev = letters(pairs, 6), letters(10, 6, seed=1)
+    config.data.train = write_tsv(folder / "train.tsv", lines, [line[::-1] for line in lines])
+    config.data.dev = write_tsv(folder / "dev.tsv", dev, [line[::-1] for line in dev])
+    config.tokenizer.vocab_size = 300
+    config.batch.tokens, config.batch.shapes, config.batch.row_multiple, config.batch.max_length = 256, 1, 4, 16
+    config.batch.packed_length = 16
+    config.model = tiny_model(dropout=0.3, attention_dropout=0.1, compute_dtype="auto")
+    config.optimizer.warmup_steps = 4
+    config.train.evaluate_bleu = False
+    config.train.samples = 0
+    config.train.steps = 6
+    config.train.log_every = config.train.evaluate_every = config.train.checkpoint_every = 3
+    return config

@@ -1,0 +1,331 @@
+"""The Transformer: cached = teacher forced, packed = alone, nobody sees what is not theirs, the paper's sizes."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import PAD, VOCAB, assert_trees_close, packed_rows_of, random_parameters, rows_of, sentences, tiny_model
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.models.attention import attend, attention_weights, causal_mask, segment_mask
+from transformer_jax.models.layers import Dropout, rotate, sinusoids
+from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+CLOSE = dict(rtol=1e-4, atol=1e-4)
+# Together every value of every choice.
+VARIANTS = {
+    "the paper's": {},
+    "pre-norm, rotary, SwiGLU, untied": dict(norm="pre", positions="rotary", activation="swiglu", tied_embeddings="none"),
+    "concatenated, target tied, bias, GELU": dict(
+        positions="sinusoidal_concatenated", tied_embeddings="target", output_bias=True, activation="gelu"
+    ),
+    "pre-norm, learned, untied, bias, SiLU, narrow keys": dict(
+        norm="pre",
+        positions="learned",
+        max_positions=8,
+        tied_embeddings="none",
+        output_bias=True,
+        activation="silu",
+        key_width=6,
+    ),
+    "deep decoder, rotary, wide keys": dict(decoder_layers=3, positions="rotary", key_width=10),
+    "pre-norm, deep encoder, learned, SwiGLU": dict(
+        norm="pre", num_layers=2, decoder_layers=1, positions="learned", activation="swiglu"
+    ),
+}
+STORE = sentences([5, 3, 4, 2], [4, 3, 2, 5])  # two of them fill a row of 8
+
+
+@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS)
+def variant(request):
+    model = build_model(tiny_model(**request.param), VOCAB)
+    params = random_parameters(model)
+
+    @jax.jit
+    def forced(batch):
+        return model.apply({"params": params}, batch, train=False)
+
+    return SimpleNamespace(model=model, params=params, forced=forced)
+
+
+def alone(variant) -> np.ndarray:
+    """The logits of the four sentences, one a row of 8."""
+    return np.asarray(variant.forced(rows_of(STORE, range(4), 4, 8, 8)))
+
+
+def real(logits, i: int) -> np.ndarray:
+    """Those of sentence i, without the padding."""
+    return logits[: STORE.target_lengths[i]]
+
+
+def test_cached_decoding_is_teacher_forcing_and_each_hypothesis_reads_its_own_source(variant):
+    beams = 2
+    batch = rows_of(STORE, range(4), 4, 8, 8)
+    # Hypotheses of a sentence stand side by side: rows 0, 1 translate source 0 (5 tokens), rows 2, 3 source 1 (3 tokens).
+    shared = {name: np.repeat(getattr(batch, name)[:2], beams, axis=0) for name in batch._fields if name.startswith("source")}
+    tokens, whole = batch.target_input, np.ones((4, 8), np.int32)
+    position = np.arange(8, dtype=np.int32)[None].repeat(4, axis=0)
+    expected = variant.forced(batch._replace(**shared, target_segment=whole, target_position=position))
+
+    @jax.jit
+    def decode(source, segment, position, tokens):
+        def call(method, *args):
+            return variant.model.apply({"params": variant.params}, *args, method=method)
+
+        memory = call("encode", source, segment, position)
+        cache = variant.model.apply({"params": variant.params}, memory, beams, 8, method="init_cache")
+        assert all(leaf.shape[0] == 4 for leaf in jax.tree.leaves(cache))
+        assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(memory))
+
+        def step(cache, at):
+            logits, cache = call("decode_step", at[1], at[0], memory, cache)
+            return cache, logits
+
+        return jax.lax.scan(step, cache, (jnp.arange(8), tokens.T))[1]
+
+    found = decode(batch.source[:2], batch.source_segment[:2], batch.source_position[:2], tokens)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found.swapaxes(0, 1), expected, **CLOSE)
+
+
+def test_packed_is_alone(variant):
+    packed = np.asarray(variant.forced(packed_rows_of(STORE, range(4), [0, 0, 1, 1], 4, 8, 8)))
+    rows = [packed[0], packed[0, 4:], packed[1], packed[1, 2:]]
+    for i, (together, by_itself) in enumerate(zip(rows, alone(variant), strict=True)):
+        np.testing.assert_allclose(real(together, i), real(by_itself, i), **CLOSE)
+
+
+def test_batch_mates_and_padding_change_nothing(variant):
+    expected = alone(variant)
+    mates = np.asarray(variant.forced(rows_of(STORE, [1, 3, 0], 4, 8, 8)))  # the last row is empty
+    for row, i in enumerate([1, 3, 0]):
+        np.testing.assert_allclose(real(mates[row], i), real(expected[i], i), **CLOSE)
+    batch = rows_of(STORE, range(4), 4, 8, 8)
+    hidden = {
+        name: np.where(getattr(batch, f"{name.split('_')[0]}_segment") > 0, getattr(batch, name), 7)
+        for name in ("source", "target_input", "target_output")
+    }
+    garbage = np.asarray(variant.forced(batch._replace(**hidden)))
+    for i in range(4):
+        np.testing.assert_array_equal(real(garbage[i], i), real(expected[i], i))
+    no_padding = np.asarray(variant.forced(rows_of(STORE, [0], 1, 5, 4)))
+    np.testing.assert_allclose(no_padding[0], real(expected[0], 0), **CLOSE)
+    assert np.isfinite(mates).all()  # an empty row is nobody's, but a NaN in it would reach the gradient
+
+
+def test_later_target_tokens_change_no_earlier_logits(variant):
+    batch = rows_of(STORE, range(4), 4, 8, 8)
+    changed = batch.target_input.copy()
+    changed[3, 2] = 4 + (changed[3, 2] - 3) % (VOCAB - 4)
+    before, after = alone(variant)[3], np.asarray(variant.forced(batch._replace(target_input=changed)))[3]
+    np.testing.assert_array_equal(after[:2], before[:2])
+    assert (np.abs(after[2:5] - before[2:5]).max(axis=1) > 1e-3).all()
+
+
+def test_word_order_matters(variant):
+    """Without positions a permuted source would say the same."""
+    batch = rows_of(STORE, range(4), 4, 8, 8)
+    swapped = batch.source.copy()
+    swapped[0, [0, 1]] = swapped[0, [1, 0]]
+    assert swapped[0, 0] != swapped[0, 1]
+    assert np.abs(np.asarray(variant.forced(batch._replace(source=swapped)))[0] - alone(variant)[0]).max() > 1e-3
+
+
+def test_attention_is_sown_on_request_and_stays_inside_segments():
+    model = build_model(tiny_model(), VOCAB)
+    params = random_parameters(model)
+    batch = packed_rows_of(STORE, range(4), [0, 0, 1, 1], 3, 10, 9)
+
+    def asked(batch):
+        return model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
+
+    logits, sown = jax.jit(asked)(batch)
+    np.testing.assert_allclose(logits, jax.jit(lambda batch: model.apply({"params": params}, batch, train=False))(batch))
+    sown = sown["intermediates"]
+    self_mask = np.asarray(causal_mask(batch.target_segment))
+    for layer, name, mask, segment in (
+        ("encoder_0", "attention", segment_mask(batch.source_segment, batch.source_segment), batch.source_segment),
+        ("decoder_0", "attention", self_mask, batch.target_segment),
+        ("decoder_0", "cross_attention", segment_mask(batch.target_segment, batch.source_segment), batch.target_segment),
+    ):
+        (weights,) = sown[layer][name]["attention_weights"]
+        weights, query = np.asarray(weights), (segment > 0)[:, None, :]
+        assert weights.shape[:3] == (3, 2, segment.shape[1])
+        np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+        assert (weights[np.broadcast_to(query[..., None] & ~np.asarray(mask), weights.shape)] == 0).all()
+        assert (weights[np.broadcast_to(query[..., None] & np.asarray(mask), weights.shape)] > 0).all()
+    np.testing.assert_array_equal(self_mask[0, 0, :4, :4], np.tril(np.ones((4, 4), bool)))
+
+
+def test_nobody_pays_for_attention_maps_that_nobody_asked_for():
+    model = build_model(tiny_model(), VOCAB)
+    params, batch = abstract_parameters(model), rows_of(STORE, range(4), 4, 8, 8)
+
+    def compiled(**mutable):
+        return jax.jit(lambda params: model.apply({"params": params}, batch, train=False, **mutable)).lower(params)
+
+    silent, asked = compiled(), compiled(mutable=["intermediates"])
+    assert silent.out_info.shape == (4, 8, VOCAB)
+    assert len(jax.tree.leaves(asked.out_info)) == 1 + 3
+
+
+def test_attention_is_plain_numpy():
+    random = np.random.default_rng(0)
+    query, key, value = (random.standard_normal((2, n, 3, 4)).astype(np.float32) for n in (5, 6, 6))
+    mask = random.random((2, 1, 5, 6)) < 0.6
+    mask[:, :, :, 0] = True
+    weights = attention_weights(query, key, jnp.asarray(mask))
+    out = attend(weights, jnp.asarray(value))
+    for b in range(2):
+        for h in range(3):
+            scores = np.exp(query[b, :, h] @ key[b, :, h].T / 2) * mask[b, 0]
+            expected = scores / scores.sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(weights[b, h], expected, rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(out[b, :, h], expected @ value[b, :, h], rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_without_any_allowed_key_is_finite_and_so_is_its_gradient():
+    nothing, x = jnp.zeros((1, 1, 2, 3), bool), jnp.ones((1, 3, 1, 2))
+
+    def total(query):
+        return attend(attention_weights(query, x, nothing), x).sum()
+
+    value, gradient = jax.value_and_grad(total)(jnp.ones((1, 2, 1, 2)))
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_sinusoids_are_the_formula(interleaved):
+    found = np.asarray(sinusoids(jnp.arange(50)[None], 8, interleaved=interleaved))[0]
+    for position in range(50):
+        for i in range(4):
+            angle = position / 10000 ** (2 * i / 8)
+            sine, cosine = (2 * i, 2 * i + 1) if interleaved else (i, i + 4)
+            assert found[position, sine] == pytest.approx(np.sin(angle), abs=1e-5)
+            assert found[position, cosine] == pytest.approx(np.cos(angle), abs=1e-5)
+
+
+def test_rotary_products_depend_on_the_distance_alone():
+    random = np.random.default_rng(0)
+    query, key = (jnp.asarray(random.standard_normal((1, 1, 1, 6)).astype(np.float32).repeat(20, axis=1)) for _ in range(2))
+    at = jnp.arange(20)[None]
+    products = np.einsum("tk,sk->ts", rotate(query, at)[0, :, 0], rotate(key, at)[0, :, 0])
+    for distance in range(-19, 20):
+        np.testing.assert_allclose(np.diagonal(products, distance), np.diagonal(products, distance)[0], rtol=1e-4, atol=1e-5)
+    assert len(np.unique(products[0].round(3))) > 15
+    np.testing.assert_allclose(products[0, 0], np.vdot(query[0, 0], key[0, 0]), rtol=1e-5)
+
+
+BASE = ModelConfig()
+BIG = ModelConfig(width=1024, feed_forward_width=4096, heads=16)
+
+
+def millions(config: ModelConfig = BASE, vocab_size: int = 37_000) -> float:
+    return count_parameters(abstract_parameters(build_model(config, vocab_size))) / 1e6
+
+
+def test_base_and_big_have_the_papers_size():
+    base, big = millions(), millions(BIG)
+    # 18 attentions of 4 D^2, 12 feed-forwards with biases, 30 norms and one table of "about 37000" pieces.
+    assert base * 1e6 == 37_000 * 512 + 18 * 4 * 512**2 + 12 * (2 * 512 * 2048 + 2048 + 512) + 30 * 2 * 512
+    assert base == pytest.approx(65, rel=0.04)
+    assert big == pytest.approx(213, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "paper"),
+    [
+        (dict(num_layers=2), 36),
+        (dict(num_layers=4), 50),
+        (dict(num_layers=8), 80),
+        (dict(width=256, key_width=32), 28),
+        (dict(feed_forward_width=1024), 53),
+        (dict(feed_forward_width=4096), 90),
+    ],
+    ids=str,
+)
+def test_differences_to_base_are_those_of_the_papers_table_3(change, paper):
+    assert millions(ModelConfig(**change)) - millions() == pytest.approx(paper - 65, abs=1)  # both of a pair are rounded
+
+
+@pytest.mark.parametrize(("key_width", "paper"), [(16, 58), (32, 60)])
+def test_narrow_keys_save_twice_what_table_3_says(key_width, paper):
+    """Because our `key_width` narrows the values and the output with the keys; rows (B) narrow queries and keys alone."""
+    assert millions(ModelConfig(key_width=key_width)) - millions() == pytest.approx(2 * (paper - 65), abs=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        (dict(tied_embeddings="target"), 100 * 512),
+        (dict(tied_embeddings="none"), 2 * 100 * 512),
+        (dict(output_bias=True), 100),
+        (dict(norm="pre"), 2 * 2 * 512),  # a last norm on each stack
+        (dict(positions="learned", max_positions=64), 2 * 64 * 512),
+        (dict(positions="rotary"), 0),
+        (dict(activation="swiglu"), 12 * (512 * 2048 - 2048 - 512)),  # three matrices, no biases
+        (dict(decoder_layers=7), 8 * 512**2 + 2 * 512 * 2048 + 2048 + 512 + 3 * 2 * 512),
+    ],
+    ids=str,
+)
+def test_what_a_choice_costs(change, more):
+    assert (millions(ModelConfig(**change), 100) - millions(BASE, 100)) * 1e6 == pytest.approx(more)
+
+
+def test_bfloat16_computes_near_float32_with_float32_parameters_and_logits():
+    batch = rows_of(STORE, range(4), 4, 8, 8)
+    models = [build_model(tiny_model(compute_dtype=name, norm="pre"), VOCAB) for name in ("float32", "bfloat16")]
+    params = random_parameters(models[0])
+    assert {leaf.dtype for leaf in jax.tree.leaves(abstract_parameters(models[1]))} == {jnp.dtype("float32")}
+    exact, rough = (jax.jit(lambda b, m=model: m.apply({"params": params}, b, train=False))(batch) for model in models)
+    assert exact.dtype == rough.dtype == jnp.float32
+    np.testing.assert_allclose(rough, exact, atol=0.15)
+    assert np.abs(rough - exact).max() > 1e-4
+
+
+def test_dropout_meets_its_rate_keeps_the_mean_and_is_off_otherwise():
+    x = jnp.full((200, 200), 2.0)
+    for rate in (0.1, 0.5):
+        dropped = np.asarray(Dropout(rate).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)}))
+        assert np.mean(dropped == 0) == pytest.approx(rate, abs=5 * np.sqrt(rate * (1 - rate) / x.size))
+        np.testing.assert_allclose(dropped[dropped > 0], 2 / (1 - rate), rtol=1e-6)
+        assert Dropout(rate).apply({}, x, train=False) is x
+    assert Dropout(0.0).apply({}, x, train=True) is x
+
+
+def test_each_place_of_dropout_makes_a_model_random_in_training_only():
+    batch = rows_of(STORE, range(2), 2, 6, 6)
+    plain = build_model(tiny_model(), VOCAB)
+    params = random_parameters(plain)
+    expected = jax.jit(lambda b: plain.apply({"params": params}, b, train=False))(batch)
+    for place in ("dropout", "attention_dropout", "activation_dropout"):
+        model = build_model(tiny_model(**{place: 0.3}), VOCAB)
+
+        @jax.jit
+        def apply(key, train, model=model):
+            rngs = {"dropout": key}
+            return jax.lax.cond(
+                train,
+                lambda: model.apply({"params": params}, batch, train=True, rngs=rngs),
+                lambda: model.apply({"params": params}, batch, train=False),
+            )
+
+        one, other, off = (apply(jax.random.key(seed, impl="rbg"), train) for seed, train in ((1, True), (2, True), (1, False)))
+        assert np.abs(one - other).max() > 1e-2, place
+        np.testing.assert_allclose(off, expected, **CLOSE)
+
+
+def test_parameters_are_a_function_of_the_key():
+    model = build_model(tiny_model(norm="pre"), VOCAB)
+    one, same, other = (init_parameters(model, jax.random.key(seed)) for seed in (0, 0, 1))
+    assert_trees_close(one, same, rtol=0)
+    assert np.abs(one["target_embedding"]["table"] - other["target_embedding"]["table"]).max() > 0.1
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), one) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), abstract_parameters(model)
+    )
+    # Inputs have unit variance, and so does what the first logits are made of.
+    assert np.std(one["target_embedding"]["table"]) * 4 == pytest.approx(1, rel=0.15)
+    assert PAD == 0 and one["target_embedding"]["table"][PAD].any()  # the pad's row is nothing special: segments say what pads

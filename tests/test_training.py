@@ -1,0 +1,358 @@
+"""Objective, optimizer and the step: sums add up, and slices and devices change nothing but the order of addition."""
+
+import math
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import VOCAB, assert_trees_close, assert_trees_equal, random_parameters, rows_of, sentences, tiny_model
+
+from transformer_jax.config import Config, TrainConfig
+from transformer_jax.errors import UserError
+from transformer_jax.models.seq2seq import build_model
+from transformer_jax.training.metrics import Meter, loss_means
+from transformer_jax.training.objective import LossSums, loss_sums
+from transformer_jax.training.optimizer import learning_rate, make_optimizer
+from transformer_jax.training.parallel import parallel_step
+from transformer_jax.training.step import StepSums, TrainState, make_eval_step, make_train_step
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+# Long sentences in the first half of the rows, short ones in the second: 32 and 9 target tokens.
+BATCH = rows_of(sentences([6, 5, 6, 4, 2, 3, 1, 2], [8, 8, 8, 8, 2, 3, 1, 3]), range(8), 8, 6, 8)
+KEY = jax.random.key(5)
+
+
+def part(batch, rows):
+    return jax.tree.map(lambda x: x[rows], batch)
+
+
+def make_step(model, *, accumulation=1, optimizer=None, label_smoothing=0.1):
+    config = TrainConfig(accumulation=accumulation, label_smoothing=label_smoothing)
+    return make_train_step(model, optimizer or optax.sgd(1.0), config)
+
+
+def fresh(params, optimizer=None) -> TrainState:
+    return TrainState.create(jax.tree.map(jnp.array, params), optimizer or optax.sgd(1.0))
+
+
+# The objective
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_loss_sums_are_plain_numpy(smoothing):
+    random = np.random.default_rng(0)
+    logits = random.standard_normal((3, 5, 7)).astype(np.float32) * 3
+    target, segment = random.integers(0, 7, (3, 5)), random.integers(0, 3, (3, 5))
+    expected = dict.fromkeys(LossSums._fields, 0.0)
+    for b, t in zip(*np.nonzero(segment), strict=True):
+        log_p = logits[b, t] - np.log(np.exp(logits[b, t]).sum())
+        wanted = np.full(7, smoothing / 7)
+        wanted[target[b, t]] += 1 - smoothing
+        expected["loss"] -= (wanted * log_p).sum()
+        expected["cross_entropy"] -= log_p[target[b, t]]
+        expected["correct"] += log_p.argmax() == target[b, t]
+        expected["tokens"] += 1
+    found = loss_sums(jnp.asarray(logits), jnp.asarray(target), jnp.asarray(segment), smoothing)
+    assert_trees_close(found, LossSums(**expected), rtol=1e-5)
+    assert {leaf.dtype for leaf in found} == {jnp.dtype("float32")}
+
+    garbage = np.where(segment[..., None] > 0, logits, 50.0)
+    assert_trees_equal(loss_sums(garbage, np.where(segment > 0, target, 3), segment, smoothing), found)
+    halves = [loss_sums(logits[rows], target[rows], segment[rows], smoothing) for rows in (slice(1), slice(1, 3))]
+    assert_trees_close(jax.tree.map(jnp.add, *halves), found, rtol=1e-5)
+
+
+def test_smoothed_loss_is_least_where_the_prediction_is_the_smoothed_target():
+    smoothed = jnp.full((1, 1, 5), 0.1 / 5).at[0, 0, 2].add(0.9)
+
+    def loss(logits):
+        return loss_sums(logits, jnp.array([[2]]), jnp.array([[1]]), 0.1).loss
+
+    np.testing.assert_allclose(jax.grad(loss)(jnp.log(smoothed)), 0, atol=1e-6)
+
+
+def test_means_are_per_token_and_an_empty_or_hopeless_set_has_them_too():
+    means = loss_means(LossSums(8.0, 6.0, 1.0, 4.0))
+    assert means == {"loss": 2.0, "cross_entropy": 1.5, "perplexity": math.exp(1.5), "accuracy": 0.25}
+    assert loss_means(LossSums(0.0, 0.0, 0.0, 0.0))["perplexity"] == 1
+    assert loss_means(LossSums(1e6, 1e6, 0.0, 1.0))["perplexity"] == math.inf
+
+
+# The optimizer
+
+
+def optimizer_config(**changes) -> Config:
+    config = Config()
+    for name, value in changes.items():
+        setattr(config.optimizer, name, value)
+    return config
+
+
+def rates(config: Config, *numbers: int) -> list[float]:
+    """The rates of updates number n = 1, 2, ..."""
+    rate = learning_rate(config)
+    return [float(rate(jnp.int32(n - 1))) for n in numbers]
+
+
+def test_the_papers_schedule():
+    numbers = [1, 2, 1000, 3999, 4000, 4001, 16_000, 100_000]
+    expected = [512**-0.5 * min(n**-0.5, n * 4000**-1.5) for n in numbers]
+    np.testing.assert_allclose(rates(Config(), *numbers), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["inverse_sqrt", "cosine", "constant"])
+def test_schedules_rise_to_their_peak_over_the_warm_up(schedule):
+    config = optimizer_config(schedule=schedule, learning_rate=0.01, warmup_steps=10)
+    np.testing.assert_allclose(rates(config, *range(1, 11)), np.arange(1, 11) * 0.001, rtol=1e-5)
+    after = rates(config, 11, 100, 1000, 50_000)
+    assert (np.diff([0.01, *after]) <= 0).all()
+    assert (after == rates(config, 10) * 4) is (schedule == "constant")
+    for steps in (0, 1):
+        without = optimizer_config(schedule=schedule, learning_rate=0.01, warmup_steps=steps)
+        assert rates(without, 1) == pytest.approx([0.01])
+
+
+def test_cosine_reaches_zero_at_its_last_step_and_stays_there():
+    config = optimizer_config(schedule="cosine", learning_rate=0.01, warmup_steps=10, decay_steps=110)
+    np.testing.assert_allclose(rates(config, 60, 110, 120, 10_000), [0.005, 0, 0, 0], atol=1e-8)
+    config.optimizer.decay_steps, config.train.steps = 0, 110
+    np.testing.assert_allclose(rates(config, 60, 110), [0.005, 0], atol=1e-8)
+
+
+def updates_of(config: Config, params, gradients) -> list:
+    optimizer, found = make_optimizer(config), []
+    state = optimizer.init(params)
+    for gradient in gradients:
+        update, state = optimizer.update(gradient, state, params)
+        found.append(update)
+    return found
+
+
+def test_adam_is_plain_numpy():
+    config, random = (
+        optimizer_config(schedule="constant", learning_rate=0.1, warmup_steps=0, epsilon=1e-3),
+        np.random.default_rng(0),
+    )
+    gradients, m, v = random.standard_normal((4, 3)).astype(np.float32), np.zeros(3), np.zeros(3)
+    for n, (gradient, update) in enumerate(zip(gradients, updates_of(config, jnp.zeros(3), gradients), strict=True), 1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.98 * v + 0.02 * gradient**2
+        expected = -0.1 * (m / (1 - 0.9**n)) / (np.sqrt(v / (1 - 0.98**n)) + 1e-3)
+        np.testing.assert_allclose(update, expected, rtol=1e-4)
+
+
+def test_clipping_scales_long_gradients_and_leaves_short_ones():
+    params = {"a": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
+    short = {"a": jnp.array([[0.1, 0.2], [0.0, 0.3]]), "b": jnp.array([0.1, -0.4])}
+    long = {"a": jnp.array([[6.0, 0.0], [0.0, 0.0]]), "b": jnp.array([0.0, 8.0])}  # of norm 10
+    clipped = updates_of(optimizer_config(clip_norm=2.0), params, [short, long, short])
+    tenth = jax.tree.map(lambda x: x / 5, long)
+    assert_trees_close(clipped, updates_of(Config(), params, [short, tenth, short]), rtol=1e-5)
+    assert np.abs(clipped[2]["b"][1] - updates_of(Config(), params, [short, long, short])[2]["b"][1]) > 1e-5
+
+
+def test_weight_decay_shrinks_matrices_only():
+    config = optimizer_config(weight_decay=0.1, schedule="constant", learning_rate=0.5, warmup_steps=0)
+    params = {"kernel": jnp.ones((2, 3)), "table": jnp.full((4, 2), 2.0), "bias": jnp.ones(3), "scale": jnp.ones(2)}
+    (update,) = updates_of(config, params, [jax.tree.map(jnp.zeros_like, params)])
+    expected = {"kernel": -0.05, "table": -0.1, "bias": 0.0, "scale": 0.0}
+    for name, value in expected.items():
+        np.testing.assert_allclose(update[name], value, rtol=1e-6)
+
+
+# The step
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """One step without dropout on one device in one slice: what all other ways must equal. With SGD at rate 1 the change of the
+    parameters is the gradient."""
+    model = build_model(tiny_model(norm="pre"), VOCAB)
+    params = random_parameters(model)
+    step = jax.jit(make_step(model))
+    state, sums = step(fresh(params), BATCH, KEY)
+    return SimpleNamespace(model=model, params=params, step=step, state=state, sums=sums)
+
+
+def assert_same_step(found, plain) -> None:
+    state, sums = found
+    assert_trees_close(state, plain.state, rtol=1e-4, atol=1e-6)
+    assert_trees_close(sums, plain.sums, rtol=1e-5)
+
+
+def test_the_gradient_is_that_of_the_mean_over_all_tokens(plain):
+    def mean(params):
+        logits = plain.model.apply({"params": params}, BATCH, train=False)
+        sums = loss_sums(logits, BATCH.target_output, BATCH.target_segment, 0.1)
+        return sums.loss / sums.tokens
+
+    gradient = jax.jit(jax.grad(mean))(plain.params)
+    assert_trees_close(plain.state.params, jax.tree.map(np.subtract, plain.params, gradient), rtol=1e-4, atol=1e-6)
+    assert float(plain.sums.gradient_norm) == pytest.approx(float(optax.global_norm(gradient)), rel=1e-4)
+    assert int(plain.state.step) == 1 and plain.sums.finite == plain.sums.steps == 1
+    assert plain.sums.loss.tokens == 41 and plain.sums.source_tokens == 29
+    assert float(plain.sums.loss.cross_entropy) == pytest.approx(
+        float(jax.jit(make_eval_step(plain.model))(plain.params, BATCH).cross_entropy), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("slices", [2, 4])
+def test_accumulation_changes_nothing(slices, plain):
+    assert_same_step(jax.jit(make_step(plain.model, accumulation=slices))(fresh(plain.params), BATCH, KEY), plain)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_two_devices_are_one_even_where_one_has_most_of_the_tokens(slices, plain):
+    assert jax.local_device_count() == 2
+    config = Config()
+    config.batch.row_multiple = 8
+    config.train.accumulation = slices
+    step = parallel_step(make_step(plain.model, accumulation=slices), config)
+    state, sums = step(fresh(plain.params), BATCH, KEY)
+    assert_same_step((state, sums), plain)
+    # The state has no device axis, and goes in again as it came out.
+    again, _ = step(state, BATCH, KEY)
+    assert_same_step((again, plain.sums), SimpleNamespace(state=plain.step(plain.state, BATCH, KEY)[0], sums=plain.sums))
+
+
+def test_a_mean_of_the_halves_means_is_another_thing(plain):
+    """Else the tests above would not notice it."""
+    halves = [plain.step(fresh(plain.params), part(BATCH, rows), KEY)[0].params for rows in (slice(4), slice(4, 8))]
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
+    difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), mean, plain.state.params)
+    assert max(jax.tree.leaves(difference)) > 1e-2
+
+
+def test_rows_that_do_not_divide_by_the_devices_are_an_error():
+    config = Config()
+    config.batch.row_multiple, config.train.accumulation = 6, 2
+    with pytest.raises(UserError, match=r"row_multiple=6 should be a multiple of 2 devices times .*=2; the nearest is 8"):
+        parallel_step(lambda: None, config)
+
+
+class Noise:
+    """A model whose logits are nothing but its random key's."""
+
+    def apply(self, variables, batch, *, train, rngs):
+        assert train
+        noise = jax.random.normal(rngs["dropout"], (*batch.target_output.shape, VOCAB))
+        return noise * variables["params"]
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_slices_and_devices_and_steps_draw_different_masks(slices, devices):
+    """Rows that are alike in each part: with equal masks the parts' losses were equal, and so their gradients."""
+    rows = 4 // (slices * devices)
+    alike = part(BATCH, np.tile(np.arange(rows), slices * devices))
+    config = Config()
+    config.batch.row_multiple, config.train.accumulation = 4, slices
+    train_step = make_step(Noise(), accumulation=slices)
+    step = jax.jit(train_step) if devices == 1 else parallel_step(train_step, config)
+    losses = []
+    for number in range(2):
+        _, sums = step(fresh(jnp.ones(()))._replace(step=jnp.int32(number)), alike, KEY)
+        losses.append(float(sums.loss.cross_entropy) / (slices * devices))
+    # What one part alone would have with any of the keys that it could share with the others.
+    keys = [KEY, jax.random.fold_in(KEY, 0)]
+    keys += [jax.random.fold_in(key, i) for key in keys for i in (0, 1)]
+    keys += [jax.random.fold_in(key, i) for key in keys for i in (0, 1)]
+    one = part(alike, slice(rows))
+    shared = [
+        float(
+            loss_sums(
+                jax.random.normal(key, (*one.target_output.shape, VOCAB)), one.target_output, one.target_segment, 0.0
+            ).cross_entropy
+        )
+        for key in keys
+    ]
+    assert losses[0] != losses[1]
+    if slices * devices > 1:
+        assert np.abs(np.array(shared) - losses[0]).min() > 1e-3
+
+
+def test_the_same_state_and_key_give_the_same_bits_with_dropout():
+    model = build_model(tiny_model(dropout=0.3, attention_dropout=0.2), VOCAB)
+    params = random_parameters(model)
+    config = Config()
+    config.batch.row_multiple, config.train.accumulation = 8, 2
+    optimizer = make_optimizer(config)
+    step = parallel_step(make_step(model, accumulation=2, optimizer=optimizer), config)
+
+    def run(number, key):
+        return jax.device_get(step(fresh(params, optimizer)._replace(step=jnp.int32(number)), BATCH, key))
+
+    expected = run(3, KEY)
+    assert_trees_equal(run(3, KEY), expected)
+    assert expected[0].step == 4
+    for number, key in ((4, KEY), (3, jax.random.key(6))):
+        assert run(number, key)[1].loss.loss != expected[1].loss.loss
+
+
+def test_numbers_that_are_not_finite_are_told_of_the_step_that_made_them(plain):
+    def finite_after(params, rate):
+        step = jax.jit(make_step(Scaled(), optimizer=optax.sgd(rate)))
+        return float(step(fresh(params, optax.sgd(rate)), part(BATCH, slice(2)), KEY)[1].finite)
+
+    assert finite_after(jnp.ones(VOCAB), 1.0) == 1
+    assert finite_after(jnp.full(VOCAB, jnp.nan), 1.0) == 0
+    assert finite_after(jnp.full(VOCAB, jnp.inf), 0.0) == 0
+    # Loss and gradient are finite, the parameters that would be saved are not.
+    assert finite_after(jnp.ones(VOCAB), 1e39) == 0
+
+    broken = jax.tree.map(lambda x: x, plain.params)
+    broken["decoder_0"]["feed_forward"]["outer"]["bias"] = np.full(16, np.nan, np.float32)
+    assert plain.step(fresh(broken), BATCH, KEY)[1].finite == 0
+
+
+class Scaled:
+    """Its logits are its parameters."""
+
+    def apply(self, variables, batch, **_):
+        return jnp.broadcast_to(variables["params"][None, None], (*batch.target_output.shape, VOCAB))
+
+
+# The meter
+
+
+def step_sums(loss=2.0, tokens=4.0, finite=1.0) -> StepSums:
+    return StepSums(LossSums(loss, loss / 2, 1.0, tokens), 3.0, 7.0, finite, 1.0)
+
+
+def test_the_meter_divides_the_sums_of_all_steps_once():
+    meter = Meter()
+    for step, (loss, tokens) in enumerate([(2.0, 1.0), (10.0, 11.0)], 1):
+        meter.add(step, step_sums(loss, tokens))
+    numbers = meter.take()
+    assert (numbers["loss"], numbers["cross_entropy"], numbers["target_tokens"]) == (1.0, 0.5, 12.0)
+    assert numbers["gradient_norm"] == 7 and numbers["perplexity"] == math.exp(0.5)
+    assert numbers["steps_per_second"] * 12 == pytest.approx(2 * numbers["target_tokens_per_second"])
+    meter.add(3, step_sums(3.0, 1.0))
+    assert meter.take()["loss"] == 3.0
+
+
+def test_a_meter_goes_on_where_another_was():
+    straight, first = Meter(), Meter()
+    sums = [step_sums(np.float32(0.1) * i, 3.0) for i in range(5)]
+    for step, value in enumerate(sums):
+        straight.add(step, value)
+        first.add(step, value) if step < 3 else None
+    second = Meter(first.unwritten())
+    for step, value in enumerate(sums[3:], 3):
+        second.add(step, value)
+    resumed, expected = second.take(), straight.take()
+    assert {name: value for name, value in resumed.items() if "second" not in name} == {
+        name: value for name, value in expected.items() if "second" not in name
+    }
+
+
+def test_the_meter_names_the_first_step_that_was_not_finite():
+    for ask in (Meter.take, Meter.check_finite, Meter.unwritten, lambda meter: meter.pause().__enter__()):
+        meter = Meter()
+        for step in range(5, 10):
+            meter.add(step, step_sums(finite=float(step < 7)))
+        with pytest.raises(UserError, match="step 7: .*not a finite number"):
+            ask(meter)
