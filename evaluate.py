@@ -15,7 +15,7 @@ def run() -> None:
     parser.add_argument("--checkpoint", default="best", help="latest, best, a step, or average:N (default: best)")
     parser.add_argument("--beam", type=int, help="hypotheses of the search, 1 is greedy (default: the config's)")
     parser.add_argument("--length_penalty", type=float, help="0 favours short translations (default: the config's)")
-    parser.add_argument("--decode_tokens", type=int, metavar="N", help="source positions decoded at once (default: the config's)")
+    parser.add_argument("--decode_tokens", type=int, metavar="N", help="source positions of one batch (default: the config's)")
     parser.add_argument("--tokenize", default="13a", help="BLEU's: 13a, intl, char, or none for text that is tokenised already")
     parser.add_argument("--lowercase", action="store_true", help="BLEU without regard to case")
     parser.add_argument(

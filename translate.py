@@ -15,7 +15,7 @@ def run() -> None:
     parser.add_argument("--output", metavar="FILE", help="where the translations go (default: standard output)")
     parser.add_argument("--beam", type=int, help="hypotheses of the search, 1 is greedy (default: the config's)")
     parser.add_argument("--length_penalty", type=float, help="0 favours short translations (default: the config's)")
-    parser.add_argument("--decode_tokens", type=int, metavar="N", help="source positions decoded at once (default: the config's)")
+    parser.add_argument("--decode_tokens", type=int, metavar="N", help="source positions of one batch (default: the config's)")
     parser.add_argument(
         "--batch_lines", type=int, default=1000, help="lines read before they are translated together (default: 1000)"
     )

@@ -24,14 +24,14 @@ def get_config() -> Config:
     config.model.feed_forward_width = 512
     config.model.heads = 4
     config.model.norm = "pre"
-    config.model.dropout = 0.3
+    config.model.dropout = 0.2
     config.optimizer.schedule = "cosine"
     config.optimizer.learning_rate = 0.003
     config.optimizer.warmup_steps = 400
     config.optimizer.clip_norm = 1.0
-    config.train.steps = 2400
+    config.train.steps = 2000
     config.train.log_every = 100
-    config.train.evaluate_every = 400
-    config.train.checkpoint_every = 400
+    config.train.evaluate_every = 500
+    config.train.checkpoint_every = 500
     config.train.keep_checkpoints = 5
     return config

@@ -1,4 +1,4 @@
-"""The strict environment of all tests: two virtual CPU devices, no silent broadcasting, warnings are errors (pyproject.toml)."""
+"""The strict environment of all tests: two virtual CPU devices, no silent broadcasting, warnings are errors (pyproject)."""
 
 import os
 

@@ -39,7 +39,7 @@ def packed_rows_of(store: Store, pairs, row_of, rows: int, source_length: int, t
 
 
 def random_parameters(model, seed=0):
-    """Parameters without a 0 or a 1, so that no bias and no scale can be forgotten unnoticed; from NumPy, so nothing compiles."""
+    """Parameters without a 0 or a 1, so that no bias and no scale can be forgotten unnoticed; NumPy draws, nothing compiles."""
     random = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -80,10 +80,10 @@ def tiny_config(folder: Path, pairs: int = 200) -> Config:
     lines, dev = letters(pairs, 6), letters(10, 6, seed=1)
     config.data.train = write_tsv(folder / "train.tsv", lines, [line[::-1] for line in lines])
     config.data.dev = write_tsv(folder / "dev.tsv", dev, [line[::-1] for line in dev])
-    config.tokenizer.vocab_size = 300
+    config.tokenizer.vocab_size = 272
     config.batch.tokens, config.batch.shapes, config.batch.row_multiple, config.batch.max_length = 256, 1, 4, 16
     config.batch.packed_length = 16
-    config.model = tiny_model(dropout=0.3, attention_dropout=0.1, compute_dtype="auto")
+    config.model = tiny_model(dropout=0.3, compute_dtype="auto")
     config.optimizer.warmup_steps = 4
     config.train.evaluate_bleu = False
     config.train.samples = 0

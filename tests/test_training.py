@@ -148,10 +148,12 @@ def test_clipping_scales_long_gradients_and_leaves_short_ones():
     params = {"a": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
     short = {"a": jnp.array([[0.1, 0.2], [0.0, 0.3]]), "b": jnp.array([0.1, -0.4])}
     long = {"a": jnp.array([[6.0, 0.0], [0.0, 0.0]]), "b": jnp.array([0.0, 8.0])}  # of norm 10
-    clipped = updates_of(optimizer_config(clip_norm=2.0), params, [short, long, short])
-    tenth = jax.tree.map(lambda x: x / 5, long)
-    assert_trees_close(clipped, updates_of(Config(), params, [short, tenth, short]), rtol=1e-5)
-    assert np.abs(clipped[2]["b"][1] - updates_of(Config(), params, [short, long, short])[2]["b"][1]) > 1e-5
+    fifth = jax.tree.map(lambda x: x / 5, long)
+    rate = dict(schedule="constant", learning_rate=0.1, warmup_steps=0)
+    unclipped, clipping = optimizer_config(**rate), optimizer_config(**rate, clip_norm=2.0)
+    clipped = updates_of(clipping, params, [short, long, short])
+    assert_trees_close(clipped, updates_of(unclipped, params, [short, fifth, short]), rtol=1e-5)
+    assert np.abs(clipped[2]["b"][1] - updates_of(unclipped, params, [short, long, short])[2]["b"][1]) > 1e-3
 
 
 def test_weight_decay_shrinks_matrices_only():
@@ -191,7 +193,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_tokens(plain):
 
     gradient = jax.jit(jax.grad(mean))(plain.params)
     assert_trees_close(plain.state.params, jax.tree.map(np.subtract, plain.params, gradient), rtol=1e-4, atol=1e-6)
-    assert float(plain.sums.gradient_norm) == pytest.approx(float(optax.global_norm(gradient)), rel=1e-4)
+    assert float(plain.sums.gradient_norm) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
     assert int(plain.state.step) == 1 and plain.sums.finite == plain.sums.steps == 1
     assert plain.sums.loss.tokens == 41 and plain.sums.source_tokens == 29
     assert float(plain.sums.loss.cross_entropy) == pytest.approx(
@@ -301,7 +303,7 @@ def test_numbers_that_are_not_finite_are_told_of_the_step_that_made_them(plain):
     assert finite_after(jnp.full(VOCAB, jnp.nan), 1.0) == 0
     assert finite_after(jnp.full(VOCAB, jnp.inf), 0.0) == 0
     # Loss and gradient are finite, the parameters that would be saved are not.
-    assert finite_after(jnp.ones(VOCAB), 1e39) == 0
+    assert finite_after(jnp.ones(VOCAB), 3e38) == 0
 
     broken = jax.tree.map(lambda x: x, plain.params)
     broken["decoder_0"]["feed_forward"]["outer"]["bias"] = np.full(16, np.nan, np.float32)
@@ -309,10 +311,10 @@ def test_numbers_that_are_not_finite_are_told_of_the_step_that_made_them(plain):
 
 
 class Scaled:
-    """Its logits are its parameters."""
+    """Its logits are its parameters, times 100."""
 
     def apply(self, variables, batch, **_):
-        return jnp.broadcast_to(variables["params"][None, None], (*batch.target_output.shape, VOCAB))
+        return jnp.broadcast_to(100 * variables["params"][None, None], (*batch.target_output.shape, VOCAB))
 
 
 # The meter
@@ -337,12 +339,13 @@ def test_the_meter_divides_the_sums_of_all_steps_once():
 def test_a_meter_goes_on_where_another_was():
     straight, first = Meter(), Meter()
     sums = [step_sums(np.float32(0.1) * i, 3.0) for i in range(5)]
-    for step, value in enumerate(sums):
-        straight.add(step, value)
-        first.add(step, value) if step < 3 else None
+    for value in sums:
+        straight.add(0, value)
+    for value in sums[:3]:
+        first.add(0, value)
     second = Meter(first.unwritten())
-    for step, value in enumerate(sums[3:], 3):
-        second.add(step, value)
+    for value in sums[3:]:
+        second.add(0, value)
     resumed, expected = second.take(), straight.take()
     assert {name: value for name, value in resumed.items() if "second" not in name} == {
         name: value for name, value in expected.items() if "second" not in name
@@ -354,5 +357,5 @@ def test_the_meter_names_the_first_step_that_was_not_finite():
         meter = Meter()
         for step in range(5, 10):
             meter.add(step, step_sums(finite=float(step < 7)))
-        with pytest.raises(UserError, match="step 7: .*not a finite number"):
+        with pytest.raises(UserError, match="step 7: the loss"):
             ask(meter)

@@ -43,8 +43,8 @@ def cross_attention(model: nn.Module, params: Any, tokenizer: Tokenizer, source:
 def draw(attention: AttentionMap, file: str | Path) -> None:
     """Writes a picture: a row for each target piece, a column for each source piece, darker where more attention goes.
 
-    The format follows the file's ending (.png, .pdf, .svg). Needs matplotlib (the extra `plot`). Raises UserError without it, or
-    where the file cannot be written.
+    The format follows the file's ending (.png, .pdf, .svg). Needs matplotlib (the extra `plot`). Raises UserError without
+    it, or where the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure

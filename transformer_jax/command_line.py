@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """Runs the config file's `get_config()`, applies `KEY=VALUE` overrides, validates the whole.
 
-    Raises UserError, also for whatever the file itself raises: with its line, and the nearest key where it sets one that is not.
+    Raises UserError, also for whatever the file itself raises: with its line, and the nearest key where it names an unknown.
     """
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or "."
@@ -68,7 +68,10 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def main(run: Callable[[], Any]) -> NoReturn:
-    """Runs a script. UserError: its line on standard error, exit code 2. Any other exception is a bug and keeps its traceback."""
+    """Runs a script and exits: with 0, or after a UserError (and a full disk) with its line on standard error and code 2.
+
+    Any other exception is a bug and keeps its traceback.
+    """
     try:
         run()
         sys.stdout.flush()

@@ -247,8 +247,9 @@ def unknown_key(key: str, where: str = "config") -> UserError:
     >>> unknown_key("model.num_layer")
     UserError("config: unknown key 'model.num_layer' (did you mean model.num_layers?)")
     """
-    keys = list(_flatten(Config()))
-    return UserError(f"{where}: unknown key {key!r}{_nearest(key, keys if '.' in key else [k.partition('.')[2] for k in keys])}")
+    keys = {name if "." in key else name.partition(".")[2]: name for name in reversed(_flatten(Config()))}
+    near = difflib.get_close_matches(key, keys, n=1)
+    return UserError(f"{where}: unknown key {key!r}" + (f" (did you mean {keys[near[0]]}?)" if near else ""))
 
 
 def to_json(config: Config) -> str:
@@ -256,12 +257,16 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str, name: str = "config") -> Config:
-    """The inverse of `to_json`. Raises UserError, naming `name` and the key, on unknown keys, wrong types or impossible values."""
+    """The inverse of `to_json`. Raises UserError with `name` and the key on unknown keys, wrong types, impossible values."""
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{name}: not JSON ({error})") from None
-    return validate(_build(Config, data, name))
+    config = _build(Config, data, name)
+    try:
+        return validate(config)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def override(config: Config, key: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Scores that can be compared: sacreBLEU on detokenised text, the signature beside every figure, the whole test set or an error."""
+"""Scores that can be compared: sacreBLEU on detokenised text, its signature beside every figure, the whole set or an error."""
 
 import contextlib
 import dataclasses
@@ -92,8 +92,8 @@ def evaluate(
 ) -> Report:
     """Translates all of `source` and scores it. Nothing is filtered: an empty line scores as an empty translation.
 
-    `test` and `checkpoint` name in the report what is scored; for the demo's sets (`demo:test`, ..., whole and in their order) it
-    also tells the share of right pronouns. Raises UserError as `score` and `Translator.translate` do.
+    `test` and `checkpoint` name in the report what is scored; of the demo's sets (`demo:test`, ..., whole and in their order)
+    it also tells the share of right pronouns. Raises UserError as `score` and `Translator.translate` do.
     """
     _check_lines(source, references, "source lines")
     started = time.perf_counter()

@@ -10,13 +10,13 @@ WORKDIR/tensorboard/          the same numbers, and sample translations
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from transformer_jax.config import Config, differences, from_json, to_json
 from transformer_jax.data.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ class Progress:
     unwritten: list[float] = dataclasses.field(default_factory=list)  # of `training.metrics.Meter`: sums not in the metrics yet
 
     def evaluated(self, score: float, patience: int) -> "Progress":
-        """The progress after an evaluation at this step, stopped if `patience` of them (0: any number) brought nothing better."""
+        """After an evaluation at this step: stopped if `patience` of them in a row (0: any number) brought nothing better."""
         better = self.best_score is None or score > self.best_score
         without = 0 if better else self.evaluations_without_better + 1
         return dataclasses.replace(
@@ -68,7 +68,7 @@ class Run:
             raise UserError(f"{workdir}: no such run folder; train.py --workdir={workdir} makes one")
         if not self.config_file.is_file():
             raise UserError(f"{workdir}: not a run folder, it has no config.json")
-        self.config = from_json(self.config_file.read_text(encoding="utf-8"), str(self.config_file))
+        self.config = from_json(self.config_file.read_text(encoding="utf-8", errors="replace"), str(self.config_file))
 
     @classmethod
     def open_or_create(cls, workdir: str | Path, config: Config) -> "Run":
@@ -86,7 +86,8 @@ class Run:
                 forbidden, allowed = differences(cls(workdir).config, config)
                 if forbidden:
                     raise UserError(
-                        f"{workdir}: was trained with another config ({'; '.join(forbidden)}); use that one, or another --workdir"
+                        f"{workdir}: was trained with another config ({'; '.join(forbidden)}); "
+                        "use that one, or another --workdir"
                     )
                 for line in allowed:
                     log.info("config changed: %s", line)
@@ -112,11 +113,25 @@ class Run:
         return Checkpoints(self.workdir / "checkpoints", keep)
 
 
+@dataclasses.dataclass
+class _LatestAndBest:
+    """What orbax does not delete. Not its own BestN: that one forgets all scores at a restart, and of equal scores it keeps the
+    last, where the best of `Progress` is the first."""
+
+    latest: int | None
+    best_step: int = 0
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        first = len(checkpoints) - self.latest
+        return [i >= first or checkpoint.step == self.best_step for i, checkpoint in enumerate(checkpoints)]
+
+
 class Checkpoints:
     """The checkpoints of a run. As a context manager it waits for the last save when it ends."""
 
     def __init__(self, folder: Path, keep: int | None = None):
         self.folder = folder
+        self._kept = _LatestAndBest(keep)
         if keep is None:
             if not folder.is_dir():
                 raise UserError(
@@ -124,14 +139,7 @@ class Checkpoints:
                 )
             options = ocp.CheckpointManagerOptions(read_only=True)
         else:
-            policies = checkpoint_managers
-            # Of equal scores the first, as in `Progress.evaluated`.
-            rank = lambda metrics: (metrics["score"], -metrics["step"])  # noqa: E731
-            best = policies.BestN(n=1, get_metric_fn=rank, keep_checkpoints_without_metrics=False)
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-                cleanup_tmp_directories=True,
-            )
+            options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=_ITEMS)
 
     def __enter__(self) -> "Checkpoints":
@@ -147,6 +155,7 @@ class Checkpoints:
     def save(self, state: Any, progress: Progress) -> None:
         """Starts to write step `progress.step`; returns as soon as `state` may be changed."""
         save = ocp.args.StandardSave
+        self._kept.best_step = progress.best_step
         self._manager.save(
             progress.step,
             args=ocp.args.Composite(
@@ -154,11 +163,14 @@ class Checkpoints:
                 optimizer=save(state.optimizer_state),
                 progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
             ),
-            metrics=None if progress.score is None else {"score": progress.score, "step": progress.step},
         )
 
     def progress(self, step: int) -> Progress:
-        return Progress(**self._restore(step, progress=ocp.args.JsonRestore()).progress)
+        found = self._restore(step, progress=ocp.args.JsonRestore()).progress
+        try:
+            return Progress(**found)
+        except TypeError as error:
+            raise self._unreadable(step, error) from error
 
     def restore(self, step: int, state: Any) -> tuple[Any, Progress]:
         """The training state saved at `step`, in the shapes and on the devices of `state`."""
@@ -168,19 +180,23 @@ class Checkpoints:
         restored = state._replace(step=np.int32(step), params=found.params, optimizer_state=found.optimizer)
         return restored, progress
 
+    def check_tokenizer(self, step: int, tokenizer: Tokenizer) -> None:
+        """Raises UserError if the parameters of `step` were trained with another tokenizer."""
+        belongs_to = self.progress(step).tokenizer
+        if belongs_to != tokenizer.fingerprint:
+            raise UserError(
+                f"{self.folder / str(step)}: was trained with another tokenizer than the one in the run folder "
+                f"(SHA-256 {belongs_to[:12]}, not {tokenizer.fingerprint[:12]}); bring back the tokenizer folder of this run"
+            )
+
     def parameters(self, which: str, abstract_params: Any, tokenizer: Tokenizer) -> tuple[Any, str]:
-        """The parameters of `latest`, `best`, a step or `average:N` (the mean of the latest N), as NumPy arrays, and which they are.
+        """The parameters of `latest`, `best`, a step or `average:N` (the mean of the latest N) as NumPy arrays, and their name.
 
         Raises UserError if there are no such checkpoints, if they do not have the shapes of `abstract_params`, or if they
         were trained with another tokenizer.
         """
         steps = self.resolve(which)
-        belongs_to = self.progress(steps[-1]).tokenizer
-        if belongs_to != tokenizer.fingerprint:
-            raise UserError(
-                f"{self.folder / str(steps[-1])}: was trained with another tokenizer than the one in the run folder "
-                f"(SHA-256 {belongs_to[:12]}, not {tokenizer.fingerprint[:12]}); bring back the tokenizer folder of this run"
-            )
+        self.check_tokenizer(steps[-1], tokenizer)
         mean = None
         for step in steps:
             params = self._parameters_at(step, abstract_params)
@@ -218,16 +234,25 @@ class Checkpoints:
 
     def _parameters_at(self, step: int, abstract_params: Any) -> Any:
         target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params)
-        return self._restore(step, params=ocp.args.StandardRestore(target)).params
+        found = self._restore(step, params=ocp.args.StandardRestore(target)).params
+        # Orbax takes the shape that is stored for the one asked for.
+        for (path, leaf), expected in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(target), strict=True):
+            if leaf.shape != expected.shape:
+                raise UserError(
+                    f"{self.folder / str(step)}: belongs to another model than config.json describes: "
+                    f"{jax.tree_util.keystr(path)} is {leaf.shape}, not {expected.shape}; bring back the config of this run"
+                )
+        return found
 
     def _restore(self, step: int, **items: Any) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{self.folder / str(step)}: cannot be read ({reason}); choose another with --checkpoint=STEP"
-            ) from error
+            raise self._unreadable(step, error) from error
+
+    def _unreadable(self, step: int, error: Exception) -> UserError:
+        reason = " ".join(str(error).split())[:200]
+        return UserError(f"{self.folder / str(step)}: cannot be read ({reason}); choose another with --checkpoint=STEP")
 
 
 def parse_checkpoint(which: str) -> tuple[str, int]:

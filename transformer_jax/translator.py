@@ -77,8 +77,8 @@ class Translator:
         """One translation for each line, in the order of the lines; a blank line has the empty translation.
 
         A line of more tokens than any the model was trained on (`batch.max_length`) is translated in pieces, cut at the ends
-        of sentences where it can be. `params` stands in for the translator's own; `beam`, `length_penalty` and `tokens`, the source
-        positions decoded at once, for the config's. Raises UserError for values that cannot be, and where memory is too small.
+        of sentences where it can be. `params` stands in for the translator's own; `beam`, `length_penalty` and `tokens` (the
+        source positions of one batch) for the config's. Raises UserError for impossible values, and where memory is too small.
         """
         given = {"beam": beam, "length_penalty": length_penalty, "tokens": tokens}
         decode = dataclasses.replace(self.config, **{name: value for name, value in given.items() if value is not None})
@@ -155,8 +155,8 @@ def translate_lines(
     """What `translate.py` does: `text`, or the lines of `input`, or standard input -> `output`, or standard output.
 
     Each `batch_lines` lines are written before the next are read, so memory does not grow with the file. A line that had to be
-    cut is told on standard error. `attention` is the file of a picture of the first line's translation. Raises UserError for bad
-    input; the lines before a bad one are written.
+    cut is told on standard error. `attention` is the file of a picture of the first line's translation. Raises UserError for
+    bad input; the lines before a bad one are written.
     """
     if batch_lines < 1:
         raise UserError(f"--batch_lines={batch_lines} should be 1 or more")
@@ -186,7 +186,7 @@ def _arguments(text: Sequence[str]) -> Iterator[str]:
         try:
             line.encode("utf-8")
         except UnicodeEncodeError:
-            raise UserError(f"sentence {number} of the command line is not UTF-8; convert it, or use a UTF-8 terminal") from None
+            raise UserError(f"sentence {number} is not UTF-8; convert it, for example with iconv -t UTF-8") from None
         yield line.replace("\n", " ")
 
 
@@ -234,13 +234,13 @@ def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:
         middle = len(text) // 2
         # One letter can be several tokens (bytes); it is translated however long it is.
         return [text] if not middle else split_line(text[:middle], count, most) + split_line(text[middle:], count, most)
-    pieces, sizes = [units[0]], [count(units[0])]
-    for unit, size in zip(units[1:], map(count, units[1:]), strict=True):
-        if sizes[-1] + size <= most:
-            pieces[-1], sizes[-1] = f"{pieces[-1]} {unit}", sizes[-1] + size
+    pieces = [units[0]]
+    for unit in units[1:]:
+        joined = f"{pieces[-1]} {unit}"
+        if count(joined) <= most:
+            pieces[-1] = joined
         else:
             pieces.append(unit)
-            sizes.append(size)
     return [part for piece in pieces for part in split_line(piece, count, most)]
 
 
@@ -277,7 +277,8 @@ def _batches(lengths: list[int], tokens: int) -> Iterator[tuple[list[int], int]]
     start = 0
     while start < len(order):
         length = _padded_length(lengths[order[start]])
-        rows = max(tokens // length, 1)
+        # A power of two, which is what _decode_batch fills a batch up to.
+        rows = 1 << (max(tokens // length, 1).bit_length() - 1)
         yield order[start : start + rows], length
         start += rows
 

@@ -52,7 +52,7 @@ def iter_lines(path: str | Path | None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def open_output(path: str | Path | None) -> Iterator[TextIO]:
-    """A UTF-8 file to write, whose lines end in `\\n` on any system; None is standard output. Raises UserError if it cannot be."""
+    """A UTF-8 file to write, its lines ending in `\\n` on any system; None is standard output. UserError if it cannot be."""
     if path is None:
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         yield sys.stdout

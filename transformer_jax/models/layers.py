@@ -40,8 +40,8 @@ class Dropout(nn.Module):
 def sinusoids(position: Array, width: int, *, interleaved: bool = True) -> Array:
     """Sine and cosine of position / 10000^(2i/D), for i = 0 .. D/2 (Vaswani et al. 2017, section 3.5). [...] -> [..., D]
 
-    `interleaved` puts sine 2i and cosine 2i beside each other, as the paper writes it; else all sines come first, as tensor2tensor
-    and Marian compute it.
+    `interleaved` puts sine and cosine of one i beside each other, as the paper writes it; else all sines come first, as
+    tensor2tensor and Marian compute it.
 
     >>> [float(x) for x in sinusoids(jnp.array(0), 4)]
     [0.0, 1.0, 0.0, 1.0]
@@ -56,7 +56,7 @@ def sinusoids(position: Array, width: int, *, interleaved: bool = True) -> Array
 
 
 def rotate(x: Array, position: Array) -> Array:
-    """Turns each pair (x_i, x_{i+K/2}) by the angle position / 10000^(2i/K) (Su et al. 2021, eq. 15, halves instead of neighbours).
+    """Turns each pair (x_i, x_{i+K/2}) by the angle position / 10000^(2i/K) (Su et al. 2021, eq. 15, on halves).
 
     The product of a rotated query and key depends on the distance of their positions alone. x [B, T, H, K], position [B, T].
     """
@@ -73,7 +73,7 @@ def _angles(position: Array, width: int) -> Array:
 
 
 class Embedding(nn.Module):
-    """A table [V, D] of standard deviation D^-0.5, read as input (scaled to unit variance by sqrt(D)) or used as output projection."""
+    """A table [V, D] of standard deviation D^-0.5: rows are input (times sqrt(D), for unit variance) or output projection."""
 
     vocab_size: int
     width: int
@@ -93,7 +93,7 @@ class Embedding(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """activation(x W_1 + b_1) W_2 + b_2 (Vaswani et al. 2017, eq. 2), or SwiGLU: (silu(x W) * x V) W_2 (Shazeer 2020, eq. 6)."""
+    """activation(x W_1 + b_1) W_2 + b_2 (Vaswani et al. 2017, eq. 2), or SwiGLU (Shazeer 2020): (silu(x W) * x V) W_2."""
 
     width: int
     hidden_width: int

@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
 def make_evaluator(
     config: Config, model: nn.Module, tokenizer: Tokenizer, shapes: Sequence[Shape]
 ) -> Callable[[Any], Evaluation]:
-    """evaluate(params) -> Evaluation, over the whole dev set: nothing of it is filtered. Raises UserError if it cannot be read."""
+    """evaluate(params) -> Evaluation, over the whole dev set, unfiltered. Raises UserError if it cannot be read."""
     data = config.data
     pairs = read_pairs(data.dev, data.source_language, data.target_language)
     # A few thousand sentences: their batches are kept.

@@ -8,6 +8,7 @@ import jax
 
 from transformer_jax.config import Config, validate
 from transformer_jax.data.stream import Position, prefetch
+from transformer_jax.errors import memory_advice
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
 from transformer_jax.run import MetricsWriter, Progress, Run
 from transformer_jax.training.console import Console
@@ -42,6 +43,7 @@ def train(config: Config, workdir: str) -> Progress:
 
     with run.checkpoints(keep=config.train.keep_checkpoints) as checkpoints:
         if checkpoints.steps():
+            checkpoints.check_tokenizer(checkpoints.steps()[-1], tokenizer)
             state, progress = checkpoints.restore(checkpoints.steps()[-1], state)
             log.info("going on from the checkpoint of step %d", progress.step)
         if progress.stopped or progress.step >= config.train.steps:
@@ -49,7 +51,8 @@ def train(config: Config, workdir: str) -> Progress:
             return progress
         batches = prefetch(stream.batches(Position(progress.epoch, progress.offset)))
         console = Console(progress.step, config.train.steps)
-        with batches, console, MetricsWriter(run.workdir, progress.step) as writer:
+        memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
+        with memory, batches, console, MetricsWriter(run.workdir, progress.step) as writer:
             meter = Meter(progress.unwritten)
             for step, (batch, position) in enumerate(batches, progress.step + 1):
                 due = _due(step, config.train.steps)

@@ -50,10 +50,11 @@ class Meter:
         for step, sums in self._pending:
             sums = jax.device_get(sums)
             if not sums.finite:
-                loss = float(sums.loss.loss) / max(float(sums.loss.tokens), 1)
+                loss, norm = float(sums.loss.loss) / max(float(sums.loss.tokens), 1), float(sums.gradient_norm)
                 raise UserError(
-                    f"step {step}: the loss ({loss:.4g}), the gradient (norm {float(sums.gradient_norm):.4g}) or a parameter after it "
-                    "is not a finite number; no checkpoint has it. Lower optimizer.learning_rate, raise optimizer.warmup_steps or set optimizer.clip_norm"
+                    f"step {step}: the loss ({loss:.4g}), the gradient (norm {norm:.4g}) or a new parameter is not a finite "
+                    "number; no checkpoint has it. Lower optimizer.learning_rate, raise optimizer.warmup_steps or set "
+                    "optimizer.clip_norm"
                 )
             self._total = jax.tree.map(lambda total, leaf: total + float(leaf), self._total, sums)
         self._pending.clear()

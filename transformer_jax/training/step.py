@@ -74,7 +74,7 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
             total = jax.lax.psum(total, axis_name)
         gradient, sums, source_tokens = total
         gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.tokens, 1), gradient)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # The new parameters too: a finite gradient times a huge rate overflows, and a save may come before the next loss.

@@ -1,0 +1,444 @@
+"""The scripts as their users call them, on twenty lines of text: what they do, and how bad input ends."""
+
+import gzip
+import json
+import logging
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from transformer_jax import command_line
+from transformer_jax.config import from_json
+from transformer_jax.data import demo
+from transformer_jax.training import loop
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+from transformer_jax.config import Config
+
+def get_config():
+    config = Config()
+    config.data.train, config.data.dev = {train!r}, {dev!r}
+    config.tokenizer.vocab_size = 340
+    config.batch.tokens, config.batch.shapes, config.batch.row_multiple, config.batch.max_length = 256, 1, 2, 60
+    config.model.num_layers, config.model.width, config.model.feed_forward_width, config.model.heads = 1, 16, 32, 2
+    config.train.steps, config.train.log_every, config.train.evaluate_every, config.train.checkpoint_every = 4, 2, 2, 1
+    config.decode.beam, config.decode.max_length_ratio, config.decode.max_length_extra = 2, 0.5, 2
+    return config
+"""
+
+
+def script(name: str, *arguments: str, stdin: bytes = b"", code: int = 0) -> SimpleNamespace:
+    """The real thing in a process of its own; standard output as bytes, standard error as text."""
+    # What XLA optimises does not matter here, and to leave it saves most of the time.
+    flags = os.environ["XLA_FLAGS"] + " --xla_backend_optimization_level=0"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / f"{name}.py"), *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=300,
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+    )
+    error = done.stderr.decode("utf-8")
+    assert done.returncode == code, error
+    return SimpleNamespace(out=done.stdout, err=error, lines=done.stdout.decode("utf-8").split("\n"))
+
+
+def write_pairs(prefix: Path, pairs: list[tuple[str, str]]) -> str:
+    for ending, lines in zip(("en", "de"), zip(*pairs, strict=True), strict=True):
+        prefix.with_name(f"{prefix.name}.{ending}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(prefix)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory) -> SimpleNamespace:
+    """A run that train.py made, in another folder than it was trained in, without the text that it was trained on."""
+    folder = tmp_path_factory.mktemp("here")
+    pairs = [(example.source, example.target) for example in demo.generate("train", 20)]
+    train, dev = write_pairs(folder / "train", pairs), write_pairs(folder / "dev", pairs[:4])
+    config = folder / "config.py"
+    config.write_text(CONFIG.format(train=train, dev=dev), encoding="utf-8")
+    trained = script("train", f"--config={config}", f"--workdir={folder / 'first'}")
+    files = {file: file.read_bytes() for file in folder.glob("train.*")}
+    run = tmp_path_factory.mktemp("elsewhere") / "run"
+    shutil.copytree(folder / "first", run)
+    for file in files:
+        file.unlink()
+
+    def bring_back_text():
+        for file, content in files.items():
+            file.write_bytes(content)
+
+    return SimpleNamespace(
+        folder=folder,
+        config=config,
+        run=run,
+        dev=dev,
+        trained=trained,
+        pairs=pairs,
+        short=sorted((source for source, _ in pairs), key=len),
+        bring_back_text=bring_back_text,
+    )
+
+
+@pytest.fixture
+def text(here):
+    """The training text, for as long as a test lasts."""
+    here.bring_back_text()
+    yield
+    for ending in ("en", "de"):
+        (here.folder / f"train.{ending}").unlink()
+
+
+@pytest.fixture
+def fails(monkeypatch, capfd):
+    """Calls a script in this process; it must end with code 2 and one line on standard error, which is returned."""
+    monkeypatch.setattr(command_line, "set_up", lambda: None)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+    def call(name: str, *arguments) -> str:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+        captured = capfd.readouterr()
+        assert (ended.value.code, captured.out) == (2, ""), captured.err
+        return only_error(captured.err)
+
+    return call
+
+
+def only_error(err: str) -> str:
+    lines = err.rstrip("\n").split("\n")
+    assert "Traceback" not in err
+    assert lines[-1].startswith("error: ") and not any(line.startswith("error") for line in lines[:-1]), err
+    return lines[-1]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+class TestTrain:
+    def test_it_tells_loss_speed_and_dev_score(self, here):
+        for part in (r"20 kept", r"step 2/4: loss \d+\.\d+, [\d,]+ target tokens/s", r"step 4: dev .*bleu"):
+            assert re.search(part, here.trained.err)
+        assert not here.trained.out
+
+    def test_the_same_command_again_has_nothing_to_do_and_a_larger_limit_goes_on(self, here, text, tmp_path):
+        run = tmp_path / "run"
+        shutil.copytree(here.run, run)
+        before = contents(run / "checkpoints")
+        again = script("train", f"--config={here.config}", f"--workdir={run}")
+        assert "nothing to do" in again.err and contents(run / "checkpoints") == before
+        further = script("train", f"--config={here.config}", f"--workdir={run}", "--config.train.steps=5")
+        assert "config changed: train.steps: 4 -> 5" in further.err and "going on from the checkpoint of step 4" in further.err
+        assert (run / "checkpoints" / "5").is_dir()
+        assert from_json((run / "config.json").read_text()).train.steps == 5
+
+    def test_a_batch_too_large_for_memory_says_what_to_lower(self, here, text, fails, tmp_path, monkeypatch):
+        huge = jax.jit(lambda: jnp.ones((1 << 24, 1 << 22))[::-1] @ jnp.ones((1 << 22, 3)))
+        monkeypatch.setattr(loop, "parallel_step", lambda *_: lambda *_: jax.block_until_ready(huge()))
+        error = fails("train", f"--config={here.config}", f"--workdir={tmp_path / 'run'}")
+        assert "lower batch.tokens=256 or raise train.accumulation" in error
+
+
+class TestEvaluate:
+    def test_every_line_of_every_set_is_translated_and_every_score_signed(self, here, tmp_path):
+        hypotheses, report = tmp_path / "out.de", tmp_path / "report.json"
+        pairs = [*here.pairs[:2], ("", ""), here.pairs[2]]
+        other = write_pairs(tmp_path / "other", pairs)
+        arguments = f"--workdir={here.run}", f"--output={hypotheses}", f"--report={report}", "--test", here.dev, other
+        printed = script("evaluate", *arguments).out.decode()
+        reports = json.loads(report.read_text(encoding="utf-8"))
+        assert [each["sentences"] for each in reports] == [4, 4]
+        written = hypotheses.read_text(encoding="utf-8")
+        assert written == "".join(f"{line}\n" for each in reports for line in each["hypotheses"])
+        assert written.count("\n") == 8 and written.split("\n")[6] == ""
+        assert reports[0]["hypotheses"][:2] == reports[1]["hypotheses"][:2]
+        for each in reports:
+            assert [score["metric"] for score in each["scores"]] == ["BLEU", "chrF2", "TER"]
+            assert all(score["signature"] in printed and "version:" in score["signature"] for score in each["scores"])
+
+    @pytest.mark.parametrize(
+        "which, found", [("latest", "step 4"), ("2", "step 2"), ("average:3", "average of 3 checkpoints, steps 2 to 4")]
+    )
+    def test_the_checkpoint_can_be_chosen(self, here, monkeypatch, capfd, which, found):
+        monkeypatch.setattr(command_line, "set_up", lambda: None)
+        flags = [f"--workdir={here.run}", f"--checkpoint={which}", "--beam=1", "--test", here.dev]
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *flags])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "evaluate.py"), run_name="__main__")
+        assert ended.value.code == 0
+        assert f"4 sentences, {found}, greedy" in capfd.readouterr().out
+
+
+class TestTranslate:
+    def test_argument_file_standard_input_and_output_are_the_same(self, here, tmp_path):
+        lines = here.short[:3]
+        run = f"--workdir={here.run}"
+        (tmp_path / "in.en").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        with gzip.open(tmp_path / "in.en.gz", "wt", encoding="utf-8") as file:
+            file.write("\n".join(lines))
+        expected = script("translate", run, *lines, f"--attention={tmp_path / 'map.png'}").out
+        assert expected.count(b"\n") == 3 and expected.strip()
+        assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+        assert script("translate", run, stdin="\n".join(lines).encode()).out == expected
+        assert (
+            script("translate", run, f"--input={tmp_path / 'in.en'}", "--batch_lines=2", "--decode_tokens=30").out == expected
+        )
+        printed = script("translate", run, f"--input={tmp_path / 'in.en.gz'}", f"--output={tmp_path / 'out.de'}")
+        assert (printed.out, (tmp_path / "out.de").read_bytes()) == (b"", expected)
+
+    def test_n_lines_in_are_n_lines_out_whatever_is_in_them(self, here):
+        source = here.short[0]
+        long = " ".join([source] * 12)
+        lines = [source, "", "  \t ", f"{source}\r", "a\u2028dog", long, "\U0001f600 \u4f60\u597d", "\x0c", source]
+        done = script("translate", f"--workdir={here.run}", stdin="\n".join(lines).encode())
+        assert len(done.lines) == len(lines) + 1 and done.lines[-1] == ""
+        assert done.lines[1] == done.lines[2] == done.lines[7] == ""
+        assert done.lines[0] == done.lines[3] == done.lines[8] != ""
+        assert re.search(r"line 6: too long for the model, translated in \d+ pieces", done.err)
+        assert "line 1:" not in done.err
+
+    @pytest.mark.parametrize("stdin, expected", [(b"", b""), (b"\n\n\n", b"\n\n\n"), (b"\xef\xbb\xbf\n ", b"\n\n")])
+    def test_nothing_and_blank_lines_stay_what_they_are(self, here, stdin, expected):
+        assert script("translate", f"--workdir={here.run}", stdin=stdin).out == expected
+
+    def test_a_reader_that_leaves_is_no_error(self, here):
+        command = f"yes '' | head -n 200000 | '{sys.executable}' '{ROOT / 'translate.py'}' --workdir='{here.run}' | head -n 1"
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {command}; echo ${{PIPESTATUS[2]}} >&2"], capture_output=True, timeout=300
+        )
+        assert (done.stdout, done.stderr) == (b"\n", b"0\n")
+
+    def test_the_lines_before_a_bad_one_are_written(self, here):
+        done = script("translate", f"--workdir={here.run}", "--batch_lines=1", stdin=b"\n\n\xff\n\n", code=2)
+        assert done.out == b"\n\n"
+        assert "line 3 is not UTF-8" in only_error(done.err)
+
+
+class TestBadConfig:
+    @pytest.mark.parametrize(
+        "text, parts",
+        [
+            ("x = 1", ["no get_config()"]),
+            ("def get_config(): return {}", ["transformer_jax.Config", "dict"]),
+            ("def get_config(:", ["line 1", "SyntaxError"]),
+            ("import nothing_of_that_name", ["line 1", "nothing_of_that_name"]),
+            (
+                "from transformer_jax import Config\ndef get_config():\n  Config().model.num_layer = 2",
+                ["line 3", "unknown key 'num_layer'", "did you mean model.num_layers?"],
+            ),
+            (
+                "from transformer_jax import ModelConfig\ndef get_config(): return ModelConfig(widht=2)",
+                ["line 2", "unknown key 'widht'", "did you mean model.width?"],
+            ),
+            (
+                "from transformer_jax.config import *\ndef get_config(): return Config(model=ModelConfig(width='2'))",
+                ["model", "width", "int", "'2'"],
+            ),
+        ],
+    )
+    def test_a_config_file_that_is_none(self, fails, tmp_path, text, parts):
+        (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+        error = fails("train", f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}")
+        assert all(part in error for part in parts), error
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        "arguments, parts",
+        [
+            (["--config=configs/dmeo.py"], ["configs/dmeo.py", "no such config file", "demo.py"]),
+            (["--config=configs/demo.py", "--config.model.num_layer=2"], ["model.num_layer", "model.num_layers"]),
+            (["--config=configs/demo.py", "--config.num_layers=2"], ["num_layers", "model.num_layers"]),
+            (["--config=configs/demo.py", "--config.model.num_layers=two"], ["model.num_layers", "'two'", "whole number"]),
+            (["--config=configs/demo.py", "--config.train.evaluate_bleu=maybe"], ["train.evaluate_bleu", "true or false"]),
+            (["--config=configs/demo.py", "--config.model.dropout=1.5"], ["model.dropout=1.5", "below 1"]),
+            (["--config=configs/demo.py", "--config.model.norm=prae"], ["model.norm", "post, pre", "did you mean pre?"]),
+            (["--config=configs/demo.py", "--config.model.heads=3"], ["model.heads=3", "divisor"]),
+            (["--config=configs/demo.py", "--config.model.num_layers"], ["--config.model.num_layers", "--config.KEY=VALUE"]),
+            (["--config=configs/demo.py", "--steps=3"], ["--steps=3", "--help"]),
+            (["--config=configs/demo.py", "--config.data.train=gopher:x"], ["gopher", "demo:SPLIT"]),
+            (["--config=configs/demo.py", "--config.data.train=demo:trian"], ["demo:trian", "train"]),
+            ([], ["--config", "--help"]),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, fails, tmp_path, monkeypatch, arguments, parts):
+        monkeypatch.chdir(ROOT)
+        error = fails("train", f"--workdir={tmp_path / 'run'}", *arguments)
+        assert all(part in error for part in parts), error
+
+
+class TestBadText:
+    @pytest.mark.parametrize(
+        "content, parts",
+        [
+            ({"t.en": b"a\nb\n", "t.de": b"c\n"}, ["t.en has 2 lines", "t.de has 1"]),
+            ({"t.en": b"a\nb\n\xff\n", "t.de": b"c\nd\ne\n"}, ["t.en", "line 3", "UTF-8"]),
+            ({"t.en": b"", "t.de": b"c\n"}, ["t.en", "empty"]),
+            ({"t.en": b"a\n"}, ["t.de", "no such file"]),
+            ({"t.en": b"a dog\n", "t.de": b"ein Hund\n"}, ["tokenizer.vocab_size=340", "use at most"]),
+            ({"t.en": b"\n\n", "t.de": b"\n\n"}, ["text", "at least one line"]),
+        ],
+    )
+    def test_of_training_and_test(self, here, fails, tmp_path, content, parts):
+        for name, data in content.items():
+            (tmp_path / name).write_bytes(data)
+        flags = f"--config={here.config}", f"--workdir={tmp_path / 'run'}", f"--config.data.train={tmp_path / 't'}"
+        error = fails("train", *flags)
+        assert all(part in error for part in parts), error
+        if "tokenizer.vocab_size=340" not in parts and "text" not in parts:
+            error = fails("evaluate", f"--workdir={here.run}", "--test", tmp_path / "t")
+            assert all(part in error for part in parts), error
+
+    @pytest.mark.parametrize("name", ["demo:tset", "sacrebleu:wmt41", "no/such/file", "no/such.tsv"])
+    def test_no_such_test_set(self, here, fails, name):
+        assert name in fails("evaluate", f"--workdir={here.run}", "--test", here.dev, name)
+
+    def test_of_translate(self, here, fails, tmp_path):
+        run = f"--workdir={here.run}"
+        assert "no such file" in fails("translate", run, f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}")
+        assert not (tmp_path / "out").exists()
+        assert "not UTF-8" in fails("translate", run, "a \udcff b")
+        (tmp_path / "in").write_bytes(b"a\n")
+        same = f"--input={tmp_path / 'in'}", f"--output={tmp_path / '.' / 'in'}"
+        assert "is the input" in fails("translate", run, *same)
+        assert (tmp_path / "in").read_bytes() == b"a\n"
+        (tmp_path / "in.gz").write_bytes(b"no gzip")
+        assert "in.gz" in fails("translate", run, f"--input={tmp_path / 'in.gz'}")
+        (tmp_path / "cut.gz").write_bytes(gzip.compress(b"\n" * 100_000)[:-9])
+        assert "cut.gz" in fails(
+            "translate", run, "--batch_lines=1000000", f"--input={tmp_path / 'cut.gz'}", "--output=/dev/null"
+        )
+
+
+class TestBadFlags:
+    @pytest.mark.parametrize(
+        "name, flags, parts",
+        [
+            ("evaluate", ["--beam=0"], ["beam=0", "more than 0"]),
+            ("evaluate", ["--beam=few"], ["--beam", "few"]),
+            ("evaluate", ["--length_penalty=-1"], ["length_penalty=-1"]),
+            ("evaluate", ["--tokenize=14a"], ["14a", "13a"]),
+            ("evaluate", ["--output=/no/such/folder/out"], ["/no/such/folder/out", "cannot be written"]),
+            ("evaluate", ["--report=/"], ["/", "cannot be written"]),
+            ("evaluate", ["--chekpoint=2"], ["--chekpoint", "--help"]),
+            ("evaluate", ["--check=2"], ["--check", "--help"]),
+            ("evaluate", ["--checkpoint=bst"], ["'bst'", "latest, best"]),
+            ("evaluate", ["--checkpoint=77"], ["step 77", "there are"]),
+            ("evaluate", ["--checkpoint=average:77"], ["average 77"]),
+            ("evaluate", ["--checkpoint=average:0"], ["average:0", "average:N"]),
+            ("translate", ["", "--decode_tokens=0"], ["decode.tokens=0"]),
+            ("translate", ["", "--batch_lines=0"], ["batch_lines=0"]),
+            ("translate", ["", "--input=x"], ["--input"]),
+            ("translate", ["", "--output=/no/such/folder/out"], ["/no/such/folder/out", "cannot be written"]),
+            ("translate", ["", "--attention=map.png"], ["map.png", "blank"]),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, here, fails, name, flags, parts, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        flags = [*flags, "--test", here.dev] if name == "evaluate" else flags
+        # A blank sentence is written before the missing picture is told.
+        output = [] if name == "evaluate" or any("--output" in flag for flag in flags) else ["--output=out"]
+        error = fails(name, f"--workdir={here.run}", *flags, *output)
+        assert all(part in error for part in parts), error
+
+    @pytest.mark.parametrize("name, missing", [("train", "--workdir"), ("evaluate", "--test"), ("translate", "--workdir")])
+    def test_a_missing_flag_is_named(self, fails, name, missing):
+        assert missing in fails(name)
+
+    def test_a_full_disk_is_no_bug(self, here):
+        if Path("/dev/full").exists():
+            done = script("translate", f"--workdir={here.run}", "--output=/dev/full", stdin=b"\n", code=2)
+            assert "No space left" in only_error(done.err)
+
+
+class TestBadRun:
+    @pytest.fixture
+    def copy(self, here, tmp_path):
+        return Path(shutil.copytree(here.run, tmp_path / "copy"))
+
+    def test_no_such_run_and_folders_that_are_none(self, fails, tmp_path):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "file").write_text("x")
+        for name, part in (("none", "no such run folder"), ("empty", "config.json"), ("file", "no such run folder")):
+            for call in (("evaluate", "--test=x"), ("translate",)):
+                error = fails(*call, f"--workdir={tmp_path / name}")
+                assert str(tmp_path / name) in error and part in error
+
+    @pytest.mark.parametrize(
+        "name, part", [("file", "cannot be written"), ("full", "not empty"), ("file/below", "cannot be written")]
+    )
+    def test_a_workdir_that_cannot_be_one(self, here, text, fails, tmp_path, name, part):
+        (tmp_path / "file").write_text("x")
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "thesis.tex").write_text("x")
+        before = contents(tmp_path)
+        error = fails("train", f"--config={here.config}", f"--workdir={tmp_path / name}")
+        assert part in error and name in error and contents(tmp_path) == before
+
+    @pytest.mark.parametrize(
+        "override",
+        [
+            "model.width=8",
+            "tokenizer.vocab_size=330",
+            "data.train=demo:train",
+            "batch.tokens=512",
+            "train.seed=1",
+            "train.steps=3",
+        ],
+    )
+    def test_another_config_is_refused_and_the_run_left_as_it_was(self, here, text, fails, copy, override):
+        before = contents(copy)
+        error = fails("train", f"--config={here.config}", f"--workdir={copy}", f"--config.{override}")
+        assert override.partition("=")[0] in error and "another --workdir" in error
+        assert contents(copy) == before
+
+    @pytest.mark.parametrize(
+        "damage",
+        [b"", b"{", b"[]", b"\xff\xfe", b'{"model": {"widht": 2}}', b'{"model": {"width": "2"}}', b'{"model": {"width": -2}}'],
+    )
+    def test_a_damaged_config_is_named(self, here, text, fails, copy, damage):
+        (copy / "config.json").write_bytes(damage)
+        for call in (("evaluate", "--test=x"), ("translate", ""), ("train", f"--config={here.config}")):
+            assert str(copy / "config.json") in fails(*call, f"--workdir={copy}")
+
+    def test_a_tokenizer_that_does_not_belong_to_the_checkpoint(self, here, text, fails, copy, tmp_path):
+        file = copy / "tokenizer" / "tokenizer.json"
+        file.write_bytes(file.read_bytes() + b"\n")
+        for call in (("evaluate", "--test", here.dev), ("translate", ""), ("train", f"--config={here.config}")):
+            error = fails(*call, f"--workdir={copy}")
+            assert "another tokenizer" in error, error
+        shutil.rmtree(copy / "tokenizer")
+        assert "no such file" in fails("translate", "", f"--workdir={copy}")
+
+    def test_checkpoints_that_are_missing_or_damaged(self, here, fails, copy):
+        for array in (copy / "checkpoints" / "4").rglob("*"):
+            if array.is_file() and array.stat().st_size > 100:
+                array.write_bytes(b"damaged")
+        assert "cannot be read" in fails("translate", "", f"--workdir={copy}", "--checkpoint=4")
+        shutil.rmtree(copy / "checkpoints")
+        assert "no checkpoint" in fails("translate", "", f"--workdir={copy}")
+        (copy / "checkpoints").mkdir()
+        assert "no checkpoint" in fails("translate", "", f"--workdir={copy}", "--checkpoint=latest")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "translate"])
+def test_bad_input_in_a_process_of_its_own(name, tmp_path):
+    arguments = ["--config=none.py"] if name == "train" else ["--test=x"] if name == "evaluate" else ["a"]
+    done = script(name, f"--workdir={tmp_path / 'none'}", *arguments, code=2)
+    assert "no such" in only_error(done.err) and done.err.count("\n") == 1 and not done.out
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "translate"])
+def test_help_names_the_flags(name):
+    assert b"--workdir" in script(name, "--help").out

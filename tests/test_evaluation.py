@@ -1,0 +1,125 @@
+"""Scores are sacreBLEU's own, over every line, or there is an error."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from transformer_jax.config import DecodeConfig
+from transformer_jax.data import demo
+from transformer_jax.errors import UserError
+from transformer_jax.evaluation import TOKENIZERS, evaluate, score
+from transformer_jax.translator import Translation
+
+REFERENCES = [
+    "Der Hund schl\u00e4ft heute im Garten.",
+    "Die Katze, die er sah, war m\u00fcde!",
+    "Ja.",
+    "Ein Haus steht am See .",
+]
+HYPOTHESES = [
+    "Der Hund schl\u00e4ft heute im garten.",
+    "Die Katze die er sah war sehr m\u00fcde!",
+    "",
+    "Ein Haus stand am See.",
+]
+
+
+class Dictionary:
+    """A translator that looks lines up, so that a score is known beforehand."""
+
+    config = DecodeConfig(beam=4, length_penalty=0.6)
+
+    def __init__(self, translations: dict[str, str]):
+        self.translations = translations
+        self.tokenizer = self
+        self.asked = []
+
+    def encode_source(self, lines):
+        return [np.zeros(len(line.split()) + 1, np.int32) for line in lines]
+
+    def translate(self, lines, **search):
+        self.asked.append((list(lines), search))
+        return [Translation(self.translations[line], -1.0, -1.0, (), 2 if len(line) > 20 else 1) for line in lines]
+
+
+def run(source, references, hypotheses, test="x", **arguments):
+    translator = Dictionary(dict(zip(source, hypotheses, strict=True)))
+    return evaluate(translator, source, references, test=test, checkpoint="step 1", **arguments)
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+@pytest.mark.parametrize("tokenize", TOKENIZERS)
+def test_scores_are_sacrebleus(tokenize, lowercase):
+    bleu, chrf, ter = score(HYPOTHESES, REFERENCES, tokenize=tokenize, lowercase=lowercase)
+    expected = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES], tokenize=tokenize, lowercase=lowercase, force=True)
+    assert bleu.value == expected.score
+    assert chrf.value == sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score
+    assert ter.value == sacrebleu.corpus_ter(HYPOTHESES, [REFERENCES]).score
+    assert [each.metric for each in (bleu, chrf, ter)] == ["BLEU", "chrF2", "TER"]
+    assert f"tok:{tokenize}|" in bleu.signature
+    assert f"case:{'lc' if lowercase else 'mixed'}|" in bleu.signature
+    assert all(each.signature.endswith(f"version:{sacrebleu.__version__}") for each in (bleu, chrf, ter))
+
+
+def test_text_that_is_tokenised_already_is_taken_as_it_is():
+    """Only with `none` does the space before the full stop count."""
+    values = {name: score(["Ein Haus steht hier ."], ["Ein Haus steht hier."], tokenize=name)[0].value for name in TOKENIZERS}
+    assert values["13a"] == pytest.approx(100) and values["none"] < 60
+
+
+def test_an_empty_line_counts():
+    """Dropping a line that could not be translated would raise the score."""
+    whole = score(HYPOTHESES, REFERENCES)[0].value
+    without = [i for i, line in enumerate(HYPOTHESES) if line]
+    dropped = score([HYPOTHESES[i] for i in without], [REFERENCES[i] for i in without])[0].value
+    assert whole < dropped
+    report = run(["a", "b", "", "d"], REFERENCES, HYPOTHESES)
+    assert report.sentences == 4 and report.hypotheses == HYPOTHESES
+    assert report.scores == score(HYPOTHESES, REFERENCES)
+
+
+@pytest.mark.parametrize("hypotheses, references", [(["a"], ["a", "b"]), (["a", "b"], ["a"]), ([], ["a"]), ([], [])])
+def test_lines_that_are_not_paired_are_refused(hypotheses, references):
+    with pytest.raises(UserError, match="expected"):
+        score(hypotheses, references)
+    translator = Dictionary({line: line for line in hypotheses})
+    with pytest.raises(UserError, match="expected"):
+        evaluate(translator, hypotheses, references, test="x", checkpoint="step 1")
+    assert not translator.asked  # nobody should wait for a translation that cannot be scored
+
+
+def test_an_unknown_tokenize_is_refused():
+    with pytest.raises(UserError, match="13a"):
+        score(["a"], ["a"], tokenize="14a")
+
+
+def test_the_report_tells_the_protocol():
+    source = ["short", "a line that is longer than twenty letters"]
+    translator = Dictionary(dict(zip(source, ["eins", "zwei"], strict=True)))
+    report = evaluate(translator, source, ["eins", "drei"], test="x", checkpoint="step 7", beam=3, length_penalty=1.0)
+    assert translator.asked == [(source, {"beam": 3, "length_penalty": 1.0, "tokens": None})]
+    assert (report.exact, report.split, report.search) == (0.5, 1, "beam 3, length penalty 1.0")
+    text = report.as_text()
+    for part in ("x: 2 sentences, step 7, beam 3", "exactly right 50.0%", "1 lines were too long", *_signatures(report)):
+        assert part in text
+    assert "pronoun" not in text
+    assert json.loads(json.dumps(dataclasses.asdict(report)))["scores"][0]["signature"] == report.scores[0].signature
+    assert run(["a"], ["b"], ["b"], beam=1).search == "greedy"
+    assert run(["a"], ["b"], ["b"]).search == "beam 4, length penalty 0.6"
+
+
+def _signatures(report) -> list[str]:
+    return [each.signature for each in report.scores]
+
+
+def test_pronouns_are_counted_on_the_demos_sets_alone():
+    examples = demo.generate("dev")
+    source, references = [e.source for e in examples], [e.target for e in examples]
+    report = run(source, references, references, test="demo:dev")
+    assert report.pronouns == {"model": 1.0} | demo.pronoun_baselines(examples)
+    assert report.exact == 1.0 and report.scores[0].value == pytest.approx(100)
+    assert "right gender 100.0% of pronouns" in report.as_text()
+    assert run(source, references, references, test="data/dev").pronouns is None

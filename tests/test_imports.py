@@ -1,0 +1,114 @@
+"""Imports point one way, heavy parts stay out, and the public names are what they say."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import transformer_jax
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "transformer_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# A room imports from those above it and from itself.
+ROOMS = [
+    "version",
+    "errors",
+    "config",
+    "data",
+    "models",
+    "decoding",
+    "run",
+    "attention_map",
+    "translator",
+    "evaluation",
+    "training",
+]
+ALLOWED = {room: set(ROOMS[: number + 1]) for number, room in enumerate(ROOMS)}
+ALLOWED["command_line"] = {"errors", "config", "data.store"}
+ALLOWED["__init__"] = set(ROOMS)
+HEAVY = ["tensorflow", "torch", "transformers", "ctranslate2", "matplotlib"]
+
+
+def imported(file: Path) -> set[str]:
+    """The dotted names of all modules (and perhaps names in them) that a file imports, at its top or inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_room_imports_only_from_those_before_it(file):
+    room = room_of(file)
+    assert room in ALLOWED, f"{room} is a new room: say here what it may import"
+    own = [name.removeprefix("transformer_jax.") for name in imported(file) if name.startswith("transformer_jax.")]
+    wrong = [name for name in own if not any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED[room])]
+    assert not wrong
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_heavy_parts_are_imported_inside_functions(file):
+    top = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [alias.name for node in top if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in top if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in names if name.split(".")[0] in HEAVY]
+
+
+def test_the_data_room_does_without_jax():
+    for file in FILES:
+        if room_of(file) in ("data", "config", "errors"):
+            assert not [name for name in imported(file) if name.split(".")[0] in ("jax", "flax", "optax", "orbax")]
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "translate.py"])
+def test_a_script_is_short_and_sets_up_before_it_imports_the_work(script):
+    text = (ROOT / script).read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    top = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [node.module for node in top] == ["transformer_jax.command_line"]
+    loaded = modules_after(f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {Path(script).stem}")
+    assert "jax" not in loaded
+
+
+def test_the_public_names_pull_in_nothing_heavy():
+    loaded = modules_after("import transformer_jax\nfor name in transformer_jax.__all__: getattr(transformer_jax, name)")
+    assert not loaded & set(HEAVY)
+    assert "jax" in loaded
+    assert not modules_after("import transformer_jax") & {"jax", *HEAVY}
+
+
+def modules_after(code: str) -> set[str]:
+    code += "\nimport sys; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    return set(found.stdout.split())
+
+
+def test_every_public_name_is_there_and_typed():
+    """What type checkers read (the imports), what is imported later (_LATER) and __all__ are one list."""
+    for name in transformer_jax.__all__:
+        assert getattr(transformer_jax, name) is not None
+        assert name in dir(transformer_jax)
+    own = {name for name in imported(PACKAGE / "__init__.py") if name.startswith("transformer_jax.")}
+    assert {name.rpartition(".")[2] for name in own} == set(transformer_jax.__all__)
+    later = {f"transformer_jax.{module}.{name}" for name, module in transformer_jax._LATER.items()}
+    assert later <= own
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        transformer_jax.Nothing  # noqa: B018
+
+
+def test_modules_say_what_they_offer():
+    for file in FILES:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if file.name != "version.py":
+            assert ast.get_docstring(tree), file

@@ -1,0 +1,480 @@
+"""The run folder: what is saved comes back, what differs is named, and killed and resumed = straight."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from helpers import assert_trees_equal, tiny_config
+from jax.experimental.compilation_cache import compilation_cache
+
+from transformer_jax.config import Config, differences, from_json, override, to_json, validate
+from transformer_jax.errors import UserError
+from transformer_jax.run import MetricsWriter, Progress, Run, parse_checkpoint
+from transformer_jax.training import loop
+from transformer_jax.training.loop import train
+from transformer_jax.training.step import TrainState
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+# Checkpoints
+
+TOKENIZER = SimpleNamespace(fingerprint="a" * 64)
+OPTIMIZER = optax.adam(1e-3)
+
+
+def state_at(step: int) -> TrainState:
+    random = np.random.default_rng(step)
+    params = {"layer": {"kernel": random.standard_normal((3, 4)), "bias": random.standard_normal(4)}}
+    params = jax.tree.map(lambda x: jax.numpy.asarray(x, "float32"), params)
+    state = TrainState.create(params, OPTIMIZER)
+    return state._replace(step=np.int32(step), optimizer_state=OPTIMIZER.update(params, state.optimizer_state)[1])
+
+
+def shapes(state=None):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state or state_at(0)).params)
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run.open_or_create(tmp_path / "run", Config())
+
+
+def fill(run: Run, scores: dict[int, float | None], keep: int = 10) -> None:
+    """Saves a checkpoint at each step, evaluated where it has a score."""
+    progress = Progress(tokenizer=TOKENIZER.fingerprint)
+    with run.checkpoints(keep) as checkpoints:
+        if checkpoints.steps():
+            progress = checkpoints.progress(checkpoints.steps()[-1])
+        for step, score in scores.items():
+            progress = dataclasses.replace(progress, step=step, score=None)
+            progress = progress if score is None else progress.evaluated(score, 0)
+            checkpoints.save(state_at(step), progress)
+
+
+def params_of(run: Run, which: str):
+    with run.checkpoints() as checkpoints:
+        return checkpoints.parameters(which, shapes(), TOKENIZER)
+
+
+def test_what_is_saved_comes_back_bit_for_bit(run):
+    progress = Progress(3, 1, 40, TOKENIZER.fingerprint, None, 0.1 + 0.2, 2, 4, True, [0.1, 1e300])
+    with run.checkpoints(2) as checkpoints:
+        checkpoints.save(state_at(3), progress)
+    with run.checkpoints(2) as checkpoints:
+        state, found = checkpoints.restore(3, state_at(0))
+    assert found == progress
+    assert_trees_equal(state, state_at(3))
+    params, name = params_of(run, "latest")
+    assert_trees_equal(params, state_at(3).params)
+    assert name == "step 3"
+
+
+def test_the_latest_and_the_best_are_kept(run):
+    fill(run, {1: 5.0, 2: 9.0, 3: None, 4: 7.0, 5: None}, keep=2)
+    with run.checkpoints() as checkpoints:
+        assert checkpoints.steps() == [2, 4, 5]
+        assert [checkpoints.resolve(which) for which in ("latest", "best", "4", "average:2")] == [[5], [2], [4], [4, 5]]
+    fill(run, {6: 8.0, 7: 9.5, 8: None, 9: None}, keep=2)  # also after a restart
+    with run.checkpoints() as checkpoints:
+        assert checkpoints.steps() == [7, 8, 9]
+        assert checkpoints.resolve("best") == [7]
+
+
+def test_of_equal_scores_the_first_is_best_and_kept(run):
+    """Early in a training all BLEU scores are 0."""
+    fill(run, {1: 0.0, 2: 0.0, 3: 0.0}, keep=1)
+    fill(run, {4: 0.0}, keep=1)
+    with run.checkpoints() as checkpoints:
+        assert checkpoints.steps() == [1, 4]
+        assert checkpoints.resolve("best") == [1]
+
+
+def test_average_is_the_mean_of_the_latest(run):
+    fill(run, dict.fromkeys(range(1, 6)))
+    params, name = params_of(run, "average:3")
+    expected = jax.tree.map(lambda *x: np.mean(x, axis=0, dtype=np.float64), *(state_at(n).params for n in (3, 4, 5)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
+    assert "3 checkpoints, steps 3 to 5" in name
+    assert_trees_equal(params_of(run, "average:1")[0], state_at(5).params)
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("7", r"no checkpoint of step 7; there are 1, 2"),
+        ("average:3", r"has 2 checkpoints, cannot average 3"),
+        ("best", r"no evaluation has named a best"),
+        ("average:0", r"should be latest, best, a step, or average:N"),
+        ("newest", r"'newest' should be latest, best, a step, or average:N"),
+        ("-1", r"should be latest"),
+    ],
+)
+def test_checkpoints_that_are_not_there(run, which, message):
+    fill(run, {1: None, 2: None})
+    with pytest.raises(UserError, match=message):
+        params_of(run, which)
+
+
+def test_a_run_without_checkpoints(run):
+    with pytest.raises(UserError, match="no checkpoint there yet"):
+        run.checkpoints()
+    fill(run, {})
+    with pytest.raises(UserError, match="no checkpoint there yet"):
+        params_of(run, "latest")
+
+
+def test_parameters_of_another_tokenizer_or_shape_are_refused(run):
+    fill(run, {1: None})
+    with run.checkpoints() as checkpoints:
+        with pytest.raises(UserError, match=r"trained with another tokenizer .* aaaaaaaaaaaa, not bbbbbbbbbbbb"):
+            checkpoints.parameters("latest", shapes(), SimpleNamespace(fingerprint="b" * 64))
+        wider, more, fewer = (jax.tree.map(lambda x: x, shapes()) for _ in range(3))
+        wider["layer"]["kernel"] = jax.ShapeDtypeStruct((3, 5), np.float32)
+        more["layer"]["scale"] = jax.ShapeDtypeStruct((4,), np.float32)
+        del fewer["layer"]["bias"]
+        for other, message in ((wider, r"'kernel'\] is \(3, 4\), not \(3, 5\)"), (more, "read"), (fewer, "read")):
+            with pytest.raises(UserError, match=message):
+                checkpoints.parameters("latest", other, TOKENIZER)
+
+
+@pytest.mark.parametrize("text", ["", '{"step": 1', "[1]", '{"stage": 1}'])
+def test_a_damaged_checkpoint_is_one_line(run, text):
+    fill(run, {1: None})
+    (file,) = (run.workdir / "checkpoints" / "1" / "progress").glob("metadata*")
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"checkpoints/1: cannot be read") as error:
+        params_of(run, "latest")
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_without_its_arrays_is_one_line(run):
+    fill(run, {1: None})
+    folder = run.workdir / "checkpoints" / "1" / "params"
+    for file in sorted(folder.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    with pytest.raises(UserError, match=r"checkpoints/1: cannot be read"):
+        params_of(run, "latest")
+
+
+# Progress, the folder, the metrics
+
+
+def test_progress_remembers_the_best_and_loses_patience():
+    progress, course = Progress(), []
+    for step, score in enumerate([1.0, 3.0, 3.0, 2.0, 4.0, 0.0, 0.0], 1):
+        progress = dataclasses.replace(progress, step=step).evaluated(score, patience=2)
+        course.append((progress.best_step, progress.evaluations_without_better, progress.stopped))
+    assert course == [
+        (1, 0, False),
+        (2, 0, False),
+        (2, 1, False),
+        (2, 2, True),
+        (5, 0, False),
+        (5, 1, False),
+        (5, 2, True),
+    ]
+    assert not progress.evaluated(0.0, patience=0).stopped
+
+
+def test_folders_that_are_no_run(tmp_path):
+    with pytest.raises(UserError, match="no such run folder"):
+        Run(tmp_path / "none")
+    with pytest.raises(UserError, match="not a run folder, it has no config"):
+        Run(tmp_path)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and not a run folder"):
+        Run.open_or_create(tmp_path, Config())
+    with pytest.raises(UserError, match="cannot be written"):
+        Run.open_or_create(tmp_path / "thesis.txt" / "run", Config())
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_run_goes_on_with_more_steps_and_not_with_another_model(run):
+    more = Config()
+    more.train.steps += 1
+    assert Run.open_or_create(run.workdir, more).config == more
+    assert Run(run.workdir).config == more
+    other = dataclasses.replace(more, model=dataclasses.replace(more.model, width=256))
+    with pytest.raises(UserError, match=r"trained with another config \(model.width: 512 -> 256\)"):
+        Run.open_or_create(run.workdir, other)
+    assert Run(run.workdir).config == more
+    run.config_file.write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        Run(run.workdir)
+
+
+def test_metrics_beyond_the_checkpoint_are_taken_back(tmp_path):
+    with MetricsWriter(tmp_path, 0) as writer:
+        for step in range(1, 5):
+            writer.write(step, "train", {"loss": step / 10}, ["a text"])
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(file.read_text() + '{"step": 5, "spl')  # killed while writing
+    with MetricsWriter(tmp_path, 2) as writer:
+        writer.write(3, "dev", {"bleu": 3.0})
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert lines == [
+        {"step": 1, "split": "train", "loss": 0.1},
+        {"step": 2, "split": "train", "loss": 0.2},
+        {"step": 3, "split": "dev", "bleu": 3.0},
+    ]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+# The config
+
+
+def test_json_round_trip():
+    config = Config()
+    config.model.norm, config.optimizer.learning_rate, config.data.deduplicate = "pre", 1e-4, False
+    assert from_json(to_json(config)) == config
+    assert from_json("{}") == Config()
+    assert from_json('{"optimizer": {"learning_rate": 1}}').optimizer.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", r"expected an object with keys, found \[\]"),
+        ('{"model": 3}', "expected an object"),
+        ('{"modle": {}}', r"unknown key 'modle' \(did you mean model\?\)"),
+        ('{"model": {"num_layer": 2}}', r"unknown key 'num_layer' \(did you mean num_layers\?\)"),
+        ('{"model": {"num_layers": "2"}}', "num_layers should be .*'2'"),
+        ('{"model": {"num_layers": true}}', "num_layers should be .*True"),
+        ('{"model": {"num_layers": 2.0}}', "num_layers should be .*2.0"),
+        ('{"data": {"deduplicate": 1}}', "deduplicate should be"),
+        ('{"model": {"width": 0}}', "model.width=0 should be more than 0"),
+    ],
+)
+def test_json_that_is_no_config(text, message):
+    with pytest.raises(UserError, match=message) as error:
+        from_json(text, "run/config.json")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("model.num_layers", "2", 2),
+        ("model.dropout", "0.5", 0.5),
+        ("optimizer.learning_rate", "1e-3", 0.001),
+        ("optimizer.clip_norm", "1", 1.0),
+        ("data.deduplicate", "False", False),
+        ("data.train", "a=b", "a=b"),
+    ],
+)
+def test_override(key, text, value):
+    config = Config()
+    override(config, key, text)
+    part, name = key.split(".")
+    found = getattr(getattr(config, part), name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("model.num_layer", "2", r"unknown key 'model.num_layer' \(did you mean model.num_layers\?\)"),
+        ("modle.num_layers", "2", r"did you mean model.num_layers\?"),
+        ("model", "2", "unknown key 'model'"),
+        ("model.num_layers", "two", "model.num_layers='two' should be a whole number"),
+        ("model.num_layers", "2.5", "should be a whole number"),
+        ("model.dropout", "half", "should be a number"),
+        ("data.deduplicate", "1", "should be true or false"),
+    ],
+)
+def test_override_that_cannot_be(key, text, message):
+    config = Config()
+    with pytest.raises(UserError, match=message):
+        override(config, key, text)
+    assert config == Config()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.norm": "prenorm"}, r"model.norm='prenorm' should be one of post, pre \(did you mean pre\?\)"),
+        ({"model.dropout": "1"}, "model.dropout=1.0 should be at least 0 and below 1"),
+        ({"model.dropout": "nan"}, "model.dropout=nan"),
+        ({"optimizer.learning_rate": "-1"}, "learning_rate=-1.0 should be 0 or more"),
+        ({"train.steps": "0"}, "train.steps=0 should be more than 0"),
+        ({"decode.beam": "0"}, "decode.beam=0 should be more than 0"),
+        ({"model.heads": "7"}, "model.heads=7 should be a divisor of model.width=512"),
+        ({"model.width": "9", "model.heads": "3"}, "model.width=9 should be even"),
+        ({"model.positions": "rotary", "model.key_width": "5"}, "model.key_width=5 should be even"),
+        ({"model.positions": "learned", "model.max_positions": "100"}, "max_positions=100 should be at least"),
+        ({"batch.kind": "packed", "batch.packed_length": "128"}, "at most batch.packed_length=128"),
+        ({"batch.kind": "packed"}, "batch.tokens=4096 should be at least .* 16384"),
+        ({"train.accumulation": "3"}, "accumulation=3 should be a divisor of batch.row_multiple=64"),
+    ],
+)
+def test_configs_that_cannot_be(changes, message):
+    config = Config()
+    assert validate(config) is config
+    for key, text in changes.items():
+        override(config, key, text)
+    with pytest.raises(UserError, match=message):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "allowed"),
+    [
+        ("train.steps", "200000", True),
+        ("train.steps", "50000", False),
+        ("train.log_every", "7", True),
+        ("train.checkpoint_every", "7", True),
+        ("train.keep_checkpoints", "7", True),
+        ("data.cache_dir", "/tmp", True),
+        ("data.train", "other", False),
+        ("tokenizer.vocab_size", "7000", False),
+        ("batch.tokens", "8192", False),
+        ("model.norm", "pre", False),
+        ("optimizer.beta2", "0.9", False),
+        ("train.seed", "1", False),
+        ("train.accumulation", "2", False),
+    ],
+)
+def test_what_may_change_when_a_run_goes_on(key, text, allowed):
+    stored, given = Config(), Config()
+    override(given, key, text)
+    found = differences(stored, given)
+    (line,) = found[1 if allowed else 0]
+    assert line.startswith(f"{key}: ") and not found[0 if allowed else 1]
+    assert differences(stored, Config()) == ([], [])
+
+
+def test_more_steps_change_a_cosine_that_ends_with_them():
+    stored, given = Config(), Config()
+    for config in (stored, given):
+        config.optimizer.schedule = "cosine"
+    given.train.steps *= 2
+    assert differences(stored, given)[0]
+    stored.optimizer.decay_steps = given.optimizer.decay_steps = 1000
+    assert not differences(stored, given)[0]
+
+
+def test_parse_checkpoint_takes_digits_only():
+    for text in ("", "average", "average:x", "average:-1", "1.5", "²"):
+        with pytest.raises(UserError):
+            parse_checkpoint(text)
+
+
+# Resume
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The same few programs are compiled for each training here; from the second on they are read from a folder."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def metrics_of(workdir) -> list[dict]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
+
+
+def arrays_of(workdir, step: int):
+    """Every array of a checkpoint as it is on disk, and its progress."""
+    with Run(workdir).checkpoints() as checkpoints:
+        found = checkpoints._restore(step, params=ocp.args.StandardRestore(), optimizer=ocp.args.StandardRestore())
+        return jax.tree.map(np.asarray, (found.params, found.optimizer)), checkpoints.progress(step)
+
+
+def assert_same_runs(found, expected, step: int) -> None:
+    assert metrics_of(found) == metrics_of(expected)
+    (arrays, progress), (expected_arrays, expected_progress) = arrays_of(found, step), arrays_of(expected, step)
+    assert_trees_equal(arrays, expected_arrays)
+    assert dataclasses.replace(progress, unwritten=[]) == dataclasses.replace(expected_progress, unwritten=[])
+    assert progress.unwritten[1:] == expected_progress.unwritten[1:]  # the first is a time
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["bucketed", "packed"])
+def test_killed_and_resumed_is_straight(kind, tmp_path, monkeypatch):
+    """Logged at steps 4 and 6, saved at 3 and 6, killed in step 5: what was written of step 4 is taken back, and its line is
+    made again, of one step before the checkpoint and one after."""
+    config = tiny_config(tmp_path)
+    config.batch.kind, config.train.log_every = kind, 4
+    train(config, tmp_path / "straight")
+
+    def killing_meter(*args):
+        meter = loop_meter(*args)
+        add = meter.add
+
+        def add_or_die(step, sums):
+            if step == 5:
+                raise Killed
+            add(step, sums)
+
+        meter.add = add_or_die
+        return meter
+
+    loop_meter = loop.Meter
+    monkeypatch.setattr(loop, "Meter", killing_meter)
+    with pytest.raises(Killed):
+        train(config, tmp_path / "resumed")
+    assert [line["step"] for line in metrics_of(tmp_path / "resumed")] == [3, 4]
+    monkeypatch.setattr(loop, "Meter", loop_meter)
+    progress = train(config, tmp_path / "resumed")
+    assert progress.step == 6 and progress.epoch + progress.offset > 0
+    assert_same_runs(tmp_path / "resumed", tmp_path / "straight", 6)
+    assert train(config, tmp_path / "resumed") == dataclasses.replace(
+        arrays_of(tmp_path / "resumed", 6)[1]
+    )  # nothing left to do
+
+
+def test_more_steps_later_are_as_many_steps_at_once(tmp_path):
+    config = tiny_config(tmp_path)
+    train(config, tmp_path / "straight")
+    config.train.steps = 3
+    train(config, tmp_path / "in two parts")
+    config.train.steps = 6
+    train(config, tmp_path / "in two parts")
+    assert_same_runs(tmp_path / "in two parts", tmp_path / "straight", 6)
+    steps = [(line["step"], line["split"]) for line in metrics_of(tmp_path / "straight")]
+    assert steps == [(3, "train"), (3, "dev"), (6, "train"), (6, "dev")]
+
+
+def test_numbers_that_are_not_finite_end_a_training_and_are_not_saved(tmp_path):
+    config = tiny_config(tmp_path)
+    config.optimizer.schedule, config.optimizer.learning_rate, config.optimizer.warmup_steps = "constant", 1e30, 1
+    config.train.checkpoint_every, config.train.steps = 1, 20
+    with pytest.raises(UserError, match=r"step \d+: the loss .* is not a finite number; no checkpoint has it"):
+        train(config, tmp_path / "run")
+    with Run(tmp_path / "run").checkpoints(keep=10) as checkpoints:
+        steps = checkpoints.steps()
+    for step in steps:
+        (params, optimizer), _ = arrays_of(tmp_path / "run", step)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, optimizer)))
+
+
+def test_early_stopping_ends_a_run_for_good(tmp_path):
+    config = tiny_config(tmp_path)
+    config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e-30, 1  # nothing ever gets better
+    config.train.steps, config.train.patience = 50, 2
+    config.train.evaluate_every = config.train.checkpoint_every = 1
+    progress = train(config, tmp_path / "run")
+    assert progress.stopped and progress.step == 3 and progress.best_step == 1
+    assert train(config, tmp_path / "run").step == 3

@@ -1,0 +1,210 @@
+"""Text in, text out: what a translation is depends on its line, the model and the search, and on nothing beside it."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+from helpers import letters, random_parameters, tiny_model
+
+from transformer_jax.config import Config, TokenizerConfig
+from transformer_jax.data.batching import Batch
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import UserError
+from transformer_jax.models.seq2seq import build_model
+from transformer_jax.translator import Translation, Translator, split_line
+
+LINES = ["a b", "c", "", "h g f e d c b a", "a b c d", "  ", "b b", "e f a c d e", "\u00bd \u4f60", "d"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return Tokenizer.train(letters(100, 8), TokenizerConfig(vocab_size=276), tmp_path_factory.mktemp("tokenizer"))
+
+
+def make_config(**model):
+    config = Config()
+    config.model = tiny_model(**model)
+    config.batch.max_length = 20
+    config.decode.beam, config.decode.max_length_ratio, config.decode.max_length_extra = 2, 1.0, 3
+    return config
+
+
+def make_translator(tokenizer, seed=0, **model_changes):
+    config = make_config(**model_changes)
+    model = build_model(config.model, tokenizer.vocab_size)
+    return Translator(model, random_parameters(model, seed), tokenizer, config)
+
+
+@pytest.fixture(scope="module")
+def translator(tokenizer):
+    return make_translator(tokenizer)
+
+
+def assert_same(found: list[Translation], expected: list[Translation]) -> None:
+    assert [each.text for each in found] == [each.text for each in expected]
+    assert [each.pieces for each in found] == [each.pieces for each in expected]
+    assert [each.parts for each in found] == [each.parts for each in expected]
+    for field in ("log_prob", "score"):
+        values = [np.array([getattr(each, field) for each in side]) for side in (found, expected)]
+        np.testing.assert_allclose(*values, atol=1e-4)
+
+
+def ids_of(translator, translation) -> np.ndarray:
+    ids = {piece: i for i, piece in enumerate(translator.tokenizer.pieces(range(translator.tokenizer.vocab_size)))}
+    return np.array([ids[piece] for piece in translation.pieces], np.int32)
+
+
+def make_scorer(translator):
+    """log P(. | source, the tokens before) at every place of a target row, by teacher forcing in one pass: [T, V]."""
+
+    @jax.jit
+    def logits(batch):
+        return jax.nn.log_softmax(translator.model.apply({"params": translator.params}, batch, train=False))
+
+    def score(source, target, length):
+        target = np.pad(target, (0, length - len(target)), constant_values=translator.tokenizer.eos_id)[None].astype(np.int32)
+        shifted = np.concatenate([[[translator.tokenizer.decoder_start_id]], target[:, :-1]], axis=1).astype(np.int32)
+        rest = [np.ones_like(target), np.arange(length, dtype=np.int32)[None]]
+        positions = np.arange(len(source), dtype=np.int32)[None]
+        batch = Batch(source[None], np.ones_like(source)[None], positions, shifted, target, *rest)
+        return np.asarray(logits(batch))[0]
+
+    return score
+
+
+def test_a_translation_stands_where_its_line_stood(translator):
+    expected = {line: translator.translate([line])[0] for line in LINES}
+    for order in (LINES, LINES[::-1], sorted(LINES)):
+        assert_same(translator.translate(order), [expected[line] for line in order])
+    assert len({each.text for each in expected.values()}) > 3
+
+
+@pytest.mark.parametrize("beam, tokens", [(1, 24), (2, 24), (2, 1)])
+def test_batch_size_batch_mates_and_padding_change_nothing(translator, beam, tokens):
+    alone = [translator.translate([line], beam=beam)[0] for line in LINES]
+    assert_same(translator.translate(LINES, beam=beam, tokens=tokens), alone)
+
+
+def test_no_lines_have_no_translations_and_blank_lines_the_empty_one(translator):
+    assert translator.translate([]) == []
+    assert translator.translate(["", " \t", "\u2028"]) == [Translation("", 0.0, 0.0, (), 0)] * 3
+
+
+def test_one_beam_is_greedy_by_teacher_forcing(translator):
+    score = make_scorer(translator)
+    tokenizer = translator.tokenizer
+    never = [i for i in (tokenizer.pad_id, tokenizer.bos_id, tokenizer.unknown_id) if i != tokenizer.eos_id]
+    for line in ("a b c d", "e f a c"):
+        source = tokenizer.encode_source([line])[0]
+        limit = len(source) + 3
+        target = np.zeros(0, np.int32)
+        while len(target) < limit and tokenizer.eos_id not in target:
+            log_probs = score(source, target, limit)[len(target)].copy()
+            log_probs[never] = -np.inf
+            target = np.append(target, tokenizer.eos_id if len(target) == limit - 1 else log_probs.argmax())
+        found = translator.translate([line], beam=1)[0]
+        assert ids_of(translator, found).tolist() == target.tolist()
+        assert found.text == tokenizer.decode([target])[0]
+
+
+@pytest.mark.parametrize("beam", [1, 2, 4])
+def test_log_prob_is_that_of_teacher_forcing_and_score_divides_it(translator, beam):
+    score = make_scorer(translator)
+    for line in ("a b c d", "e f a c"):
+        found = translator.translate([line], beam=beam, length_penalty=0.6)[0]
+        ids = ids_of(translator, found)
+        assert ids[-1] == translator.tokenizer.eos_id
+        log_probs = score(translator.tokenizer.encode_source([line])[0], ids, 12)[np.arange(len(ids)), ids]
+        assert found.log_prob == pytest.approx(log_probs.sum(), abs=1e-4)
+        assert found.score == pytest.approx(found.log_prob / ((5 + len(ids)) / 6) ** 0.6, abs=1e-4)
+
+
+def test_given_parameters_stand_in_for_the_own(translator, tokenizer):
+    other = make_translator(tokenizer, seed=1)
+    expected = other.translate(LINES)
+    assert [each.text for each in expected] != [each.text for each in translator.translate(LINES)]
+    assert_same(translator.translate(LINES, params=other.params), expected)
+
+
+@pytest.mark.parametrize("max_positions", [20, 24])
+def test_learned_positions_end_where_their_table_ends(tokenizer, max_positions):
+    """The longest lines fill the table: padding to a longer row must not look beyond it."""
+    small = make_translator(tokenizer, positions="learned", max_positions=max_positions)
+    line = " ".join("abcdefgh"[i % 8] for i in range(9))
+    assert 8 < len(tokenizer.encode_source([line])[0]) <= 20
+    longest = "\u4f60" * 6  # six times three bytes
+    assert 18 < len(tokenizer.encode_source([longest])[0]) <= 20
+    room = make_translator(tokenizer, positions="learned", max_positions=64)
+    for each in (small, room):
+        each.config.max_length_extra = 0  # so that the table does not end a translation either
+    tables = ("source_positions", "target_positions")
+    params = room.params | {name: room.params[name][:max_positions] for name in tables}
+    assert_same(small.translate([line, longest], params=params), room.translate([line, longest]))
+    assert np.isfinite([each.log_prob for each in small.translate([line, longest])]).all()
+
+
+def test_a_line_too_long_is_the_sum_of_its_parts(translator):
+    long = "a b c d e f g h. " * 3 + "b d f h."
+    count = lambda text: len(translator.tokenizer.encode_source([text])[0])  # noqa: E731
+    pieces = split_line(long, count, 20)
+    found, *parts = translator.translate([long, *pieces])
+    assert found.parts == len(pieces) > 1
+    assert found.text == " ".join(part.text for part in parts)
+    assert found.pieces == sum((part.pieces for part in parts), ())
+    assert found.log_prob == pytest.approx(sum(part.log_prob for part in parts), abs=1e-4)
+    assert found.score == pytest.approx(sum(part.score for part in parts), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_split_line_loses_only_spaces_and_keeps_the_limit(seed):
+    random = np.random.default_rng(seed)
+    text = "".join(random.choice(list("ab\u00e4 .!?\u2028\t"), int(random.integers(0, 200))))
+    for count in (len, lambda text: len(text.split()) + 1, lambda text: len(text.encode()) + 1):
+        most = int(random.integers(3, 30))
+        pieces = split_line(text, count, most)
+        assert "".join("".join(pieces).split()) == "".join(text.split())
+        assert all(count(piece) <= most for piece in pieces)
+        assert all(piece == piece.strip() != "" for piece in pieces)
+        assert len(pieces) == 1 or count(text.strip()) > most or not text.strip()
+
+
+def test_split_line_cuts_at_sentences_before_spaces_before_letters():
+    assert split_line("One two. Three four!", len, 12) == ["One two.", "Three four!"]
+    assert split_line("One two three four", len, 8) == ["One two", "three", "four"]
+    assert "".join(split_line("x" * 1000, len, 7)) == "x" * 1000
+    assert split_line("\U0001f600", lambda text: 4 * len(text), 3) == ["\U0001f600"]
+
+
+def test_a_line_feed_in_a_translation_is_a_space(translator, monkeypatch):
+    """Byte fallback can spell one, and N lines in are N lines out."""
+    spelled = types.SimpleNamespace(
+        encode_source=translator.tokenizer.encode_source,
+        pieces=translator.tokenizer.pieces,
+        pad_id=translator.tokenizer.pad_id,
+        decode=lambda rows: ["one\ntwo" for _ in rows],
+    )
+    monkeypatch.setattr(translator, "tokenizer", spelled)
+    assert translator.translate(["a"])[0].text == "one two"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"beam": 0}, {"beam": -1}, {"length_penalty": -1.0}, {"length_penalty": float("nan")}, {"tokens": 0}]
+)
+def test_values_that_cannot_be_are_told(translator, wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        translator.translate(["a"], **wrong)
+
+
+def test_a_beam_wider_than_the_vocabulary_searches_what_there_is(translator):
+    found = translator.translate(["a"], beam=300)[0]
+    assert found.score >= translator.translate(["a"], beam=1)[0].score - 1e-4
+
+
+def test_a_batch_too_large_for_memory_says_what_to_lower(translator, monkeypatch):
+    def search(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 140737488355344 bytes.")
+
+    monkeypatch.setattr(translator, "_search", search)
+    with pytest.raises(UserError, match=r"lower decode\.tokens=4096"):
+        translator.translate(["a"])
