@@ -1,7 +1,7 @@
 """The built-in corpus until nothing is left to learn, the gender of pronouns included.
 
-    python train.py --config=configs/demo_full.py --workdir=runs/demo_full
-    python evaluate.py --workdir=runs/demo_full --test demo:test demo:long demo:beyond
+python train.py --config=configs/demo_full.py --workdir=runs/demo_full
+python evaluate.py --workdir=runs/demo_full --test demo:test demo:long demo:beyond
 """
 
 from transformer_jax.config import Config

@@ -1,4 +1,4 @@
-"""Multi30k as the literature measures it: lower-cased, tokenised text, Transformer-tiny (Wu et al. 2021, text only: 41.02 BLEU).
+"""Multi30k as the literature measures it: lower-cased, tokenised text, Transformer-tiny (Wu et al. 2021: 41.02 BLEU).
 
     python train.py --config=configs/multi30k_literature.py --workdir=runs/multi30k_literature \
         --config.data.train=MULTI30K/lc_norm_tok/train --config.data.dev=MULTI30K/lc_norm_tok/val

@@ -20,6 +20,7 @@ ROOMS = [
     "data",
     "models",
     "decoding",
+    "checkpoints",
     "run",
     "attention_map",
     "translator",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -12,9 +13,10 @@ import pytest
 from helpers import assert_trees_equal, tiny_config
 from jax.experimental.compilation_cache import compilation_cache
 
+from transformer_jax.checkpoints import Progress, parse_checkpoint
 from transformer_jax.config import Config, differences, from_json, override, to_json, validate
 from transformer_jax.errors import UserError
-from transformer_jax.run import MetricsWriter, Progress, Run, parse_checkpoint
+from transformer_jax.run import MetricsWriter, Run
 from transformer_jax.training import loop
 from transformer_jax.training.loop import train
 from transformer_jax.training.step import TrainState
@@ -196,6 +198,7 @@ def test_folders_that_are_no_run(tmp_path):
 
 
 def test_a_run_goes_on_with_more_steps_and_not_with_another_model(run):
+    fill(run, {1: None})
     more = Config()
     more.train.steps += 1
     assert Run.open_or_create(run.workdir, more).config == more
@@ -207,6 +210,15 @@ def test_a_run_goes_on_with_more_steps_and_not_with_another_model(run):
     run.config_file.write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         Run(run.workdir)
+
+
+def test_a_first_attempt_that_failed_binds_nobody(run):
+    run.tokenizer_folder.mkdir()
+    run.tokenizer_file.write_text("trained on other text")
+    other = Config()
+    other.model.width = 256
+    assert Run.open_or_create(run.workdir, other).config == other
+    assert not run.tokenizer_file.exists()
 
 
 def test_metrics_beyond_the_checkpoint_are_taken_back(tmp_path):
@@ -468,6 +480,16 @@ def test_numbers_that_are_not_finite_end_a_training_and_are_not_saved(tmp_path):
     for step in steps:
         (params, optimizer), _ = arrays_of(tmp_path / "run", step)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, optimizer)))
+
+
+def test_a_run_does_not_go_on_with_other_text(tmp_path):
+    config = tiny_config(tmp_path)
+    train(config, str(tmp_path / "run"))
+    config.train.steps += 1
+    text = Path(config.data.train)
+    text.write_text(text.read_text(encoding="utf-8") + "a\tb\n", encoding="utf-8")
+    with pytest.raises(UserError, match="6: the training text has changed since"):
+        train(config, str(tmp_path / "run"))
 
 
 def test_early_stopping_ends_a_run_for_good(tmp_path):

@@ -107,7 +107,8 @@ def _in_config_file(path: str, error: Exception) -> UserError:
 def set_up() -> None:
     """Once, before JAX is imported: log lines on standard error, and compiled programs kept on disk from run to run."""
     _keep_freed_memory()
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr, force=True)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+    logging.getLogger("transformer_jax").setLevel(logging.INFO)
     for name in ("absl", "orbax", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)
     import jax
@@ -127,5 +128,5 @@ def _keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2  # the names in malloc.h
-        for name, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**30)):
+        for name, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26)):
             mallopt(name, value)

@@ -36,6 +36,7 @@ class Store:
     source_offsets: np.ndarray  # int64 [pairs + 1]
     target_ids: np.ndarray
     target_offsets: np.ndarray
+    fingerprint: str = ""  # of the text and the tokenizer
 
     def __len__(self) -> int:  # pairs
         return len(self.source_offsets) - 1
@@ -129,7 +130,7 @@ def _load(folder: Path) -> Store | None:
         if any((folder / f"{name}.npy").stat().st_size != sizes[name] for name in _ARRAYS):
             return None
         # Views as plain arrays: indexing through numpy's memmap class costs several times as much.
-        return Store(*(np.asarray(_map(folder / f"{name}.npy")) for name in _ARRAYS))
+        return Store(*(np.asarray(_map(folder / f"{name}.npy")) for name in _ARRAYS), folder.name)
     except (OSError, ValueError, KeyError):
         return None
 

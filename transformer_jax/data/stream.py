@@ -56,6 +56,7 @@ class BatchStream:
         shapes: the static shapes that batches come in
         dropped: pairs left out because a side has more than `config.max_length` tokens
         pairs: pairs in an epoch
+        corpus: the store's fingerprint
 
     Raises UserError if no pairs are left, or the longest has no room in a batch.
     """
@@ -64,6 +65,7 @@ class BatchStream:
         longer = np.maximum(store.source_lengths, store.target_lengths)
         self._kept = np.flatnonzero(longer <= config.max_length)
         self.pairs = len(self._kept)
+        self.corpus = store.fingerprint
         self.dropped = len(store) - self.pairs
         if not self.pairs:
             raise UserError(

@@ -33,7 +33,7 @@ class Dropout(nn.Module):
         if not train or self.rate == 0:
             return x
         bits = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint16)
-        keep = bits >= np.uint16(round(self.rate * 65536))
+        keep = bits >= np.uint16(min(round(self.rate * 65536), 65535))
         return jnp.where(keep, x * (1 / (1 - self.rate)), 0).astype(x.dtype)
 
 

@@ -14,7 +14,7 @@ from transformer_jax.models.attention import (
     causal_mask,
     segment_mask,
 )
-from transformer_jax.models.layers import Dropout, Embedding, FeedForward, LayerNorm, projection, sinusoids
+from transformer_jax.models.layers import Dropout, Embedding, FeedForward, LayerNorm, sinusoids
 
 __all__ = ["DecoderLayer", "EncoderLayer", "Memory", "Transformer"]
 
@@ -117,7 +117,7 @@ class Transformer(nn.Module):
         if config.tied_embeddings != "all":
             self.source_embedding = Embedding(self.vocab_size, config.width, dtype)
         if config.tied_embeddings == "none":
-            self.output = projection((self.vocab_size,), dtype)
+            self.output_embedding = Embedding(self.vocab_size, config.width, dtype)
         if config.output_bias:
             self.bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
         if config.positions == "learned":
@@ -187,8 +187,8 @@ class Transformer(nn.Module):
     def _logits(self, x: Array) -> Array:
         if self.config.norm == "pre":
             x = self.decoder_norm(x)
-        tied = self.config.tied_embeddings != "none"
-        logits = self.target_embedding.logits(x) if tied else self.output(x).astype(jnp.float32)
+        embedding = self.output_embedding if self.config.tied_embeddings == "none" else self.target_embedding
+        logits = embedding.logits(x)
         return logits + self.bias[None, None] if self.config.output_bias else logits
 
 

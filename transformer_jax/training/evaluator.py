@@ -13,6 +13,7 @@ from transformer_jax.data.corpus import read_pairs
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import one_pass
 from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import UserError
 from transformer_jax.evaluation import score
 from transformer_jax.training.metrics import loss_means
 from transformer_jax.training.step import make_eval_step
@@ -33,8 +34,12 @@ def make_evaluator(
     """evaluate(params) -> Evaluation, over the whole dev set, unfiltered. Raises UserError if it cannot be read."""
     data = config.data
     pairs = read_pairs(data.dev, data.source_language, data.target_language)
+    store = open_store(pairs, tokenizer, data.cache_dir)
+    longest = max(store.source_lengths.max(), store.target_lengths.max())
+    if config.model.positions == "learned" and longest > config.model.max_positions:
+        raise UserError(f"{data.dev}: a sentence has {longest} tokens; raise model.max_positions={config.model.max_positions}")
     # A few thousand sentences: their batches are kept.
-    batches = list(one_pass(open_store(pairs, tokenizer, data.cache_dir), shapes, config.batch, tokenizer))
+    batches = list(one_pass(store, shapes, config.batch, tokenizer))
     eval_step = jax.jit(make_eval_step(model))
     translator = Translator(model, None, tokenizer, config)
 

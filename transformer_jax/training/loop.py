@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import jax
 
+from transformer_jax.checkpoints import Progress
 from transformer_jax.config import Config, validate
 from transformer_jax.data.stream import Position, prefetch
 from transformer_jax.errors import memory_advice
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
-from transformer_jax.run import MetricsWriter, Progress, Run
+from transformer_jax.run import MetricsWriter, Run
 from transformer_jax.training.console import Console
 from transformer_jax.training.evaluator import make_evaluator
 from transformer_jax.training.metrics import Meter
@@ -38,13 +39,14 @@ def train(config: Config, workdir: str) -> Progress:
     rate = learning_rate(config)
     init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
     state = TrainState.create(init_parameters(model, init_key), optimizer)
-    progress = Progress(tokenizer=tokenizer.fingerprint)
+    progress = Progress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus)
     log.info("%s parameters, computed in %s", f"{count_parameters(state.params):,}", model.dtype)
 
     with run.checkpoints(keep=config.train.keep_checkpoints) as checkpoints:
         if checkpoints.steps():
-            checkpoints.check_tokenizer(checkpoints.steps()[-1], tokenizer)
-            state, progress = checkpoints.restore(checkpoints.steps()[-1], state)
+            latest = checkpoints.steps()[-1]
+            checkpoints.check_belongs(latest, tokenizer, stream.corpus)
+            state, progress = checkpoints.restore(latest, state)
             log.info("going on from the checkpoint of step %d", progress.step)
         if progress.stopped or progress.step >= config.train.steps:
             log.info("already trained to step %d, nothing to do", progress.step)
