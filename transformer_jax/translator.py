@@ -84,7 +84,11 @@ class Translator:
         decode = dataclasses.replace(self.config, **{name: value for name, value in given.items() if value is not None})
         validate(Config(decode=decode))
         params = self.params if params is None else params
-        parts = [split_line(line, self._count, self._longest) for line in lines]
+        sizes = map(len, self.tokenizer.encode_source(lines))  # one call for all; few lines are asked about again
+        parts = [
+            split_line(line, self._count, self._longest) if size > self._longest else [line.strip()] * bool(line.strip())
+            for line, size in zip(lines, sizes, strict=True)
+        ]
         found = iter(self._translate_parts([part for pieces in parts for part in pieces], decode, params))
         return [_join([next(found) for _ in pieces]) for pieces in parts]
 
