@@ -12,8 +12,8 @@ def get_config() -> Config:
     config.data.train = "demo:train"
     config.data.dev = "demo:dev"
     config.tokenizer.vocab_size = 2000
-    config.batch.tokens = 2048
-    config.batch.shapes = 3
+    config.batch.tokens = 1024
+    config.batch.shapes = 2
     config.batch.row_multiple = 8
     config.batch.max_length = 64
     config.model.num_layers = 3
@@ -26,7 +26,7 @@ def get_config() -> Config:
     config.optimizer.learning_rate = 0.003
     config.optimizer.warmup_steps = 300
     config.optimizer.clip_norm = 1.0
-    config.train.steps = 5000
+    config.train.steps = 6000
     config.train.label_smoothing = 0.1
     config.train.log_every = 100
     config.train.evaluate_every = 1000
