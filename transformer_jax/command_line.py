@@ -111,6 +111,9 @@ def set_up() -> None:
     logging.getLogger("transformer_jax").setLevel(logging.INFO)
     for name in ("absl", "orbax", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        # Several virtual devices on few cores starve each other of threads in a reduction, until XLA gives up after 40 s.
+        os.environ.setdefault("PJRT_NPROC", "16")
     import jax
 
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(default_cache_dir() / "compiled")
