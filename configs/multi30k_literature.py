@@ -4,6 +4,9 @@
         --config.data.train=MULTI30K/lc_norm_tok/train --config.data.dev=MULTI30K/lc_norm_tok/val
     python evaluate.py --workdir=runs/multi30k_literature --checkpoint=average:10 --beam=5 --length_penalty=1 --tokenize=none \
         --test=MULTI30K/lc_norm_tok/test_2016_flickr
+
+2.6 million parameters, at most 8000 updates, until the dev loss has not fallen for ten epochs. Not yet trained to its end here:
+two CPU cores need about two hours.
 """
 
 from transformer_jax.config import Config
