@@ -2,6 +2,13 @@
 
 python train.py --config=configs/demo_full.py --workdir=runs/demo_full
 python evaluate.py --workdir=runs/demo_full --test demo:test demo:long demo:beyond
+
+1.6 million parameters. Two CPU cores: 15 minutes. Then, by the best checkpoint on demo:dev (sacreBLEU 13a, cased, beam 4):
+
+             BLEU   exactly right   right gender of pronouns
+    test     98.9       95.9%               96.9%
+    long     97.9       87.6%               90.4%
+    beyond   47.2        3.3%               75.0%     longer than anything in training: sinusoidal positions do not carry over
 """
 
 from transformer_jax.config import Config
