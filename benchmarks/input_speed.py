@@ -1,22 +1,12 @@
 """How full batches are and how fast one core makes them, over one whole epoch.
 
-    python benchmarks/input_speed.py --corpus=../shared/data/multi30k/train --vocab_size=8000
+    python benchmarks/input_speed.py --corpus=MULTI30K/train --vocab_size=8000
 
 Fill is real tokens over positions, source and target together. Pairs a second is by CPU time of the one thread that makes the
 batches, from the shuffle to the last array, packing included; the best of `--repeats` epochs. "First batch" is the wall time to
 a batch in the middle of an epoch, as a resumed run waits for it.
 
-Multi30k (28,997 pairs, 8k BPE) and the mix of ../shared/data/mixed (345,707 pairs, 16k BPE; `--vocab_size=16000`), both with
-4,096 tokens and rows in multiples of 8, and the demo (24,000 pairs, 4k BPE); two CPU cores that others used too, best of 5:
-
-| corpus    | batches  | shapes | batches an epoch | dropped |  fill | pairs/s   | first batch, s |
-|-----------|----------|-------:|-----------------:|--------:|------:|----------:|---------------:|
-| Multi30k  | bucketed |     12 |              128 |       0 | 89.8% | 1,495,000 |           0.04 |
-| Multi30k  | packed   |      1 |              113 |       0 | 99.2% |   354,000 |           0.07 |
-| the mix   | bucketed |     12 |            1,965 |       3 | 83.5% | 1,158,000 |           0.12 |
-| the mix   | packed   |      1 |            1,594 |       3 | 98.0% |   184,000 |           0.30 |
-| demo      | bucketed |     12 |               85 |       0 | 92.9% | 2,176,000 |           0.01 |
-| demo      | packed   |      1 |               79 |       0 | 98.7% |   681,000 |           0.05 |
+What was measured is in benchmarks/README.md.
 """
 
 import argparse

@@ -106,6 +106,18 @@ def test_average_is_the_mean_of_the_latest(run):
     assert_trees_equal(params_of(run, "average:1")[0], state_at(5).params)
 
 
+def test_average_leaves_out_a_best_that_is_kept_beyond_its_time(tmp_path):
+    config = Config()
+    config.train.keep_checkpoints = 2
+    run = Run.open_or_create(tmp_path / "run", config)
+    fill(run, {1: 9.0, 2: 1.0, 3: 1.0, 4: 1.0}, keep=2)
+    with run.checkpoints() as checkpoints:
+        assert checkpoints.steps() == [1, 3, 4]
+        assert checkpoints.resolve("average:2") == [3, 4]
+        with pytest.raises(UserError, match="keeps the latest 2 checkpoints, cannot average 3"):
+            checkpoints.resolve("average:3")
+
+
 @pytest.mark.parametrize(
     ("which", "message"),
     [

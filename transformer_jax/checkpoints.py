@@ -61,10 +61,15 @@ class _LatestAndBest:
 
 
 class Checkpoints:
-    """The checkpoints of a run. As a context manager it waits for the last save when it ends."""
+    """The checkpoints of a run. As a context manager it waits for the last save when it ends.
 
-    def __init__(self, folder: Path, keep: int | None = None):
+    `keep` is how many of the latest are kept while this object writes (None: it only reads), `latest` how many the run keeps:
+    what is older is there for being the best, and in no average.
+    """
+
+    def __init__(self, folder: Path, keep: int | None = None, *, latest: int):
         self.folder = folder
+        self._latest = latest
         self._kept = _LatestAndBest(keep)
         if keep is None:
             if not folder.is_dir():
@@ -159,7 +164,8 @@ class Checkpoints:
                 raise UserError(f"{self.folder}: no checkpoint of step {number}; there are {', '.join(map(str, steps))}")
             return [number]
         if kind == "average":
-            # The best is kept beyond its time: it is not one of the latest if others between were deleted.
+            if number > self._latest:
+                raise UserError(f"{self.folder}: the run keeps the latest {self._latest} checkpoints, cannot average {number}")
             if number > len(steps):
                 raise UserError(f"{self.folder}: has {len(steps)} checkpoints, cannot average {number}")
             return steps[-number:]

@@ -77,7 +77,7 @@ class Run:
 
     def checkpoints(self, keep: int | None = None) -> "Checkpoints":
         """To read; with `keep`, to write, and then only the latest so many are kept, and the best."""
-        return Checkpoints(self.workdir / "checkpoints", keep)
+        return Checkpoints(self.workdir / "checkpoints", keep, latest=self.config.train.keep_checkpoints)
 
 
 class MetricsWriter:
