@@ -19,10 +19,20 @@ def run() -> None:
     parser.add_argument(
         "--batch_lines", type=int, default=1000, help="lines read before they are translated together (default: 1000)"
     )
-    parser.add_argument("--attention", metavar="FILE.png", help="a picture of what the first line's translation looked at")
+    parser.add_argument(
+        "--attention",
+        metavar="FILE",
+        help="a picture (.png, .pdf, .svg) or page (.html) of what the first line's looked at",
+    )
+    parser.add_argument("--attention_kind", default="cross", help="cross, or a Transformer's encoder, decoder (default: cross)")
+    parser.add_argument("--attention_layer", type=int, default=0, metavar="N", help="from 1 (default: the mean of all)")
+    parser.add_argument("--attention_head", type=int, default=0, metavar="N", help="from 1 (default: the mean of all)")
+    parser.add_argument("--attention_words", action="store_true", help="a picture of words, not of the tokenizer's pieces")
+    parser.add_argument("--alignments", metavar="FILE", help="which word became which: a line like 0-0 1-2 for each line")
+    parser.add_argument("--alignment_layer", type=int, metavar="N", help="from 1 (default: the best on the dev set)")
     flags = vars(parser.parse_args())
     set_up()
-    from transformer_jax.translator import translate_lines
+    from transformer_jax.translate import translate_lines
 
     translate_lines(**flags)
 

@@ -15,9 +15,19 @@ PAD, EOS, START = 0, 1, 3
 VOCAB = 23
 
 
+# What every family must do is tested with these; `tiny_model(**FAMILIES[name])`.
+FAMILIES = {
+    "Transformer": dict(norm="pre"),
+    "LSTM": dict(family="lstm", attention="none", direction="backward"),
+    "LSTM with attention": dict(family="lstm", attention="general", num_layers=2),
+    "LSTM with input feeding": dict(family="lstm", attention="additive", input_feeding=True),
+}
+
+
 def tiny_model(**changes) -> ModelConfig:
-    fields = dict(num_layers=1, width=16, feed_forward_width=24, heads=2, dropout=0.0, compute_dtype="float32")
-    return ModelConfig(**fields | changes)
+    fields = dict(num_layers=1, width=16, dropout=0.0, compute_dtype="float32")
+    own = {} if changes.get("family") == "lstm" else dict(feed_forward_width=24, heads=2)
+    return ModelConfig(**fields | own | changes)
 
 
 def sentences(source_lengths, target_lengths, seed=0) -> Store:

@@ -6,16 +6,16 @@ import types
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
-from helpers import letters, random_parameters, tiny_model
+from helpers import FAMILIES, letters, random_parameters, tiny_model
 
-from transformer_jax.attention_map import AttentionMap, cross_attention, draw
+from transformer_jax.attention_map import AttentionMap, attention_maps, draw
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model
 
-MAP = AttentionMap(("\u2581a", "</s>"), ("\u2581b", "c", "</s>"), np.full((3, 2), 0.5, np.float32))
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+MAP = AttentionMap("cross", ("\u2581b", "c", "(end)"), ("\u2581a", "(end)"), np.full((1, 2, 3, 2), 0.5, np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +28,62 @@ def model(tokenizer):
     return build_model(tiny_model(num_layers=2), tokenizer.vocab_size)
 
 
-def test_weights_are_shares_of_the_source_for_each_target_piece(model, tokenizer):
-    found = cross_attention(model, random_parameters(model), tokenizer, "a b c d", "c a b")
-    assert found.source == tuple(tokenizer.pieces(tokenizer.encode_source(["a b c d"])[0]))
-    assert found.target == tuple(tokenizer.pieces(tokenizer.encode_target(["c a b"])[0]))
-    assert found.weights.shape == (len(found.target), len(found.source))
-    assert (found.weights >= 0).all() and found.weights.std() > 0
-    np.testing.assert_allclose(found.weights.sum(axis=1), np.ones(len(found.target)), atol=1e-5)
+def test_weights_are_shares_for_each_piece(model, tokenizer):
+    found = attention_maps(model, random_parameters(model), tokenizer, "a b c d", "c a b")
+    source, target = (
+        tuple(
+            piece.replace("\u2581", " ").replace("</s>", "(end)")
+            for piece in tokenizer.pieces(tokenizer.encode_source([text])[0])
+        )
+        for text in ("a b c d", "c a b")
+    )
+    expected = {"cross": (target, source), "encoder": (source, source), "decoder": (target, ("(start)", *target[:-1]))}
+    assert {kind: (each.queries, each.keys) for kind, each in found.items()} == expected
+    for kind, each in found.items():
+        assert each.kind == kind and each.weights.shape == (2, 2, len(each.queries), len(each.keys))
+        assert (each.weights >= 0).all() and each.weights.std() > 0
+        np.testing.assert_allclose(each.weights.sum(axis=-1), 1, atol=1e-5)
+    assert (np.triu(found["decoder"].weights, 1) == 0).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_shows_what_it_has(family, tokenizer):
+    model = build_model(tiny_model(**FAMILIES[family]), tokenizer.vocab_size)
+    found = attention_maps(model, random_parameters(model), tokenizer, "a b", "c")
+    kinds = {"Transformer": {"cross", "encoder", "decoder"}, "LSTM": set()}.get(family, {"cross"})
+    assert found.keys() == kinds
+
+
+def test_a_translations_own_tokens_are_as_good_as_its_text(model, tokenizer):
+    params = random_parameters(model)
+    tokens = tokenizer.encode_target(["c a b"])[0]
+    text, ids = (attention_maps(model, params, tokenizer, "a b", target)["cross"] for target in ("c a b", tuple(tokens)))
+    assert text.queries == ids.queries
+    np.testing.assert_array_equal(text.weights, ids.weights)
 
 
 def test_a_row_does_not_depend_on_what_comes_after_it(model, tokenizer):
     """Teacher forcing of the whole is what decoding saw."""
     params = random_parameters(model)
-    short, long = (cross_attention(model, params, tokenizer, "a b", text).weights for text in ("c", "c a b h"))
-    np.testing.assert_allclose(long[: len(short)], short, atol=1e-5)
+    short, long = (attention_maps(model, params, tokenizer, "a b", text)["cross"].weights for text in ("c", "c a b h"))
+    np.testing.assert_allclose(long[:, :, : short.shape[2]], short, atol=1e-5)
+
+
+def test_words_have_the_sum_of_their_keys_and_the_mean_of_their_queries(model, tokenizer):
+    """The Chinese character is three bytes, and so three pieces or more."""
+    params, source, target = random_parameters(model), "ab \u4f60 c", "\u4f60 a"
+    pieces, words = (attention_maps(model, params, tokenizer, source, target, words=words) for words in (False, True))
+    assert words["cross"].keys == ("ab", "\u4f60", "c", "(end)") and words["cross"].queries == ("\u4f60", "a", "(end)")
+    assert words["decoder"].keys == ("(start)", "\u4f60", "a")
+    of_source = tokenizer.words(tokenizer.encode_source([source])[0])
+    of_target = tokenizer.words(tokenizer.encode_target([target])[0])
+    found, whole = words["cross"].weights, pieces["cross"].weights
+    for query, rows in enumerate([of_target == 0, of_target == 1, of_target == -1]):
+        for key, columns in enumerate([of_source == 0, of_source == 1, of_source == 2, of_source == -1]):
+            expected = whole[:, :, rows][:, :, :, columns].sum(axis=3).mean(axis=2)
+            np.testing.assert_allclose(found[:, :, query, key], expected, atol=1e-6)
+    for each in words.values():
+        np.testing.assert_allclose(each.weights.sum(axis=-1), 1, atol=1e-5)
 
 
 def test_queries_without_weights_look_everywhere_alike(model, tokenizer):
@@ -50,19 +92,20 @@ def test_queries_without_weights_look_everywhere_alike(model, tokenizer):
         return np.zeros_like(leaf) if "cross_attention" in keys and "query" in keys else leaf
 
     params = jax.tree_util.tree_map_with_path(zero, random_parameters(model))
-    found = cross_attention(model, params, tokenizer, "a b c", "d")
-    np.testing.assert_allclose(found.weights, np.full_like(found.weights, 1 / len(found.source)), atol=1e-6)
+    found = attention_maps(model, params, tokenizer, "a b c", "d")["cross"]
+    np.testing.assert_allclose(found.weights, np.full_like(found.weights, 1 / len(found.keys)), atol=1e-6)
 
 
-def test_a_model_without_attention_to_the_source_is_told(tokenizer):
-    class Blind(nn.Module):
-        @nn.compact
-        def __call__(self, batch, *, train):
-            self.sow("intermediates", "attention_weights", batch.source)
-            return batch.source
-
-    with pytest.raises(UserError, match="no attention to the source"):
-        cross_attention(Blind(), {}, tokenizer, "a", "b")
+def test_one_layer_one_head_or_the_mean():
+    weights = np.random.default_rng(0).random((2, 3, 4, 5)).astype(np.float32)
+    each = AttentionMap("cross", tuple("abcd"), tuple("abcde"), weights)
+    np.testing.assert_allclose(each.mean(), weights.mean(axis=(0, 1)), rtol=1e-6)
+    np.testing.assert_array_equal(each.mean(layer=2, head=1), weights[1, 0])
+    np.testing.assert_allclose(each.mean(layer=1), weights[0].mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(each.mean(head=3), weights[:, 2].mean(axis=0), rtol=1e-6)
+    for wrong, message in (({"layer": 3}, "layer 3 should be from 1 to 2"), ({"head": -1}, "head -1 should be from 1 to 3")):
+        with pytest.raises(UserError, match=message):
+            each.mean(**wrong)
 
 
 @pytest.mark.parametrize("ending, start", [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])

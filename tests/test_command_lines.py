@@ -198,6 +198,19 @@ class TestTranslate:
         printed = script("translate", run, f"--input={tmp_path / 'in.en.gz'}", f"--output={tmp_path / 'out.de'}")
         assert (printed.out, (tmp_path / "out.de").read_bytes()) == (b"", expected)
 
+    def test_alignments_and_the_page_of_the_first_line(self, here, tmp_path):
+        links, page = tmp_path / "links", tmp_path / "page.html"
+        lines = [here.short[0], "", " ".join([here.short[0]] * 12), here.short[1]]
+        flags = f"--workdir={here.run}", f"--alignments={links}", f"--attention={page}", "--attention_words", "--batch_lines=2"
+        translations = script("translate", *flags, stdin="\n".join(lines).encode()).lines[:-1]
+        found = links.read_text(encoding="utf-8").split("\n")
+        assert len(translations) == len(lines) and found[-1] == "" and len(found) == len(lines) + 1
+        assert found[1] == "" and found[0]
+        for line, translation, each in zip(lines, translations, found, strict=False):
+            pairs = [tuple(map(int, link.split("-"))) for link in each.split()]
+            assert all(i < len(line.split()) and j < len(translation.split()) for i, j in pairs)
+        assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
     def test_n_lines_in_are_n_lines_out_whatever_is_in_them(self, here):
         source = here.short[0]
         long = " ".join([source] * 12)
@@ -342,6 +355,12 @@ class TestBadFlags:
             ("translate", ["", "--input=x"], ["--input"]),
             ("translate", ["", "--output=/no/such/folder/out"], ["/no/such/folder/out", "cannot be written"]),
             ("translate", ["", "--attention=map.png"], ["map.png", "blank"]),
+            ("translate", ["a", "--attention=map.png", "--attention_kind=self"], ["kind=self", "cross", "encoder", "decoder"]),
+            ("translate", ["a", "--attention=map.png", "--attention_layer=9"], ["layer 9", "from 1 to 1"]),
+            ("translate", ["a", "--attention=map.html", "--attention_head=-1"], ["head -1", "from 1 to 2"]),
+            ("translate", ["", "--alignments=/no/such/folder/out"], ["/no/such/folder/out", "cannot be written"]),
+            ("translate", ["", "--alignments=same", "--attention=./same"], ["--alignments and --attention", "two files"]),
+            ("translate", ["a", "--alignments=links", "--alignment_layer=3"], ["alignment layer 3", "from 1 to 1"]),
         ],
     )
     def test_what_is_wrong_is_named(self, here, fails, name, flags, parts, monkeypatch, tmp_path):

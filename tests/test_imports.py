@@ -22,8 +22,11 @@ ROOMS = [
     "decoding",
     "checkpoints",
     "run",
+    "alignment",
     "attention_map",
+    "attention_page",
     "translator",
+    "translate",
     "evaluation",
     "training",
 ]

@@ -1,4 +1,4 @@
-"""The Transformer: cached = teacher forced, packed = alone, nobody sees what is not theirs, the paper's sizes."""
+"""Every model: cached = teacher forced, packed = alone, nobody sees what is not theirs; and the Transformer's own formulas."""
 
 from types import SimpleNamespace
 
@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import PAD, VOCAB, assert_trees_close, packed_rows_of, random_parameters, rows_of, sentences, tiny_model
+from helpers import FAMILIES, PAD, VOCAB, assert_trees_close, packed_rows_of, random_parameters, rows_of, sentences, tiny_model
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.models.attention import attend, attention_weights, causal_mask, segment_mask
 from transformer_jax.models.layers import Dropout, rotate, sinusoids
-from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
+from transformer_jax.models.seq2seq import abstract_parameters, attention_of, build_model, count_parameters, init_parameters
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CLOSE = dict(rtol=1e-4, atol=1e-4)
@@ -35,7 +35,19 @@ VARIANTS = {
     "pre-norm, deep encoder, learned, SwiGLU": dict(
         norm="pre", num_layers=2, decoder_layers=1, positions="learned", activation="swiglu"
     ),
+    "LSTM, no attention, source reversed, bias": dict(family="lstm", attention="none", direction="backward", output_bias=True),
+    "LSTM, no attention, both directions, residual": dict(family="lstm", attention="none", num_layers=3),
+    "LSTM, dot, left to right, two layers, untied": dict(
+        family="lstm", attention="dot", direction="forward", num_layers=2, tied_embeddings="none"
+    ),
+    "LSTM, scaled dot, input feeding": dict(family="lstm", attention="scaled_dot", input_feeding=True),
+    "LSTM, cosine, source reversed": dict(family="lstm", attention="cosine", direction="backward"),
+    "LSTM, general, input feeding, residual, target tied": dict(
+        family="lstm", attention="general", input_feeding=True, num_layers=3, tied_embeddings="target"
+    ),
+    "LSTM, additive": dict(family="lstm", attention="additive"),
 }
+PACKING = [changes for changes in VARIANTS.values() if "family" not in changes]
 STORE = sentences([5, 3, 4, 2], [4, 3, 2, 5])  # two of them fill a row of 8
 
 
@@ -91,6 +103,7 @@ def test_cached_decoding_is_teacher_forcing_and_each_hypothesis_reads_its_own_so
     np.testing.assert_allclose(found.swapaxes(0, 1), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("variant", PACKING, ids=str, indirect=True)
 def test_packed_is_alone(variant):
     packed = np.asarray(variant.forced(packed_rows_of(STORE, range(4), [0, 0, 1, 1], 4, 8, 8)))
     rows = [packed[0], packed[0, 4:], packed[1], packed[1, 2:]]
@@ -134,7 +147,40 @@ def test_word_order_matters(variant):
     assert np.abs(np.asarray(variant.forced(batch._replace(source=swapped)))[0] - alone(variant)[0]).max() > 1e-3
 
 
-def test_attention_is_sown_on_request_and_stays_inside_segments():
+def test_attention_is_sown_on_request_and_stays_inside_segments(variant):
+    """Of one sentence a row; the test below has packed rows."""
+    batch = rows_of(STORE, range(4), 5, 8, 9)  # the last row is empty
+
+    @jax.jit
+    def asked(batch):
+        return variant.model.apply({"params": variant.params}, batch, train=False, mutable=["intermediates"])
+
+    logits, sown = asked(batch)
+    np.testing.assert_allclose(logits, variant.forced(batch), **CLOSE)
+    found = attention_of(sown.get("intermediates", {}))
+    target, source = batch.target_segment, batch.source_segment
+    masks = {
+        "cross": segment_mask(target, source),
+        "encoder": segment_mask(source, source),
+        "decoder": causal_mask(target),
+    }
+    config = variant.model.config
+    kinds = set(masks) if config.family == "transformer" else {"cross"} - {"cross" * (config.attention == "none")}
+    assert found.keys() == kinds
+    for kind, weights in found.items():
+        mask, query = np.asarray(masks[kind]), (source if kind == "encoder" else target) > 0
+        expected_layers = config.decoder_layers or config.num_layers if kind != "encoder" else config.num_layers
+        assert len(weights) == (1 if config.family == "lstm" else expected_layers)
+        for layer in np.asarray(weights):
+            real = layer.swapaxes(1, 2)[query]  # [queries, H, keys]
+            allowed = np.broadcast_to(mask, (5, 1, *mask.shape[2:]))[:, 0][query][:, None]
+            allowed = np.broadcast_to(allowed, real.shape)
+            np.testing.assert_allclose(real.sum(-1), 1, rtol=1e-5)
+            assert (real[~allowed] == 0).all()
+            assert (real[allowed] > 0).all()
+
+
+def test_attention_of_packed_rows_stays_inside_segments():
     model = build_model(tiny_model(), VOCAB)
     params = random_parameters(model)
     batch = packed_rows_of(STORE, range(4), [0, 0, 1, 1], 3, 10, 9)
@@ -160,8 +206,9 @@ def test_attention_is_sown_on_request_and_stays_inside_segments():
     np.testing.assert_array_equal(self_mask[0, 0, :4, :4], np.tril(np.ones((4, 4), bool)))
 
 
-def test_nobody_pays_for_attention_maps_that_nobody_asked_for():
-    model = build_model(tiny_model(), VOCAB)
+@pytest.mark.parametrize(("changes", "maps"), [({}, 3), (dict(family="lstm"), 1), (dict(family="lstm", input_feeding=True), 1)])
+def test_nobody_pays_for_attention_maps_that_nobody_asked_for(changes, maps):
+    model = build_model(tiny_model(**changes), VOCAB)
     params, batch = abstract_parameters(model), rows_of(STORE, range(4), 4, 8, 8)
 
     def compiled(**mutable):
@@ -169,7 +216,7 @@ def test_nobody_pays_for_attention_maps_that_nobody_asked_for():
 
     silent, asked = compiled(), compiled(mutable=["intermediates"])
     assert silent.out_info.shape == (4, 8, VOCAB)
-    assert len(jax.tree.leaves(asked.out_info)) == 1 + 3
+    assert len(jax.tree.leaves(asked.out_info)) == 1 + maps
 
 
 def test_attention_is_plain_numpy():
@@ -275,9 +322,10 @@ def test_what_a_choice_costs(change, more):
     assert (millions(ModelConfig(**change), 100) - millions(BASE, 100)) * 1e6 == pytest.approx(more)
 
 
-def test_bfloat16_computes_near_float32_with_float32_parameters_and_logits():
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_computes_near_float32_with_float32_parameters_and_logits(family):
     batch = rows_of(STORE, range(4), 4, 8, 8)
-    models = [build_model(tiny_model(compute_dtype=name, norm="pre"), VOCAB) for name in ("float32", "bfloat16")]
+    models = [build_model(tiny_model(compute_dtype=name, **FAMILIES[family]), VOCAB) for name in ("float32", "bfloat16")]
     params = random_parameters(models[0])
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract_parameters(models[1]))} == {jnp.dtype("float32")}
     exact, rough = (jax.jit(lambda b, m=model: m.apply({"params": params}, b, train=False))(batch) for model in models)
@@ -302,24 +350,36 @@ def test_each_place_of_dropout_makes_a_model_random_in_training_only():
     params = random_parameters(plain)
     expected = jax.jit(lambda b: plain.apply({"params": params}, b, train=False))(batch)
     for place in ("dropout", "attention_dropout", "activation_dropout"):
-        model = build_model(tiny_model(**{place: 0.3}), VOCAB)
-
-        @jax.jit
-        def apply(key, train, model=model):
-            rngs = {"dropout": key}
-            return jax.lax.cond(
-                train,
-                lambda: model.apply({"params": params}, batch, train=True, rngs=rngs),
-                lambda: model.apply({"params": params}, batch, train=False),
-            )
-
-        one, other, off = (apply(jax.random.key(seed, impl="rbg"), train) for seed, train in ((1, True), (2, True), (1, False)))
-        assert np.abs(one - other).max() > 1e-2, place
-        np.testing.assert_allclose(off, expected, **CLOSE)
+        assert_random_in_training_only(build_model(tiny_model(**{place: 0.3}), VOCAB), params, batch, expected)
 
 
-def test_parameters_are_a_function_of_the_key():
-    model = build_model(tiny_model(norm="pre"), VOCAB)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_makes_every_family_random_in_training_only(family):
+    batch = rows_of(STORE, range(2), 2, 6, 6)
+    plain, random = (build_model(tiny_model(dropout=rate, **FAMILIES[family]), VOCAB) for rate in (0.0, 0.3))
+    params = random_parameters(plain)
+    expected = jax.jit(lambda b: plain.apply({"params": params}, b, train=False))(batch)
+    assert_random_in_training_only(random, params, batch, expected)
+
+
+def assert_random_in_training_only(model, params, batch, expected) -> None:
+    @jax.jit
+    def apply(key, train):
+        rngs = {"dropout": key}
+        return jax.lax.cond(
+            train,
+            lambda: model.apply({"params": params}, batch, train=True, rngs=rngs),
+            lambda: model.apply({"params": params}, batch, train=False),
+        )
+
+    one, other, off = (apply(jax.random.key(seed, impl="rbg"), train) for seed, train in ((1, True), (2, True), (1, False)))
+    assert np.abs(one - other).max() > 1e-2
+    np.testing.assert_allclose(off, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_are_a_function_of_the_key(family):
+    model = build_model(tiny_model(**FAMILIES[family]), VOCAB)
     one, same, other = (init_parameters(model, jax.random.key(seed)) for seed in (0, 0, 1))
     assert_trees_close(one, same, rtol=0)
     assert np.abs(one["target_embedding"]["table"] - other["target_embedding"]["table"]).max() > 0.1

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from helpers import assert_trees_equal, tiny_config
+from helpers import FAMILIES, assert_trees_equal, tiny_config, tiny_model
 from jax.experimental.compilation_cache import compilation_cache
 
 from transformer_jax.checkpoints import Progress, parse_checkpoint
@@ -335,6 +335,15 @@ def test_override_that_cannot_be(key, text, message):
         ({"model.positions": "learned", "model.max_positions": "100"}, "max_positions=100 should be at least"),
         ({"batch.kind": "packed", "batch.packed_length": "128"}, "at most batch.packed_length=128"),
         ({"batch.kind": "packed"}, "batch.tokens=4096 should be at least .* 16384"),
+        ({"model.family": "lstm", "model.heads": "4"}, "model.heads=4 should be left out: model.family=lstm has no use for it"),
+        ({"model.attention": "dot"}, "model.attention='dot' should be left out: model.family=transformer"),
+        ({"model.family": "lstm", "model.attention": "mlp"}, "model.attention='mlp' should be one of none, dot, scaled_dot,"),
+        ({"model.family": "lstm", "model.width": "9"}, "model.width=9 should be even"),
+        (
+            {"model.family": "lstm", "model.attention": "none", "model.input_feeding": "true"},
+            "model.input_feeding=True should be false where model.attention is none",
+        ),
+        ({"model.family": "lstm", "batch.kind": "packed", "batch.tokens": "99999"}, "batch.kind='packed' should be bucketed"),
         ({"train.accumulation": "3"}, "accumulation=3 should be a divisor of batch.row_multiple=64"),
     ],
 )
@@ -435,11 +444,14 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("kind", ["bucketed", "packed"])
-def test_killed_and_resumed_is_straight(kind, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "family"), [*(("bucketed", family) for family in FAMILIES), ("packed", "Transformer")], ids=str
+)
+def test_killed_and_resumed_is_straight(kind, family, tmp_path, monkeypatch):
     """Logged at steps 4 and 6, saved at 3 and 6, killed in step 5: what was written of step 4 is taken back, and its line is
     made again, of one step before the checkpoint and one after."""
     config = tiny_config(tmp_path)
+    config.model = tiny_model(dropout=0.3, **FAMILIES[family])
     config.batch.kind, config.train.log_every = kind, 4
     train(config, tmp_path / "straight")
 

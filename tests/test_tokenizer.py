@@ -84,6 +84,20 @@ def test_ids_have_the_form_batches_want(tokenizer):
     assert max(ids.max() for ids in tokenizer.encode_source(lines())) < tokenizer.vocab_size
 
 
+@pytest.mark.parametrize(
+    "text", ["Der Hund schläft.", "  a  b ", "", "½ \u4f60\u4f60 x", "a\u3000b\u2028c", "\t", "</s> <0x41>", "x" * 50]
+)
+def test_every_piece_knows_its_word(tokenizer, text):
+    """Words are those of `str.split`, spelled by their pieces; special ids have none."""
+    ids = tokenizer.encode_source([text])[0]
+    words = tokenizer.words(ids)
+    assert words[-1] == -1 and (np.diff(words[:-1]) >= 0).all()
+    expected = text.split()
+    assert sorted(set(words[:-1]) - {-1}) == list(range(len(expected)))
+    for number, word in enumerate(expected):
+        assert tokenizer.decode([ids[words == number]])[0].strip() == word
+
+
 def test_decoding_stops_at_eos_and_drops_special_ids(tokenizer):
     ids = tokenizer.encode_target(["Hund Katze"])[0].tolist()
     row = [tokenizer.decoder_start_id, *ids, *ids, tokenizer.pad_id]

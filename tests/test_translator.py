@@ -5,14 +5,15 @@ import types
 import jax
 import numpy as np
 import pytest
-from helpers import letters, random_parameters, tiny_model
+from helpers import FAMILIES, letters, random_parameters, tiny_model
 
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.data.batching import Batch
+from transformer_jax.data.lines import split_line
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model
-from transformer_jax.translator import Translation, Translator, split_line
+from transformer_jax.translator import Translation, Translator
 
 LINES = ["a b", "c", "", "h g f e d c b a", "a b c d", "  ", "b b", "e f a c d e", "\u00bd \u4f60", "d"]
 
@@ -36,23 +37,18 @@ def make_translator(tokenizer, seed=0, **model_changes):
     return Translator(model, random_parameters(model, seed), tokenizer, config)
 
 
-@pytest.fixture(scope="module")
-def translator(tokenizer):
-    return make_translator(tokenizer)
+@pytest.fixture(scope="module", params=FAMILIES.values(), ids=FAMILIES)
+def translator(tokenizer, request):
+    return make_translator(tokenizer, **request.param)
 
 
 def assert_same(found: list[Translation], expected: list[Translation]) -> None:
     assert [each.text for each in found] == [each.text for each in expected]
-    assert [each.pieces for each in found] == [each.pieces for each in expected]
+    assert [each.tokens for each in found] == [each.tokens for each in expected]
     assert [each.parts for each in found] == [each.parts for each in expected]
     for field in ("log_prob", "score"):
         values = [np.array([getattr(each, field) for each in side]) for side in (found, expected)]
         np.testing.assert_allclose(*values, atol=1e-4)
-
-
-def ids_of(translator, translation) -> np.ndarray:
-    ids = {piece: i for i, piece in enumerate(translator.tokenizer.pieces(range(translator.tokenizer.vocab_size)))}
-    return np.array([ids[piece] for piece in translation.pieces], np.int32)
 
 
 def make_scorer(translator):
@@ -104,7 +100,7 @@ def test_one_beam_is_greedy_by_teacher_forcing(translator):
             log_probs[never] = -np.inf
             target = np.append(target, tokenizer.eos_id if len(target) == limit - 1 else log_probs.argmax())
         found = translator.translate([line], beam=1)[0]
-        assert ids_of(translator, found).tolist() == target.tolist()
+        assert list(found.tokens) == target.tolist()
         assert found.text == tokenizer.decode([target])[0]
 
 
@@ -113,7 +109,7 @@ def test_log_prob_is_that_of_teacher_forcing_and_score_divides_it(translator, be
     score = make_scorer(translator)
     for line in ("a b c d", "e f a c"):
         found = translator.translate([line], beam=beam, length_penalty=0.6)[0]
-        ids = ids_of(translator, found)
+        ids = np.array(found.tokens)
         assert ids[-1] == translator.tokenizer.eos_id
         log_probs = score(translator.tokenizer.encode_source([line])[0], ids, 12)[np.arange(len(ids)), ids]
         assert found.log_prob == pytest.approx(log_probs.sum(), abs=1e-4)
@@ -121,7 +117,7 @@ def test_log_prob_is_that_of_teacher_forcing_and_score_divides_it(translator, be
 
 
 def test_given_parameters_stand_in_for_the_own(translator, tokenizer):
-    other = make_translator(tokenizer, seed=1)
+    other = Translator(translator.model, random_parameters(translator.model, 1), tokenizer, make_config())
     expected = other.translate(LINES)
     assert [each.text for each in expected] != [each.text for each in translator.translate(LINES)]
     assert_same(translator.translate(LINES, params=other.params), expected)
@@ -151,7 +147,7 @@ def test_a_line_too_long_is_the_sum_of_its_parts(translator):
     found, *parts = translator.translate([long, *pieces])
     assert found.parts == len(pieces) > 1
     assert found.text == " ".join(part.text for part in parts)
-    assert found.pieces == sum((part.pieces for part in parts), ())
+    assert found.tokens == sum((part.tokens for part in parts), ())
     assert found.log_prob == pytest.approx(sum(part.log_prob for part in parts), abs=1e-4)
     assert found.score == pytest.approx(sum(part.score for part in parts), abs=1e-4)
 

@@ -11,7 +11,8 @@
     score(hypotheses, references)             BLEU, chrF and TER with sacreBLEU's signatures
     evaluate(translator, source, references)  translates a test set and scores it
     Tokenizer, Batch                          text to ids, ids to arrays
-    build_model, Transformer                  the linen module; `models/seq2seq.py` has the contract
+    build_model, Transformer, LSTM            the linen modules; `models/seq2seq.py` has the contract
+    attention_maps, alignment_error_rate      what attention looked at, and how well it aligns words
     beam_search, greedy_search                over any `step(token, index, cache)` function
 
 Whatever the user can mend is raised as UserError.
@@ -34,17 +35,22 @@ from transformer_jax.errors import UserError
 from transformer_jax.version import __version__
 
 if TYPE_CHECKING:
+    from transformer_jax.alignment import alignment_error_rate
+    from transformer_jax.attention_map import AttentionMap, attention_maps
     from transformer_jax.data.batching import Batch
     from transformer_jax.data.tokenizer import Tokenizer
     from transformer_jax.decoding.beam import beam_search
     from transformer_jax.decoding.greedy import greedy_search
     from transformer_jax.evaluation import Report, Score, evaluate, score
+    from transformer_jax.models.lstm import LSTM
     from transformer_jax.models.seq2seq import build_model
     from transformer_jax.models.transformer import Transformer
     from transformer_jax.training.loop import train
     from transformer_jax.translator import Translation, Translator
 
 __all__ = [
+    "LSTM",
+    "AttentionMap",
     "Batch",
     "BatchConfig",
     "Config",
@@ -62,6 +68,8 @@ __all__ = [
     "Translator",
     "UserError",
     "__version__",
+    "alignment_error_rate",
+    "attention_maps",
     "beam_search",
     "build_model",
     "evaluate",
@@ -73,13 +81,17 @@ __all__ = [
 # Imported when first asked for (PEP 562): `transformer_jax.data` does without JAX, the scripts set the process up before JAX
 # starts its threads, and --help or a mistyped flag should not wait for it.
 _LATER = {
+    "AttentionMap": "attention_map",
     "Batch": "data.batching",
+    "LSTM": "models.lstm",
     "Report": "evaluation",
     "Score": "evaluation",
     "Tokenizer": "data.tokenizer",
     "Transformer": "models.transformer",
     "Translation": "translator",
     "Translator": "translator",
+    "alignment_error_rate": "alignment",
+    "attention_maps": "attention_map",
     "beam_search": "decoding.beam",
     "build_model": "models.seq2seq",
     "evaluate": "evaluation",

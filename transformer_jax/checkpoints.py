@@ -30,10 +30,11 @@ class Progress:
     best_score: float | None = None
     best_step: int = 0
     evaluations_without_better: int = 0
+    alignment_layer: int = 0  # whose attention aligned the dev set best at the last evaluation, from 1; 0: nobody knows
     stopped: bool = False  # training ended early: the dev score had stopped rising
     unwritten: list[float] = dataclasses.field(default_factory=list)  # of `training.metrics.Meter`: sums not in the metrics yet
 
-    def evaluated(self, score: float, patience: int) -> "Progress":
+    def evaluated(self, score: float, patience: int, alignment_layer: int = 0) -> "Progress":
         """After an evaluation at this step: stopped if `patience` of them in a row (0: any number) brought nothing better."""
         better = self.best_score is None or score > self.best_score
         without = 0 if better else self.evaluations_without_better + 1
@@ -43,6 +44,7 @@ class Progress:
             best_score=score if better else self.best_score,
             best_step=self.step if better else self.best_step,
             evaluations_without_better=without,
+            alignment_layer=alignment_layer,
             stopped=0 < patience <= without,
         )
 

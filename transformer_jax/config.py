@@ -77,24 +77,35 @@ class BatchConfig:
 
 @dataclass(slots=True)
 class ModelConfig:
-    """The letters of `models/seq2seq.py`: D width, F feed_forward_width, H heads, K key_width, L num_layers."""
+    """The letters of `models/seq2seq.py`: D width, F feed_forward_width, H heads, K key_width, L num_layers.
 
+    A field that its family has no use for must keep its default.
+    """
+
+    family: str = "transformer"  # transformer | lstm
     num_layers: int = 6
-    decoder_layers: int = 0  # 0: as many as num_layers
     width: int = 512
+    tied_embeddings: str = "all"  # all: source, target and output share one table | target: target and output | none
+    output_bias: bool = False
+    dropout: float = 0.1  # Transformer: on embedding plus position and on what is added to a residual; LSTM: between layers
+    compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on TPU and GPU, float32 on CPU; parameters are float32
+
+    # Transformer
+    decoder_layers: int = 0  # 0: as many as num_layers
     feed_forward_width: int = 2048
     heads: int = 8
     key_width: int = 0  # of one head's queries, keys and values; 0: width / heads
     norm: str = "post"  # post: norm(x + f(x)), the paper's | pre: x + f(norm(x)), with a last norm on each stack
     positions: str = "sinusoidal"  # sinusoidal (interleaved) | sinusoidal_concatenated | learned | rotary
     max_positions: int = 512  # learned positions: rows of the table, and so the longest sentence the model can take
-    tied_embeddings: str = "all"  # all: source, target and output share one table | target: target and output | none
-    output_bias: bool = False
     activation: str = "relu"  # relu | gelu | silu | swiglu
-    dropout: float = 0.1  # on the sum of embedding and position, and on each sublayer's output before it is added
     attention_dropout: float = 0.0  # on the attention weights
     activation_dropout: float = 0.0  # on the feed-forward activations
-    compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on TPU and GPU, float32 on CPU; parameters are float32
+
+    # LSTM
+    attention: str = "general"  # dot | scaled_dot | cosine | general | additive | none: the decoder sees the last state alone
+    direction: str = "both"  # of reading: forward | backward, the reversed source of Sutskever et al. | both, with D/2 each
+    input_feeding: bool = False  # the decoder also reads what attention made of the step before (Luong et al., section 3.3)
 
 
 @dataclass(slots=True)
@@ -138,6 +149,7 @@ class DecodeConfig:
     max_length_ratio: float = 2.0  # a translation has at most ratio * (source tokens) + extra tokens
     max_length_extra: int = 16
     tokens: int = 4096  # source positions decoded at once
+    alignment_layer: int = 0  # whose attention aligns words, from 1; 0: the one that aligned the dev set best
 
 
 @dataclass(slots=True)
@@ -152,26 +164,38 @@ class Config:
 
 
 _CHOICES = {
+    "model.family": ("transformer", "lstm"),
     "tokenizer.algorithm": ("bpe", "unigram"),
     "batch.kind": ("bucketed", "packed"),
     "model.norm": ("post", "pre"),
     "model.positions": ("sinusoidal", "sinusoidal_concatenated", "learned", "rotary"),
     "model.tied_embeddings": ("all", "target", "none"),
     "model.activation": ("relu", "gelu", "silu", "swiglu"),
+    "model.attention": ("none", "dot", "scaled_dot", "cosine", "general", "additive"),
+    "model.direction": ("forward", "backward", "both"),
     "model.compute_dtype": ("auto", "float32", "bfloat16"),
     "optimizer.schedule": ("inverse_sqrt", "constant", "cosine"),
 }
 _AT_LEAST_ZERO = (
     "model.decoder_layers model.key_width optimizer.learning_rate optimizer.warmup_steps optimizer.decay_steps "
     "optimizer.weight_decay optimizer.clip_norm train.seed train.samples train.patience decode.length_penalty "
-    "decode.max_length_ratio decode.max_length_extra"
+    "decode.max_length_ratio decode.max_length_extra decode.alignment_layer"
 ).split()
 _FRACTIONS = (
     "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing"
 ).split()
+# What one family alone has a use for.
+_OWN = {
+    "transformer": (
+        "decoder_layers feed_forward_width heads key_width norm positions max_positions activation attention_dropout "
+        "activation_dropout"
+    ).split(),
+    "lstm": "attention direction input_feeding".split(),
+}
 # What may differ when a run goes on: none of it changes the parameters that a given step has.
 _MAY_CHANGE = {
     "data.cache_dir",
+    "decode.alignment_layer",
     "train.steps",
     "train.log_every",
     "train.samples",
@@ -195,19 +219,8 @@ def validate(config: Config) -> Config:
             _require(value >= 0, name, value, "0 or more")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             _require(value > 0, name, value, "more than 0")
-    model, batch, train = config.model, config.batch, config.train
-    if not model.key_width:
-        _require(model.width % model.heads == 0, "model.heads", model.heads, f"a divisor of model.width={model.width}")
-    if model.positions.startswith("sinusoidal"):
-        _require(model.width % 2 == 0, "model.width", model.width, "even, for sinusoidal positions")
-    if model.positions == "rotary":
-        key_width = model.key_width or model.width // model.heads
-        _require(key_width % 2 == 0, "model.key_width", key_width, "even, for rotary positions")
-    if model.positions == "learned":
-        longest = batch.max_length
-        _require(
-            model.max_positions >= longest, "model.max_positions", model.max_positions, f"at least batch.max_length={longest}"
-        )
+    _validate_model(config.model, config.batch)
+    batch, train = config.batch, config.train
     if batch.kind == "packed":
         length = batch.packed_length
         _require(batch.max_length <= length, "batch.max_length", batch.max_length, f"at most batch.packed_length={length}")
@@ -221,6 +234,32 @@ def validate(config: Config) -> Config:
         f"a divisor of batch.row_multiple={multiple}",
     )
     return config
+
+
+def _validate_model(model: ModelConfig, batch: BatchConfig) -> None:
+    for family, names in _OWN.items():
+        for name in names if family != model.family else ():
+            value, default = getattr(model, name), getattr(ModelConfig(), name)
+            _require(value == default, f"model.{name}", value, f"left out: model.family={model.family} has no use for it")
+    if model.family == "lstm":
+        _require(batch.kind != "packed", "batch.kind", batch.kind, "bucketed: an LSTM would run on from sentence to sentence")
+        if model.direction == "both":
+            _require(model.width % 2 == 0, "model.width", model.width, "even: each direction of the encoder has half of it")
+        if model.attention == "none":
+            _require(not model.input_feeding, "model.input_feeding", True, "false where model.attention is none")
+        return
+    if not model.key_width:
+        _require(model.width % model.heads == 0, "model.heads", model.heads, f"a divisor of model.width={model.width}")
+    if model.positions.startswith("sinusoidal"):
+        _require(model.width % 2 == 0, "model.width", model.width, "even, for sinusoidal positions")
+    if model.positions == "rotary":
+        key_width = model.key_width or model.width // model.heads
+        _require(key_width % 2 == 0, "model.key_width", key_width, "even, for rotary positions")
+    if model.positions == "learned":
+        longest = batch.max_length
+        _require(
+            model.max_positions >= longest, "model.max_positions", model.max_positions, f"at least batch.max_length={longest}"
+        )
 
 
 def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:

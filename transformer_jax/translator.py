@@ -2,10 +2,6 @@
 
 import bisect
 import dataclasses
-import itertools
-import os
-import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from transformer_jax.attention_map import cross_attention, draw
+from transformer_jax.alignment import Links, join_links, most_attended, word_links
 from transformer_jax.config import Config, DecodeConfig, validate
-from transformer_jax.data.batching import pad_rows
-from transformer_jax.data.lines import iter_lines, open_output
+from transformer_jax.data.batching import Batch, Shape, bucketed_batch, pad_rows
+from transformer_jax.data.lines import split_line
+from transformer_jax.data.store import Store
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.decoding.beam import Hypotheses, beam_search
 from transformer_jax.decoding.greedy import greedy_search
@@ -26,7 +23,7 @@ from transformer_jax.errors import UserError, memory_advice
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.run import Run
 
-__all__ = ["Translation", "Translator", "load_translator", "split_line", "translate_lines"]
+__all__ = ["Translation", "Translator", "load_translator"]
 
 # Source lengths that batches are padded to: few, so that few shapes are compiled.
 _LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -38,8 +35,9 @@ class Translation(NamedTuple):
     text: str
     log_prob: float  # natural logarithm of the model's probability, EOS included
     score: float  # what the search ranked by: log_prob over the length penalty
-    pieces: tuple[str, ...]  # the tokenizer's, EOS included where the model gave one
+    tokens: tuple[int, ...]  # the tokenizer's ids, EOS included where the model gave one
     parts: int = 1  # how many parts the line was translated in; 0: it was blank
+    alignment: Links | None = None  # which words of the line became which of the text, if it was asked for
 
 
 class Translator:
@@ -50,14 +48,16 @@ class Translator:
     'Der Hund schläft.'
     """
 
-    def __init__(self, model: nn.Module, params: Any, tokenizer: Tokenizer, config: Config):
+    def __init__(self, model: nn.Module, params: Any, tokenizer: Tokenizer, config: Config, alignment_layer: int = 0):
         self.model = model
         self.params = params
         self.tokenizer = tokenizer
         self.config = config.decode
+        self.alignment_layer = config.decode.alignment_layer or alignment_layer
         self._longest = config.batch.max_length
         # Places that the model has a position for: there is no row for others in a table of learned ones.
         self._room = config.model.max_positions if config.model.positions == "learned" else np.iinfo(np.int32).max
+        self._most_attended = jax.jit(_make_most_attended(model, tokenizer.eos_id))
         self._search = jax.jit(_make_search(model, tokenizer), static_argnames=("beams", "length", "length_penalty"))
 
     @classmethod
@@ -73,12 +73,14 @@ class Translator:
         beam: int | None = None,
         length_penalty: float | None = None,
         tokens: int | None = None,
+        align: bool = False,
     ) -> list[Translation]:
         """One translation for each line, in the order of the lines; a blank line has the empty translation.
 
         A line of more tokens than any the model was trained on (`batch.max_length`) is translated in pieces, cut at the ends
         of sentences where it can be. `params` stands in for the translator's own; `beam`, `length_penalty` and `tokens` (the
-        source positions of one batch) for the config's. Raises UserError for impossible values, and where memory is too small.
+        source positions of one batch) for the config's. With `align` each has its word alignment, as method `align` makes it.
+        Raises UserError for impossible values, and where memory is too small.
         """
         given = {"beam": beam, "length_penalty": length_penalty, "tokens": tokens}
         decode = dataclasses.replace(self.config, **{name: value for name, value in given.items() if value is not None})
@@ -89,8 +91,45 @@ class Translator:
             split_line(line, self._count, self._longest) if size > self._longest else [line.strip()] * bool(line.strip())
             for line, size in zip(lines, sizes, strict=True)
         ]
-        found = iter(self._translate_parts([part for pieces in parts for part in pieces], decode, params))
-        return [_join([next(found) for _ in pieces]) for pieces in parts]
+        flat = [part for pieces in parts for part in pieces]
+        found = self._translate_parts(flat, decode, params)
+        if align:
+            links = self.align(flat, [each.tokens for each in found], params=params)
+            found = [each._replace(alignment=of_part) for each, of_part in zip(found, links, strict=True)]
+        rest = iter(found)
+        return [_join(line, pieces, [next(rest) for _ in pieces], align) for line, pieces in zip(lines, parts, strict=True)]
+
+    def align(
+        self, sources: Sequence[str], targets: Sequence[str | Sequence[int]], *, layer: int | None = None, params: Any = None
+    ) -> list[Links]:
+        """Which words of each source became which of its target: every target piece is linked to the source piece that got
+        most of its attention, in the mean over the heads of one layer.
+
+        `targets` are text or translations' tokens. `layer`, from 1, is the one that aligned the dev set best unless it is
+        given. Raises UserError for a model without attention to the source, or without such a layer.
+        """
+        layer = self.alignment_layer if layer is None else layer
+        params = self.params if params is None else params
+        source = self.tokenizer.encode_source(sources)
+        target = [
+            self.tokenizer.encode_target([each])[0] if isinstance(each, str) else np.asarray(each, np.int32) for each in targets
+        ]
+        links: list[Links] = [()] * len(source)
+        lengths = [max(pair) for pair in zip(map(len, source), map(len, target), strict=True)]
+        if max(lengths, default=0) > self._room:
+            raise UserError(f"a sentence of {max(lengths)} tokens is too long for model.max_positions={self._room}")
+        for numbers, length in _batches(lengths, self.config.tokens):
+            store = Store.of([source[i] for i in numbers], [target[i] for i in numbers])
+            shape = Shape(1 << (len(numbers) - 1).bit_length(), length, length)
+            ids = self.tokenizer.pad_id, self.tokenizer.decoder_start_id
+            places = self._most_attended(params, bucketed_batch(store, np.arange(len(numbers)), shape, *ids))
+            if places is None:
+                raise UserError("this model has no attention to the source: it cannot align words")
+            if not 1 <= layer <= len(places):
+                raise UserError(f"alignment layer {layer} should be from 1 to {len(places)}; name it with --alignment_layer")
+            for i, row in zip(numbers, np.asarray(places[layer - 1]), strict=False):
+                links[i] = word_links(row, self.tokenizer.words(source[i]), self.tokenizer.words(target[i]))
+        return links
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer.encode_source([text])[0])
@@ -107,7 +146,7 @@ class Translator:
             ):
                 # A tokenizer that falls back to bytes can spell a line feed; a translation is one line.
                 text = text.replace("\n", " ")
-                results[i] = Translation(text, float(log_prob), float(score), tuple(self.tokenizer.pieces(row)))
+                results[i] = Translation(text, float(log_prob), float(score), tuple(row.tolist()))
         return results
 
     def _decode_batch(self, rows: list[np.ndarray], length: int, decode: DecodeConfig, params: Any) -> Hypotheses:
@@ -140,112 +179,8 @@ def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
     model = build_model(run.config.model, tokenizer.vocab_size)
     with run.checkpoints() as checkpoints:
         params, name = checkpoints.parameters(checkpoint, abstract_parameters(model), tokenizer)
-    return Translator(model, jax.device_put(params), tokenizer, run.config), name
-
-
-def translate_lines(
-    workdir: str,
-    text: Sequence[str] = (),
-    *,
-    checkpoint: str = "best",
-    input: str | None = None,
-    output: str | None = None,
-    beam: int | None = None,
-    length_penalty: float | None = None,
-    decode_tokens: int | None = None,
-    batch_lines: int = 1000,
-    attention: str | None = None,
-) -> None:
-    """What `translate.py` does: `text`, or the lines of `input`, or standard input -> `output`, or standard output.
-
-    Each `batch_lines` lines are written before the next are read, so memory does not grow with the file. A line that had to be
-    cut is told on standard error. `attention` is the file of a picture of the first line's translation. Raises UserError for
-    bad input; the lines before a bad one are written.
-    """
-    if batch_lines < 1:
-        raise UserError(f"--batch_lines={batch_lines} should be 1 or more")
-    if text and input:
-        raise UserError("give either sentences or --input, not both")
-    if input and output and os.path.exists(output) and os.path.samefile(input, output):
-        raise UserError(f"--output={output} is the input; write the translations to another file")
-    translator, _ = load_translator(Run(workdir), checkpoint)
-    blocks = _blocks(_arguments(text) if text else iter_lines(input), batch_lines)
-    first = next(blocks, [])  # before the output is opened: what cannot be read should not empty a file
-    done = 0
-    with open_output(output) as out:
-        for block in itertools.chain([first], blocks):
-            found = translator.translate(block, beam=beam, length_penalty=length_penalty, tokens=decode_tokens)
-            for number, translation in enumerate(found, done + 1):
-                if translation.parts > 1:
-                    print(f"line {number}: too long for the model, translated in {translation.parts} pieces", file=sys.stderr)
-                out.write(f"{translation.text}\n")
-            out.flush()
-            if attention and not done:
-                _draw_first(translator, block, found, attention)
-            done += len(block)
-
-
-def _arguments(text: Sequence[str]) -> Iterator[str]:
-    for number, line in enumerate(text, 1):
-        try:
-            line.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(f"sentence {number} is not UTF-8; convert it, for example with iconv -t UTF-8") from None
-        yield line.replace("\n", " ")
-
-
-def _blocks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
-    """Lists of `size` lines, the last as long as it comes; what comes before an error is a block of its own."""
-    block = []
-    try:
-        for line in lines:
-            block.append(line)
-            if len(block) == size:
-                yield block
-                block = []
-    except UserError:
-        if block:
-            yield block
-        raise
-    if block:
-        yield block
-
-
-def _draw_first(translator: Translator, lines: list[str], found: list[Translation], file: str) -> None:
-    if not found or found[0].parts != 1:
-        raise UserError(f"--attention={file}: the first line is missing, blank or too long for one picture")
-    draw(cross_attention(translator.model, translator.params, translator.tokenizer, lines[0], found[0].text), file)
-
-
-def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:
-    """A line in pieces of at most `most` tokens by `count`; nothing for a blank line.
-
-    Pieces end at the end of a sentence if one is there, else at a space, else inside a word.
-
-    >>> split_line("A dog. A cat sleeps. A cow", lambda text: len(text.split()), 5)
-    ['A dog. A cat sleeps.', 'A cow']
-    >>> split_line("  ", len, 5)
-    []
-    """
-    text = text.strip()
-    if not text:
-        return []
-    if count(text) <= most:
-        return [text]
-    sentences = re.split(r"(?<=[.!?])\s+", text)
-    units = sentences if len(sentences) > 1 else text.split()
-    if len(units) == 1:
-        middle = len(text) // 2
-        # One letter can be several tokens (bytes); it is translated however long it is.
-        return [text] if not middle else split_line(text[:middle], count, most) + split_line(text[middle:], count, most)
-    pieces = [units[0]]
-    for unit in units[1:]:
-        joined = f"{pieces[-1]} {unit}"
-        if count(joined) <= most:
-            pieces[-1] = joined
-        else:
-            pieces.append(unit)
-    return [part for piece in pieces for part in split_line(piece, count, most)]
+        layer = checkpoints.progress(checkpoints.resolve(checkpoint)[-1]).alignment_layer
+    return Translator(model, jax.device_put(params), tokenizer, run.config, layer), name
 
 
 def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypotheses]:
@@ -272,6 +207,14 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
     return search
 
 
+def _make_most_attended(model: nn.Module, eos_id: int) -> Callable[[Any, Batch], jax.Array | None]:
+    def look(params: Any, batch: Batch) -> jax.Array | None:
+        _, sown = model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
+        return most_attended(sown, batch.source, eos_id)
+
+    return look
+
+
 def _batches(lengths: list[int], tokens: int) -> Iterator[tuple[list[int], int]]:
     """The numbers of the rows of each batch and the length it is padded to: longest first, at most `tokens` positions each.
 
@@ -296,9 +239,10 @@ def _padded_length(length: int) -> int:
     return _LENGTHS[index] if index < len(_LENGTHS) else -(-length // _LENGTHS[-1]) * _LENGTHS[-1]
 
 
-def _join(parts: list[Translation]) -> Translation:
+def _join(line: str, sources: list[str], parts: list[Translation], align: bool) -> Translation:
     if len(parts) == 1:
         return parts[0]
     text = " ".join(part.text for part in parts)
-    pieces = tuple(piece for part in parts for piece in part.pieces)
-    return Translation(text, sum(part.log_prob for part in parts), sum(part.score for part in parts), pieces, len(parts))
+    tokens = tuple(token for part in parts for token in part.tokens)
+    links = join_links(line, sources, [part.text for part in parts], [part.alignment for part in parts]) if align else None
+    return Translation(text, sum(part.log_prob for part in parts), sum(part.score for part in parts), tokens, len(parts), links)

@@ -3,15 +3,16 @@
 import codecs
 import contextlib
 import gzip
+import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from transformer_jax.errors import UserError
 
-__all__ = ["iter_lines", "open_output", "read_lines"]
+__all__ = ["iter_lines", "open_output", "read_lines", "split_line"]
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -63,6 +64,37 @@ def open_output(path: str | Path | None) -> Iterator[TextIO]:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     with file:
         yield file
+
+
+def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:
+    """A line in pieces of at most `most` tokens by `count`; nothing for a blank line.
+
+    Pieces end at the end of a sentence if one is there, else at a space, else inside a word.
+
+    >>> split_line("A dog. A cat sleeps. A cow", lambda text: len(text.split()), 5)
+    ['A dog. A cat sleeps.', 'A cow']
+    >>> split_line("  ", len, 5)
+    []
+    """
+    text = text.strip()
+    if not text:
+        return []
+    if count(text) <= most:
+        return [text]
+    sentences = re.split(r"(?<=[.!?])\s+", text)
+    units = sentences if len(sentences) > 1 else text.split()
+    if len(units) == 1:
+        middle = len(text) // 2
+        # One letter can be several tokens (bytes); it is translated however long it is.
+        return [text] if not middle else split_line(text[:middle], count, most) + split_line(text[middle:], count, most)
+    pieces = [units[0]]
+    for unit in units[1:]:
+        joined = f"{pieces[-1]} {unit}"
+        if count(joined) <= most:
+            pieces[-1] = joined
+        else:
+            pieces.append(unit)
+    return [part for piece in pieces for part in split_line(piece, count, most)]
 
 
 @contextlib.contextmanager

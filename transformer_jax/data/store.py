@@ -38,6 +38,12 @@ class Store:
     target_offsets: np.ndarray
     fingerprint: str = ""  # of the text and the tokenizer
 
+    @classmethod
+    def of(cls, source: Sequence[np.ndarray], target: Sequence[np.ndarray]) -> "Store":
+        """In memory, from the ids of each sentence, EOS included."""
+        sides = [(np.concatenate(rows), np.cumsum([0, *map(len, rows)])) for rows in (source, target)]
+        return cls(*sides[0], *sides[1])
+
     def __len__(self) -> int:  # pairs
         return len(self.source_offsets) - 1
 

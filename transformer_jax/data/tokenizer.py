@@ -135,6 +135,27 @@ class Tokenizer:
         """The piece of every id, special ones included, one to one: [17, 230, 1] -> ["▁Ein", "▁Hund", "</s>"]."""
         return [self._target.id_to_piece(int(i)) for i in ids]
 
+    def words(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """For each id the number, from 0, of the word that it belongs to: words as `str.split` finds them. -1 for special ids.
+
+        ["▁Der", "▁Ele", "fant", ".", "</s>"] -> [0, 1, 1, 1, -1]
+        """
+        text, starts = bytearray(), []
+        for i, piece in zip(ids, self.pieces(ids), strict=True):
+            starts.append(len(text))
+            if self._target.is_byte(int(i)):
+                text.append(int(piece[3:5], 16))  # "<0xE2>"
+            elif i == self.unknown_id:
+                text += b"?"
+            elif not self._special[i]:
+                text += piece.replace("▁", " ").encode()
+        # Bytes that are no UTF-8 stand for themselves, so that places in the text are places in `starts`.
+        line = text.decode("utf-8", errors="surrogateescape")
+        ends = [len(line[: word.end()].encode("utf-8", errors="surrogateescape")) for word in re.finditer(r"\S+", line)]
+        found = np.minimum(np.searchsorted(ends, starts, side="right"), len(ends) - 1)  # a space belongs to what follows it
+        special = self._special[np.asarray(ids, np.int64)] & (np.asarray(ids) != self.unknown_id)
+        return np.where(special, -1, found)
+
     def _encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], add_eos: bool) -> list[np.ndarray]:
         encoded = model.encode(list(lines), out_type=int, num_threads=os.cpu_count() or 1)
         end = [self.eos_id] if add_eos else []

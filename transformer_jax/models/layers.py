@@ -6,7 +6,9 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-__all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "projection", "rotate", "sinusoids"]
+from transformer_jax.config import ModelConfig
+
+__all__ = ["Dropout", "Embedding", "EmbeddingTables", "FeedForward", "LayerNorm", "projection", "rotate", "sinusoids"]
 
 
 def projection(features: tuple[int, ...], dtype: jnp.dtype, *, axes: int = 1, bias: bool = False) -> nn.DenseGeneral:
@@ -90,6 +92,40 @@ class Embedding(nn.Module):
     def logits(self, x: Array) -> Array:
         """x E^T in float32: [B, T, D] -> [B, T, V]"""
         return jnp.einsum("btd,vd->btv", x, self.table.astype(self.dtype), preferred_element_type=jnp.float32)
+
+
+class EmbeddingTables(nn.Module):
+    """What every model begins and ends with: ids in, logits out, the tables tied as `config.tied_embeddings` says."""
+
+    config: ModelConfig
+    vocab_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        def table() -> Embedding:
+            return Embedding(self.vocab_size, self.config.width, self.dtype)
+
+        self.target_embedding = table()
+        if self.config.tied_embeddings != "all":
+            self.source_embedding = table()
+        if self.config.tied_embeddings == "none":
+            self.output_embedding = table()
+        if self.config.output_bias:
+            self.bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
+
+    def embed_source(self, ids: Array) -> Array:
+        """int32 [B, S] -> [B, S, D]"""
+        return (self.target_embedding if self.config.tied_embeddings == "all" else self.source_embedding)(ids)
+
+    def embed_target(self, ids: Array) -> Array:
+        """int32 [B, T] -> [B, T, D]"""
+        return self.target_embedding(ids)
+
+    def logits(self, x: Array) -> Array:
+        """[B, T, D] -> float32 [B, T, V]"""
+        table = self.output_embedding if self.config.tied_embeddings == "none" else self.target_embedding
+        logits = table.logits(x)
+        return logits + self.bias[None, None] if self.config.output_bias else logits
 
 
 class FeedForward(nn.Module):

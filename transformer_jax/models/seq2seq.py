@@ -11,6 +11,8 @@ A batch has the fields of `data.batching.Batch`; ids are int32, and a segment of
     model.apply(params, memory, beams, length, method="init_cache")                        -> cache, leaves [N, ...]
     model.apply(params, token [N], index, memory, cache, method="decode_step")             -> logits float32 [N, V], cache
 
+Attention weights are sown as intermediates and cost nothing unless asked for; `attention_of` finds them.
+
 `encode` and what follows take rows of one sentence. The memory is shared by the hypotheses of a sentence and never reordered;
 the cache goes in and comes out and holds room for `length` tokens. `index` is the place of `token` in the target, from 0.
 """
@@ -23,14 +25,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from transformer_jax.config import ModelConfig
+from transformer_jax.models.lstm import LSTM
 from transformer_jax.models.transformer import Transformer
 
-__all__ = ["abstract_parameters", "build_model", "count_parameters", "init_parameters"]
+__all__ = ["abstract_parameters", "attention_of", "build_model", "count_parameters", "init_parameters"]
 
 
 def build_model(config: ModelConfig, vocab_size: int) -> nn.Module:
     """The linen module that `config` describes, for ids below `vocab_size`."""
-    return Transformer(config, vocab_size, dtype=_dtype(config.compute_dtype))
+    family = {"transformer": Transformer, "lstm": LSTM}[config.family]
+    return family(config, vocab_size, dtype=_dtype(config.compute_dtype))
 
 
 def init_parameters(model: nn.Module, key: jax.Array) -> Any:
@@ -41,6 +45,20 @@ def init_parameters(model: nn.Module, key: jax.Array) -> Any:
 def abstract_parameters(model: nn.Module) -> Any:
     """The tree of the parameters' shapes and types, without the numbers."""
     return jax.eval_shape(lambda: _init(model, jax.random.key(0)))
+
+
+def attention_of(intermediates: Any) -> dict[str, jax.Array]:
+    """What a teacher-forced pass has sown: for each kind of attention that the model has, its weights [L, B, H, queries, keys].
+
+    `cross` is the target's to the source, `encoder` the source's to itself, `decoder` the target's to itself.
+    """
+    found: dict[str, list[tuple[int, jax.Array]]] = {}
+    for path, weights in jax.tree_util.tree_leaves_with_path(intermediates):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")  # decoder_0/cross_attention/attention_weights/0
+        stack, _, layer = name.partition("/")[0].rpartition("_")
+        kind = "cross" if "cross_attention" in name else stack
+        found.setdefault(kind, []).append((int(layer) if layer.isdigit() else 0, weights))
+    return {kind: jnp.stack([weights for _, weights in sorted(layers, key=lambda at: at[0])]) for kind, layers in found.items()}
 
 
 def count_parameters(params: Any) -> int:

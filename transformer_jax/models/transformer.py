@@ -14,7 +14,7 @@ from transformer_jax.models.attention import (
     causal_mask,
     segment_mask,
 )
-from transformer_jax.models.layers import Dropout, Embedding, FeedForward, LayerNorm, sinusoids
+from transformer_jax.models.layers import Dropout, EmbeddingTables, FeedForward, LayerNorm, sinusoids
 
 __all__ = ["DecoderLayer", "EncoderLayer", "Memory", "Transformer"]
 
@@ -104,22 +104,12 @@ class DecoderLayer(nn.Module):
         return self.feed_forward_residual.after(x, out, train=train)
 
 
-class Transformer(nn.Module):
+class Transformer(EmbeddingTables):
     """Encoder and decoder under the contract of `models/seq2seq.py`."""
 
-    config: ModelConfig
-    vocab_size: int
-    dtype: jnp.dtype = jnp.float32
-
     def setup(self):
+        super().setup()
         config, dtype = self.config, self.dtype
-        self.target_embedding = Embedding(self.vocab_size, config.width, dtype)
-        if config.tied_embeddings != "all":
-            self.source_embedding = Embedding(self.vocab_size, config.width, dtype)
-        if config.tied_embeddings == "none":
-            self.output_embedding = Embedding(self.vocab_size, config.width, dtype)
-        if config.output_bias:
-            self.bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
         if config.positions == "learned":
             start = nn.initializers.normal(config.width**-0.5)
             self.source_positions = self.param("source_positions", start, (config.max_positions, config.width))
@@ -134,7 +124,7 @@ class Transformer(nn.Module):
     def __call__(self, batch: Any, *, train: bool) -> Array:
         """Teacher forcing: the logits of every target token in one pass, float32 [B, T, V]."""
         memory = self.encode(batch.source, batch.source_segment, batch.source_position, train=train)
-        x = self._embed_target(batch.target_input, batch.target_position, train)
+        x = self._read_target(batch.target_input, batch.target_position, train)
         mask = causal_mask(batch.target_segment)
         cross_mask = segment_mask(batch.target_segment, memory.segment)
         for layer, source in zip(self.decoder, memory.cross, strict=True):
@@ -143,8 +133,7 @@ class Transformer(nn.Module):
 
     def encode(self, source: Array, segment: Array, position: Array, *, train: bool = False) -> Memory:
         """int32 [B, S] each -> what all decoding steps share."""
-        embedding = self.target_embedding if self.config.tied_embeddings == "all" else self.source_embedding
-        x = self._position(embedding(source), position, "source_positions")
+        x = self._position(self.embed_source(source), position, "source_positions")
         x = self.drop(x, train=train)
         mask = segment_mask(segment, segment)
         for layer in self.encoder:
@@ -164,7 +153,7 @@ class Transformer(nn.Module):
     ) -> tuple[Array, tuple[KeyValues, ...]]:
         """The logits of what follows `token` int32 [N], which stands at place `index` -> float32 [N, V], cache."""
         position = jnp.broadcast_to(index, (token.shape[0], 1))
-        x = self._embed_target(token[:, None], position, train=False)
+        x = self._read_target(token[:, None], position, train=False)
         cross_mask = (memory.segment > 0)[:, None, None]  # [B, 1, 1, S]
         new_cache = []
         for layer, source, past in zip(self.decoder, memory.cross, cache, strict=True):
@@ -172,8 +161,8 @@ class Transformer(nn.Module):
             new_cache.append(past)
         return self._logits(x)[:, 0], tuple(new_cache)
 
-    def _embed_target(self, ids: Array, position: Array, train: bool) -> Array:
-        x = self._position(self.target_embedding(ids), position, "target_positions")
+    def _read_target(self, ids: Array, position: Array, train: bool) -> Array:
+        x = self._position(self.embed_target(ids), position, "target_positions")
         return self.drop(x, train=train)
 
     def _position(self, x: Array, position: Array, table: str) -> Array:
@@ -185,11 +174,7 @@ class Transformer(nn.Module):
         return x + sinusoids(position, x.shape[-1], interleaved=interleaved).astype(x.dtype)
 
     def _logits(self, x: Array) -> Array:
-        if self.config.norm == "pre":
-            x = self.decoder_norm(x)
-        embedding = self.output_embedding if self.config.tied_embeddings == "none" else self.target_embedding
-        logits = embedding.logits(x)
-        return logits + self.bias[None, None] if self.config.output_bias else logits
+        return self.logits(self.decoder_norm(x) if self.config.norm == "pre" else x)
 
 
 def _key_width(config: ModelConfig) -> int:

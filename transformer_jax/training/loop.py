@@ -69,7 +69,7 @@ def train(config: Config, workdir: str) -> Progress:
                 if due(config.train.evaluate_every):
                     with meter.pause():
                         evaluation = evaluate(state.params)
-                    progress = progress.evaluated(evaluation.score, config.train.patience)
+                    progress = progress.evaluated(evaluation.score, config.train.patience, evaluation.alignment_layer)
                     writer.write(step, "dev", evaluation.numbers, evaluation.samples)
                     console.evaluated(step, evaluation, progress)
                 if due(config.train.evaluate_every) or due(config.train.checkpoint_every):

@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 from jax import Array
 
+from transformer_jax.alignment import most_attended
 from transformer_jax.config import TrainConfig
 from transformer_jax.training.objective import LossSums, loss_sums
 
@@ -86,11 +87,12 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
     return train_step
 
 
-def make_eval_step(model: nn.Module) -> Callable:
-    """The pure function eval_step(params, batch) -> LossSums, without dropout and label smoothing."""
+def make_eval_step(model: nn.Module, eos_id: int) -> Callable:
+    """The pure function eval_step(params, batch) -> LossSums without dropout and label smoothing, and `most_attended`."""
 
     def eval_step(params, batch):
-        logits = model.apply({"params": params}, batch, train=False)
-        return loss_sums(logits, batch.target_output, batch.target_segment, label_smoothing=0.0)
+        logits, sown = model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
+        sums = loss_sums(logits, batch.target_output, batch.target_segment, label_smoothing=0.0)
+        return sums, most_attended(sown, batch.source, eos_id)
 
     return eval_step

@@ -1,0 +1,37 @@
+"""The built-in corpus with an LSTM that attends to the source (Luong et al. 2015, "general").
+
+    python train.py --config=configs/demo_lstm_attention.py --workdir=runs/demo_lstm_attention
+    python evaluate.py --workdir=runs/demo_lstm_attention --test demo:test demo:long demo:beyond
+
+As many parameters, batches and updates as `demo_full.py`, whose results stand beside its own in benchmarks/README.md.
+"""
+
+from transformer_jax.config import Config
+
+
+def get_config() -> Config:
+    config = Config()
+    config.data.train = "demo:train"
+    config.data.dev = "demo:dev"
+    config.tokenizer.vocab_size = 2000
+    config.batch.tokens = 1024
+    config.batch.shapes = 2
+    config.batch.row_multiple = 8
+    config.batch.max_length = 64
+    config.model.family = "lstm"
+    config.model.attention = "general"
+    config.model.direction = "both"
+    config.model.num_layers = 2
+    config.model.width = 200
+    config.model.dropout = 0.1
+    config.optimizer.schedule = "cosine"
+    config.optimizer.learning_rate = 0.003
+    config.optimizer.warmup_steps = 300
+    config.optimizer.clip_norm = 1.0
+    config.train.steps = 6000
+    config.train.label_smoothing = 0.1
+    config.train.log_every = 100
+    config.train.evaluate_every = 1000
+    config.train.checkpoint_every = 1000
+    config.train.keep_checkpoints = 3
+    return config

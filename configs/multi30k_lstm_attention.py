@@ -1,0 +1,38 @@
+"""Multi30k English-German captions (29,000 pairs), as written: cased, not tokenised; an LSTM with attention.
+
+    python train.py --config=configs/multi30k_lstm_attention.py --workdir=runs/multi30k_lstm_attention \
+        --config.data.train=MULTI30K/train --config.data.dev=MULTI30K/val
+    python evaluate.py --workdir=runs/multi30k_lstm_attention --test MULTI30K/test_2016_flickr
+
+where MULTI30K is the folder with `train.en`, `train.de`, `val.en` and so on. Not yet trained to its end here.
+"""
+
+from transformer_jax.config import Config
+
+
+def get_config() -> Config:
+    config = Config()
+    config.data.train = "multi30k/train"
+    config.data.dev = "multi30k/val"
+    config.tokenizer.vocab_size = 8000
+    config.batch.tokens = 4096
+    config.batch.shapes = 8
+    config.batch.row_multiple = 8
+    config.batch.max_length = 128
+    config.model.family = "lstm"
+    config.model.attention = "general"
+    config.model.direction = "both"
+    config.model.input_feeding = True
+    config.model.num_layers = 2
+    config.model.width = 256
+    config.model.dropout = 0.3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.learning_rate = 0.003
+    config.optimizer.warmup_steps = 400
+    config.optimizer.clip_norm = 1.0
+    config.train.steps = 2000
+    config.train.log_every = 100
+    config.train.evaluate_every = 500
+    config.train.checkpoint_every = 500
+    config.train.keep_checkpoints = 5
+    return config

@@ -1,0 +1,98 @@
+"""Which word became which: attention weights -> links between words, in Pharaoh's format, and how many of them are right.
+
+A link is (source word, target word), both from 0, words as `str.split` finds them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from transformer_jax.models.seq2seq import attention_of
+
+__all__ = ["Links", "alignment_error_rate", "join_links", "most_attended", "mutual_information", "pharaoh", "word_links"]
+
+Links = tuple[tuple[int, int], ...]
+
+
+def most_attended(sown: Mapping[str, Any], source: Array, eos_id: int) -> Array | None:
+    """The place in the source that each target token looked at most, by the mean over heads, never at an EOS: int32 [L, B, T].
+
+    `sown` is what `apply(..., mutable=["intermediates"])` returns beside the logits, source int32 [B, S]. None where the model
+    has no attention to the source.
+    """
+    cross = attention_of(sown.get("intermediates", {})).get("cross")
+    if cross is None:
+        return None
+    mean = jnp.where((source == eos_id)[None, :, None], -1, cross.mean(axis=2))  # [L, B, T, S]
+    return jnp.argmax(mean, axis=-1)
+
+
+def word_links(places: np.ndarray, source_words: np.ndarray, target_words: np.ndarray) -> Links:
+    """Links between words from links between pieces: target piece t is linked to source piece places[t].
+
+    `source_words` and `target_words` have the number of each piece's word, -1 for EOS (`Tokenizer.words`).
+
+    >>> word_links(np.array([0, 2, 1, 0]), np.array([0, 1, 1, -1]), np.array([0, 0, 1, -1]))
+    ((0, 0), (1, 0), (1, 1))
+    """
+    pairs = zip(source_words[places[: len(target_words)]].tolist(), target_words.tolist(), strict=True)
+    return tuple(sorted({pair for pair in pairs if min(pair) >= 0}))
+
+
+def join_links(line: str, sources: Sequence[str], targets: Sequence[str], links: Sequence[Links]) -> Links:
+    """The links of a line that was translated in parts: `sources` are the parts of `line`, perhaps cut inside a word.
+
+    >>> join_links("one twothree", ["one two", "three"], ["eins zwei", "drei"], [((0, 0), (1, 1)), ((0, 0),)])
+    ((0, 0), (1, 1), (1, 2))
+    """
+    owner = [number for number, word in enumerate(line.split()) for _ in word]  # of each character that is no space
+    read, written, joined = 0, 0, set()
+    for source, target, part in zip(sources, targets, links, strict=True):
+        starts = np.cumsum([read, *map(len, source.split())]).tolist()
+        joined |= {(owner[starts[i]], written + j) for i, j in part}
+        read, written = starts[-1], written + len(target.split())
+    return tuple(sorted(joined))
+
+
+def pharaoh(links: Links) -> str:
+    """
+    >>> pharaoh(((0, 0), (2, 1)))
+    '0-0 2-1'
+    """
+    return " ".join(f"{source}-{target}" for source, target in links)
+
+
+def alignment_error_rate(found: Iterable[Links], gold: Iterable[Links]) -> float:
+    """1 - 2 |A and G| / (|A| + |G|) over all sentences (Och and Ney 2003, eq. 21, where every gold link is sure).
+
+    Raises ValueError if there are not as many sentences in both, or no link at all.
+
+    >>> alignment_error_rate([((0, 0), (1, 1))], [((0, 0), (2, 1))])
+    0.5
+    """
+    both = [(set(a), set(g)) for a, g in zip(found, gold, strict=True)]
+    links = sum(len(a) + len(g) for a, g in both)
+    if not links:
+        raise ValueError("no links: there is nothing to compare")
+    return 1 - 2 * sum(len(a & g) for a, g in both) / links
+
+
+def mutual_information(source: Sequence[int] | np.ndarray, target: Sequence[int] | np.ndarray) -> float:
+    """sum_xy p(x, y) log(p(x, y) / (p(x) p(y))) of linked pieces, in nats: how well a link tells a word's translation.
+
+    It needs no alignment that is known to be right, and where there is one it orders a model's layers as the alignment error
+    rate does (the demo's).
+
+    >>> mutual_information([5, 5, 6, 6], [1, 1, 2, 2]) == mutual_information([5, 6], [1, 2])
+    True
+    """
+    source, target = np.asarray(source, np.int64), np.asarray(target, np.int64)
+    if not len(source):
+        return 0.0
+    pairs = np.stack([source, target])
+    (x, y), count = np.unique(pairs, axis=1, return_counts=True)
+    of_x, of_y = np.bincount(source), np.bincount(target)
+    return float(np.sum(count / len(source) * np.log(count * len(source) / (of_x[x] * of_y[y]))))

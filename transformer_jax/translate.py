@@ -1,0 +1,125 @@
+"""What translate.py does: lines of text to lines of translation, their alignments, and a picture of the first."""
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from transformer_jax.alignment import pharaoh
+from transformer_jax.attention_map import AttentionMap, attention_maps, draw
+from transformer_jax.attention_page import write_page
+from transformer_jax.data.lines import iter_lines, open_output
+from transformer_jax.errors import UserError
+from transformer_jax.run import Run
+from transformer_jax.translator import Translation, Translator, load_translator
+
+__all__ = ["translate_lines"]
+
+
+def translate_lines(
+    workdir: str,
+    text: Sequence[str] = (),
+    *,
+    checkpoint: str = "best",
+    input: str | None = None,
+    output: str | None = None,
+    beam: int | None = None,
+    length_penalty: float | None = None,
+    decode_tokens: int | None = None,
+    batch_lines: int = 1000,
+    attention: str | None = None,
+    attention_kind: str = "cross",
+    attention_layer: int = 0,
+    attention_head: int = 0,
+    attention_words: bool = False,
+    alignments: str | None = None,
+    alignment_layer: int | None = None,
+) -> None:
+    """What `translate.py` does: `text`, or the lines of `input`, or standard input -> `output`, or standard output.
+
+    Each `batch_lines` lines are written before the next are read, so memory does not grow with the file. A line that had to be
+    cut is told on standard error. `attention` is the file of a picture (or, ending in `.html`, a page) of what the first line's
+    translation looked at; kinds, layers and heads are those of `AttentionMap`. `alignments` is a file that gets a line for each
+    line, its word alignment in Pharaoh's format. Raises UserError for bad input; the lines before a bad one are written.
+    """
+    if batch_lines < 1:
+        raise UserError(f"--batch_lines={batch_lines} should be 1 or more")
+    if text and input:
+        raise UserError("give either sentences or --input, not both")
+    if input and output and os.path.exists(output) and os.path.samefile(input, output):
+        raise UserError(f"--output={output} is the input; write the translations to another file")
+    outputs = [("output", output), ("alignments", alignments), ("attention", attention)]
+    for (name, path), (other, same) in itertools.combinations([each for each in outputs if each[1]], 2):
+        if os.path.abspath(path) == os.path.abspath(same):
+            raise UserError(f"--{name} and --{other} are both {path}; write them to two files")
+    translator, _ = load_translator(Run(workdir), checkpoint)
+    if alignment_layer is not None:
+        translator.alignment_layer = alignment_layer
+    blocks = _blocks(_arguments(text) if text else iter_lines(input), batch_lines)
+    first = next(blocks, [])  # before the output is opened: what cannot be read should not empty a file
+    done = 0
+    align = alignments is not None
+    with open_output(output) as out, open_output(alignments) if align else contextlib.nullcontext() as links:
+        for block in itertools.chain([first], blocks):
+            found = translator.translate(block, beam=beam, length_penalty=length_penalty, tokens=decode_tokens, align=align)
+            for number, translation in enumerate(found, done + 1):
+                if translation.parts > 1:
+                    print(f"line {number}: too long for the model, translated in {translation.parts} pieces", file=sys.stderr)
+                out.write(f"{translation.text}\n")
+                if align:
+                    links.write(f"{pharaoh(translation.alignment)}\n")
+            out.flush()
+            if attention and not done:
+                _draw(translator, block, found, attention, attention_kind, attention_layer, attention_head, attention_words)
+            done += len(block)
+
+
+def _arguments(text: Sequence[str]) -> Iterator[str]:
+    for number, line in enumerate(text, 1):
+        try:
+            line.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(f"sentence {number} is not UTF-8; convert it, for example with iconv -t UTF-8") from None
+        yield line.replace("\n", " ")
+
+
+def _blocks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
+    """Lists of `size` lines, the last as long as it comes; what comes before an error is a block of its own."""
+    block = []
+    try:
+        for line in lines:
+            block.append(line)
+            if len(block) == size:
+                yield block
+                block = []
+    except UserError:
+        if block:
+            yield block
+        raise
+    if block:
+        yield block
+
+
+def _draw(
+    translator: Translator, lines: list[str], found: list[Translation], file: str, kind: str, layer: int, head: int, words: bool
+) -> None:
+    if not found or found[0].parts != 1:
+        raise UserError(f"--attention={file}: the first line is missing, blank or too long for one picture")
+    source, translation = lines[0], found[0]
+
+    def maps(words: bool) -> dict[str, AttentionMap]:
+        return attention_maps(
+            translator.model, translator.params, translator.tokenizer, source, translation.tokens, words=words
+        )
+
+    of_kind = maps(words).get(kind)
+    if of_kind is None:
+        raise UserError(f"--attention_kind={kind}: this model has {', '.join(maps(words)) or 'no attention'}")
+    of_kind.mean(layer, head)  # says so if there is no such layer or head
+    if file.endswith(".html"):
+        write_page(
+            file, maps(False), maps(True), source=source, translation=translation.text, layer=layer, head=head, kind=kind
+        )
+    else:
+        draw(of_kind, file, layer, head)
