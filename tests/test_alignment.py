@@ -134,6 +134,20 @@ def test_layers_differ_and_those_that_are_not_there_are_told(tokenizer):
             translator.align(["a"], ["b"], layer=layer)
 
 
+@pytest.mark.parametrize("max_positions", [20, 64])
+def test_learned_positions_align_up_to_the_end_of_their_table(tokenizer, max_positions):
+    """Padding beyond the table would be NaN, and so would every weight that it is multiplied with."""
+    translator = make_translator(tokenizer, positions="learned", max_positions=64)
+    tables = ("source_positions", "target_positions")
+    cut = translator.params | {name: translator.params[name][:max_positions] for name in tables}
+    small = make_translator(tokenizer, positions="learned", max_positions=max_positions)
+    lines = ["\u4f60" * 6, "h g"]
+    assert 16 < len(tokenizer.encode_source(lines)[0]) <= 20  # padded to more than 20
+    assert small.align(lines, lines[::-1], params=cut) == translator.align(lines, lines[::-1])
+    with pytest.raises(UserError, match=f"too long for model.max_positions={max_positions}"):
+        small.align(["a " * 70], ["a"])
+
+
 def test_a_model_without_attention_cannot_align(tokenizer):
     with pytest.raises(UserError, match="no attention to the source"):
         make_translator(tokenizer, family="lstm", attention="none").align(["a"], ["b"])

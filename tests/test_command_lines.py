@@ -324,7 +324,7 @@ class TestBadText:
         assert "not UTF-8" in fails("translate", run, "a \udcff b")
         (tmp_path / "in").write_bytes(b"a\n")
         same = f"--input={tmp_path / 'in'}", f"--output={tmp_path / '.' / 'in'}"
-        assert "is the input" in fails("translate", run, *same)
+        assert "is the file of --input" in fails("translate", run, *same)
         assert (tmp_path / "in").read_bytes() == b"a\n"
         (tmp_path / "in.gz").write_bytes(b"no gzip")
         assert "in.gz" in fails("translate", run, f"--input={tmp_path / 'in.gz'}")
@@ -359,7 +359,11 @@ class TestBadFlags:
             ("translate", ["a", "--attention=map.png", "--attention_layer=9"], ["layer 9", "from 1 to 1"]),
             ("translate", ["a", "--attention=map.html", "--attention_head=-1"], ["head -1", "from 1 to 2"]),
             ("translate", ["", "--alignments=/no/such/folder/out"], ["/no/such/folder/out", "cannot be written"]),
-            ("translate", ["", "--alignments=same", "--attention=./same"], ["--alignments and --attention", "two files"]),
+            (
+                "translate",
+                ["", "--alignments=same", "--attention=./same"],
+                ["--attention=./same", "--alignments", "name another"],
+            ),
             ("translate", ["a", "--alignments=links", "--alignment_layer=3"], ["alignment layer 3", "from 1 to 1"]),
         ],
     )

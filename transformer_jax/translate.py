@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from transformer_jax.alignment import pharaoh
-from transformer_jax.attention_map import AttentionMap, attention_maps, draw
+from transformer_jax.attention_map import attention_maps, draw
 from transformer_jax.attention_page import write_page
 from transformer_jax.data.lines import iter_lines, open_output
 from transformer_jax.errors import UserError
@@ -47,12 +47,10 @@ def translate_lines(
         raise UserError(f"--batch_lines={batch_lines} should be 1 or more")
     if text and input:
         raise UserError("give either sentences or --input, not both")
-    if input and output and os.path.exists(output) and os.path.samefile(input, output):
-        raise UserError(f"--output={output} is the input; write the translations to another file")
-    outputs = [("output", output), ("alignments", alignments), ("attention", attention)]
-    for (name, path), (other, same) in itertools.combinations([each for each in outputs if each[1]], 2):
-        if os.path.abspath(path) == os.path.abspath(same):
-            raise UserError(f"--{name} and --{other} are both {path}; write them to two files")
+    files = [("input", input), ("output", output), ("alignments", alignments), ("attention", attention)]
+    for (name, path), (other, same) in itertools.combinations([each for each in files if each[1]], 2):
+        if _same_file(path, same):
+            raise UserError(f"--{other}={same} is the file of --{name}; name another")
     translator, _ = load_translator(Run(workdir), checkpoint)
     if alignment_layer is not None:
         translator.alignment_layer = alignment_layer
@@ -73,6 +71,11 @@ def translate_lines(
             if attention and not done:
                 _draw(translator, block, found, attention, attention_kind, attention_layer, attention_head, attention_words)
             done += len(block)
+
+
+def _same_file(path: str, other: str) -> bool:
+    there = os.path.exists(path) and os.path.exists(other)
+    return os.path.samefile(path, other) if there else os.path.realpath(path) == os.path.realpath(other)
 
 
 def _arguments(text: Sequence[str]) -> Iterator[str]:
@@ -108,18 +111,13 @@ def _draw(
         raise UserError(f"--attention={file}: the first line is missing, blank or too long for one picture")
     source, translation = lines[0], found[0]
 
-    def maps(words: bool) -> dict[str, AttentionMap]:
-        return attention_maps(
-            translator.model, translator.params, translator.tokenizer, source, translation.tokens, words=words
-        )
-
-    of_kind = maps(words).get(kind)
-    if of_kind is None:
-        raise UserError(f"--attention_kind={kind}: this model has {', '.join(maps(words)) or 'no attention'}")
-    of_kind.mean(layer, head)  # says so if there is no such layer or head
+    model = translator.model, translator.params, translator.tokenizer
+    of_pieces, of_words = (attention_maps(*model, source, translation.tokens, words=words) for words in (False, True))
+    if kind not in of_words:
+        raise UserError(f"--attention_kind={kind}: this model has {', '.join(of_words) or 'no attention'}")
+    chosen = (of_words if words else of_pieces)[kind]
+    chosen.mean(layer, head)  # says so if there is no such layer or head
     if file.endswith(".html"):
-        write_page(
-            file, maps(False), maps(True), source=source, translation=translation.text, layer=layer, head=head, kind=kind
-        )
+        write_page(file, of_pieces, of_words, source=source, translation=translation.text, layer=layer, head=head, kind=kind)
     else:
-        draw(of_kind, file, layer, head)
+        draw(chosen, file, layer, head)

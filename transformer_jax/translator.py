@@ -120,6 +120,7 @@ class Translator:
             raise UserError(f"a sentence of {max(lengths)} tokens is too long for model.max_positions={self._room}")
         for numbers, length in _batches(lengths, self.config.tokens):
             store = Store.of([source[i] for i in numbers], [target[i] for i in numbers])
+            length = min(length, self._room)
             shape = Shape(1 << (len(numbers) - 1).bit_length(), length, length)
             ids = self.tokenizer.pad_id, self.tokenizer.decoder_start_id
             places = self._most_attended(params, bucketed_batch(store, np.arange(len(numbers)), shape, *ids))
