@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import EOS, PAD, START, VOCAB, letters, rows_of, sentences, tiny_config, tiny_model, write_tsv
+from helpers import EOS, FAMILIES, PAD, START, VOCAB, letters, rows_of, sentences, tiny_config, tiny_model, write_tsv
 
 from transformer_jax.config import Config
 from transformer_jax.decoding.greedy import greedy_search
@@ -22,9 +22,19 @@ def copies(seed: int, rows: int = 32):
     return rows_of(store, range(rows), rows, 6, 6)
 
 
-def test_it_learns_to_copy():
+@pytest.mark.parametrize(
+    "model",
+    [
+        dict(width=32, feed_forward_width=64, heads=4, norm="pre"),
+        FAMILIES["LSTM"] | dict(width=96),  # one vector for six tokens: it needs more room
+        FAMILIES["LSTM with attention"] | dict(width=48, num_layers=1),
+        FAMILIES["LSTM with input feeding"] | dict(width=48),
+    ],
+    ids=FAMILIES,
+)
+def test_it_learns_to_copy(model):
     config = Config()
-    config.model = tiny_model(width=32, feed_forward_width=64, heads=4, norm="pre")
+    config.model = tiny_model(**model)
     config.optimizer.schedule, config.optimizer.learning_rate, config.optimizer.warmup_steps = "cosine", 0.01, 20
     config.optimizer.clip_norm, config.train.steps = 1.0, 400
     model, optimizer = build_model(config.model, VOCAB), make_optimizer(config)
