@@ -148,7 +148,7 @@ def table(results: list[Result]) -> str:
     on_demo = results[0].probe is not None
     head = ["model", "parameters", "training", "target tokens/s", *(f"BLEU {test}" for test in tests)]
     head += ["AER", "pronouns right", '"it" on its noun / the other'] if on_demo else []
-    lines = [" | ".join(head), "|".join(["---", *["---:"] * (len(head) - 1)])]
+    lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)])]
     for result in results:
         seconds, tokens, _ = result.curve[-1]
         row = [result.name, f"{result.parameters:,}", f"{seconds / 60:.1f} min", f"{tokens / seconds:,.0f}"]
