@@ -176,6 +176,9 @@ def draw_lengths(results: list[Result], file: Path, buckets: int = 8) -> None:
             inside = np.flatnonzero(bucket == number)
             values.append(score([found[i] for i in inside], [expected[i] for i in inside])[0].value)
         axes.plot(middle, values, marker="o", color=COLORS[result.name], label=result.name)
+    if any(report.test.startswith("demo:") for report in results[0].reports):
+        axes.axvline(demo.TRAIN_WORDS + 0.5, color="black", linewidth=0.8, linestyle=":")
+        axes.text(demo.TRAIN_WORDS + 0.8, 2, "longer than anything in training")
     axes.set(xlabel="words of the source sentence (mean of the bucket)", ylabel="BLEU", ylim=(0, 101))
     finish(figure, axes, file)
 
@@ -189,6 +192,7 @@ def draw_curves(results: list[Result], file: Path) -> None:
             points = [(point[place] / scale, point[2]) for point in result.curve]
             axes.plot(*zip(*points, strict=True), marker="o", color=COLORS[result.name], label=result.name)
         axes.set(xlabel=unit, ylabel="BLEU on the dev set", ylim=(0, 101))
+        axes.set_xlim(left=0)
         finish(figure, axes, file)
 
 
