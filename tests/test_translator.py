@@ -15,6 +15,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.translator import Translation, Translator
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 LINES = ["a b", "c", "", "h g f e d c b a", "a b c d", "  ", "b b", "e f a c d e", "\u00bd \u4f60", "d"]
 
 
