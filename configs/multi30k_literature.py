@@ -5,7 +5,7 @@
     python evaluate.py --workdir=runs/multi30k_literature --checkpoint=average:10 --beam=5 --length_penalty=1 --tokenize=none \
         --test=MULTI30K/lc_norm_tok/test_2016_flickr
 
-2.6 million parameters, at most 8000 updates, until the dev loss has not fallen for ten epochs. Two CPU cores that had much other
+2.6 million parameters, at most 8000 updates, until the dev loss has not fallen for ten epochs. Two CPU cores that had other
 work too: 2 hours 30 minutes to update 7320, the best dev loss at 6120. Then, beam 5, the average of the last ten checkpoints:
 40.53 BLEU on test_2016_flickr (`tok:none`), 40.80 on val, half a point below the paper. The length penalty is not quite the
 paper's: ((5 + n) / 6) instead of n, so translations come out shorter (96% of the reference's length on val).
