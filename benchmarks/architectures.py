@@ -9,7 +9,7 @@ comparison goes on where it was), `table.md`, and three pictures: BLEU by source
 dev BLEU against training time and tokens, and training speed against sentence length.
 
 On the demo corpus also: error rate of the alignments against the grammar's own, pronouns (see elephant.py), and a Transformer
-with rotary positions, for the sentences that are longer than anything in training. What was measured is in README.md here.
+with rotary positions, for the sentences that are longer than anything in training. Not yet run to its end.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # ruff: noqa: E402 (memory and the compilation cache are set up before JAX is imported)
 from transformer_jax.command_line import Parser, load_config, main, set_up
 from transformer_jax.config import Config, ModelConfig
+from transformer_jax.errors import UserError
 
 set_up()
 
@@ -73,6 +74,8 @@ def run() -> None:
     parser.add_argument("--only", nargs="+", choices=COLORS, default=list(COLORS), help="some of the models")
     flags, overrides = parser.parse_with_overrides()
     config = load_config(flags.config, overrides)
+    if config.model.family != "transformer":
+        raise UserError(f"--config={flags.config}: expected a Transformer's; the LSTMs are derived from it")
     tests = flags.test or DEMO_SETS
     models = {name: model for name, model in families(config).items() if name in flags.only}
     flags.output.mkdir(parents=True, exist_ok=True)

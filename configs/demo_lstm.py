@@ -3,7 +3,7 @@
     python train.py --config=configs/demo_lstm.py --workdir=runs/demo_lstm
     python evaluate.py --workdir=runs/demo_lstm --test demo:test demo:long demo:beyond
 
-As many parameters, batches and updates as `demo_full.py`, whose results stand beside its own in benchmarks/README.md.
+About as many parameters as `demo_full.py`, with its batches and updates. Not yet trained to its end here.
 """
 
 from transformer_jax.config import Config
