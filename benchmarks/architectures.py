@@ -9,7 +9,7 @@ comparison goes on where it was), `table.md`, and three pictures: BLEU by source
 dev BLEU against training time and tokens, and training speed against sentence length.
 
 On the demo corpus also: error rate of the alignments against the grammar's own, pronouns (see elephant.py), and a Transformer
-with rotary positions, for the sentences that are longer than anything in training. Not yet run to its end.
+with rotary positions, for the sentences that are longer than anything in training.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ set_up()
 
 import jax
 import numpy as np
-from elephant import Probe, probe
+from elephant import LOOKERS, Probe, probe
 from matplotlib.figure import Figure
 
 from transformer_jax.alignment import alignment_error_rate
@@ -150,7 +150,7 @@ def table(results: list[Result]) -> str:
     tests = [report.test for report in results[0].reports]
     on_demo = results[0].probe is not None
     head = ["model", "parameters", "training", "target tokens/s", *(f"BLEU {test}" for test in tests)]
-    head += ["AER", "pronouns right", '"it" on its noun / the other'] if on_demo else []
+    head += ["AER", "pronouns right", *(f"{word} on the right noun / the other" for word in LOOKERS)] if on_demo else []
     lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)])]
     for result in results:
         seconds, tokens, _ = result.curve[-1]
@@ -158,7 +158,8 @@ def table(results: list[Result]) -> str:
         row += [f"{report.scores[0].value:.1f}" for report in result.reports]
         if on_demo:
             row += ["-" if result.aer is None else f"{result.aer:.1%}", f"{result.probe.right:.1%}"]
-            row.append(f"{result.probe.referent:.0%} / {result.probe.distractor:.0%}" if result.probe.head else "-")
+            looks = [result.probe.looks.get(word) for word in LOOKERS]
+            row += [f"{look.referent:.0%} / {look.distractor:.0%}" if look else "-" for look in looks]
         lines.append(" | ".join(row))
     return "".join(f"| {line} |\n" for line in lines)
 

@@ -1,10 +1,11 @@
-"""What "it" is: has its translation the right gender, and does the encoder's "it" look at the word it stands for?
+"""What "it" is: has its translation the right gender, and who looks at the word that "it" stands for?
 
     python benchmarks/elephant.py --workdir=runs/demo_full
 
 Sentences are the demo grammar's held-out pairs, "The elephant did not cross the street because it was too tired / too wide" and
-300 more like it: one adjective decides what "it" is, and so the German pronoun. The head of encoder self-attention is chosen on
-the pronoun sentences of demo:dev. A model without self-attention has the accuracy alone.
+300 more like it: one adjective decides what "it" is, and so the German pronoun. Three words are asked where they look: "it" and
+the adjective in encoder self-attention, and the German pronoun (of the reference) in the attention to the source; each in the
+head that, on the pronoun sentences of demo:dev, gives the right noun most more than the other.
 """
 
 import sys
@@ -25,15 +26,25 @@ from transformer_jax.models.seq2seq import attention_of
 from transformer_jax.translator import Translator
 
 
+class Look(NamedTuple):
+    """Where a word looks, in its best head."""
+
+    layer: int  # from 1
+    head: int
+    referent: float  # share of its weight on the noun that "it" stands for
+    distractor: float  # ... and on the other noun
+    uniform: float  # ... and on a noun, if it looked at all pieces of the sentence alike
+    prefers: float  # share of sentences where the referent gets more than the distractor
+
+
 class Probe(NamedTuple):
     sentences: int
     right: float  # share of pronouns with the right gender
     both_right: float  # share of pairs where both are
-    head: tuple[int, int] | None = None  # layer and head, from 1, that is best on the dev set; None: no self-attention
-    referent: float = 0.0  # share of the weight of "it", in that head, on the noun it stands for
-    distractor: float = 0.0  # ... and on the other noun
-    uniform: float = 0.0  # ... and on a noun, if "it" looked at all pieces of the sentence alike
-    prefers: float = 0.0  # share of sentences where the referent gets more than the distractor
+    looks: dict[str, Look]  # of the words in `LOOKERS` that the model lets look
+
+
+LOOKERS = {'"it"': "encoder", "the adjective": "encoder", "the German pronoun": "cross"}
 
 
 def run() -> None:
@@ -43,11 +54,11 @@ def run() -> None:
     flags = parser.parse_args()
     found = probe(Translator.load(flags.workdir, flags.checkpoint))
     print(f"{found.sentences} sentences: {found.right:.1%} of pronouns right, both of a pair {found.both_right:.1%}")
-    if found.head:
+    for word, look in found.looks.items():
         print(
-            f'"it" in encoder layer {found.head[0]}, head {found.head[1]}: {found.referent:.1%} of its weight on the noun it '
-            f"stands for, {found.distractor:.1%} on the other (looking everywhere alike: {found.uniform:.1%}); "
-            f"more on the right one in {found.prefers:.1%} of sentences"
+            f"{word}, {LOOKERS[word]} attention, layer {look.layer}, head {look.head}: {look.referent:.1%} of its weight on "
+            f"the right noun, {look.distractor:.1%} on the other (looking everywhere alike: {look.uniform:.1%}); more on the "
+            f"right one in {look.prefers:.1%} of sentences"
         )
 
 
@@ -59,46 +70,46 @@ def probe(translator: Translator) -> Probe:
     right = np.array(
         [demo.pronoun_accuracy([example], [text])[0] for example, text in zip(examples, texts, strict=True)]
     ).reshape(-1, 2)
-    result = Probe(len(examples), right.mean(), right.all(axis=1).mean())
-    dev = weight_of_it(translator, [example for example in demo.generate("dev") if example.pronoun])
-    if dev is None:
-        return result
-    layer, head = np.unravel_index(dev[0].mean(axis=2).argmax(), dev[0].shape[:2])
-    referent, distractor, uniform = (each[layer, head] for each in weight_of_it(translator, examples))
-    return result._replace(
-        head=(int(layer) + 1, int(head) + 1),
-        referent=referent.mean(),
-        distractor=distractor.mean(),
-        uniform=uniform.mean(),
-        prefers=(referent > distractor).mean(),
-    )
+    looks = {}
+    on_dev = weights_on_nouns(translator, [example for example in demo.generate("dev") if example.pronoun])
+    on_test = weights_on_nouns(translator, examples) if on_dev else {}
+    for word, weights in on_dev.items():
+        advantage = (weights[0] - weights[1]).mean(axis=2)
+        layer, head = np.unravel_index(advantage.argmax(), advantage.shape)
+        referent, distractor, uniform = (each[layer, head] for each in on_test[word])
+        means = (float(each.mean()) for each in (referent, distractor, uniform, referent > distractor))
+        looks[word] = Look(int(layer) + 1, int(head) + 1, *means)
+    return Probe(len(examples), right.mean(), right.all(axis=1).mean(), looks)
 
 
-def weight_of_it(translator: Translator, examples: Sequence[demo.Example]) -> np.ndarray | None:
-    """The shares of the weight of "it" that fall on its referent, on the other noun, and on a noun if all pieces had the same:
-    float [3, L, H, examples]. None for a model without encoder self-attention."""
+def weights_on_nouns(translator: Translator, examples: Sequence[demo.Example]) -> dict[str, np.ndarray]:
+    """For each word of `LOOKERS` that the model lets look: the shares of its weight on the right noun, on the other, and on a
+    noun if all pieces had the same, float [3, L, H, examples]."""
     tokenizer = translator.tokenizer
-    rows = tokenizer.encode_source([example.source for example in examples])
-    shape = Shape(len(rows), max(map(len, rows)), 1)
-    store = Store.of(rows, [np.array([tokenizer.eos_id])] * len(rows))
-    batch = bucketed_batch(store, np.arange(len(rows)), shape, tokenizer.pad_id, tokenizer.decoder_start_id)
+    sources = tokenizer.encode_source([example.source for example in examples])
+    targets = tokenizer.encode_target([example.target for example in examples])
+    shape = Shape(len(examples), max(map(len, sources)), max(map(len, targets)))
+    store = Store.of(sources, targets)
+    batch = bucketed_batch(store, np.arange(len(examples)), shape, tokenizer.pad_id, tokenizer.decoder_start_id)
 
     @jax.jit
     def look(params):
         _, sown = translator.model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
-        return attention_of(sown.get("intermediates", {})).get("encoder")
+        return attention_of(sown.get("intermediates", {}))
 
-    weights = look(translator.params)  # [L, examples, H, S, S]
-    if weights is None:
-        return None
-    weights, found = np.asarray(weights), []
-    for number, (example, row) in enumerate(zip(examples, rows, strict=True)):
-        word, pronoun = tokenizer.words(row), example.pronoun
-        of_it = weights[:, number][:, :, np.flatnonzero(word == pronoun.source), : len(row)].mean(axis=2)  # [L, H, S]
-        nouns = [word == place for place in (pronoun.referent, pronoun.distractor)]
-        uniform = np.full(of_it.shape[:2], np.mean(nouns))
-        found.append([*(of_it[:, :, noun].sum(axis=2) for noun in nouns), uniform])
-    return np.moveaxis(np.array(found), 0, -1)
+    weights = {kind: np.asarray(array) for kind, array in look(translator.params).items()}  # [L, examples, H, queries, S]
+    found = {word: [] for word, kind in LOOKERS.items() if kind in weights}
+    for number, (example, source, target) in enumerate(zip(examples, sources, targets, strict=True)):
+        of_source, of_target, pronoun = tokenizer.words(source), tokenizer.words(target), example.pronoun
+        # The adjective that decides is the last word of each sentence.
+        asked = (of_source == pronoun.source, of_source == of_source.max(), of_target == pronoun.target)
+        nouns = [of_source == place for place in (pronoun.referent, pronoun.distractor)]
+        for (word, kind), pieces in zip(LOOKERS.items(), asked, strict=True):
+            if kind in weights:
+                of_word = weights[kind][:, number][:, :, np.flatnonzero(pieces), : len(source)].mean(axis=2)  # [L, H, S]
+                shares = [of_word[:, :, noun].sum(axis=2) for noun in nouns]
+                found[word].append([*shares, np.full(of_word.shape[:2], np.mean(nouns))])
+    return {word: np.moveaxis(np.array(values), 0, -1) for word, values in found.items()}
 
 
 if __name__ == "__main__":

