@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-processes lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,9 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m slow
+
+test-processes: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m processes
 
 lint: $(VENV)/installed
 	$(VENV)/bin/python -m ruff check .

@@ -22,12 +22,15 @@ def run() -> None:
         "--output", metavar="FILE", help="write the translations here, those of several test sets one after the other"
     )
     parser.add_argument("--report", metavar="FILE.json", help="write the scores here")
+    parser.add_processes()
     flags = vars(parser.parse_args())
-    set_up()
+    set_up(*(flags.pop(name) for name in ("coordinator", "processes", "process")))
     from transformer_jax.evaluation import evaluate_run
+    from transformer_jax.hosts import is_first
 
     for report in evaluate_run(**flags):
-        print(report.as_text())
+        if is_first():
+            print(report.as_text())
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """What several rooms' tests need: sentences as a store, tiny models, a tiny corpus, numbers that should be equal."""
 
+import dataclasses
 import itertools
+import json
 from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from transformer_jax.config import Config, ModelConfig
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch, packed_batch
 from transformer_jax.data.store import Store
 from transformer_jax.models.seq2seq import abstract_parameters
+from transformer_jax.run import Run
 
 PAD, EOS, START = 0, 1, 3
 VOCAB = 23
@@ -100,3 +104,31 @@ def tiny_config(folder: Path, pairs: int = 200) -> Config:
     config.train.steps = 6
     config.train.log_every = config.train.evaluate_every = config.train.checkpoint_every = 3
     return config
+
+
+def metrics_of(workdir) -> list[dict]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
+
+
+def arrays_of(workdir, step: int):
+    """Every array of a checkpoint as it is on disk, on however many devices it was saved, and its progress."""
+    items = {name: ocp.StandardCheckpointHandler() for name in ("params", "optimizer")}
+    with ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints", item_handlers=items) as manager:
+        targets = {
+            name: jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metadata.tree)
+            for name, metadata in manager.item_metadata(step).items()
+            if name in items
+        }
+        restore = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
+        found = manager.restore(step, args=ocp.args.Composite(**restore))
+    with Run(workdir).checkpoints() as checkpoints:
+        return (found.params, found.optimizer), checkpoints.progress(step)
+
+
+def assert_same_runs(found, expected, step: int) -> None:
+    assert metrics_of(found) == metrics_of(expected)
+    (arrays, progress), (expected_arrays, expected_progress) = arrays_of(found, step), arrays_of(expected, step)
+    assert_trees_equal(arrays, expected_arrays)
+    assert dataclasses.replace(progress, unwritten=[]) == dataclasses.replace(expected_progress, unwritten=[])
+    assert progress.unwritten[1:] == expected_progress.unwritten[1:]  # the first is a time

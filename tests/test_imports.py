@@ -16,22 +16,27 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
     "version",
     "errors",
+    "cluster",
+    "hosts",
+    "files",
     "config",
     "data",
     "models",
     "decoding",
+    "manifest",
     "checkpoints",
     "run",
     "alignment",
     "attention_map",
     "attention_page",
+    "rows",
     "translator",
     "translate",
     "evaluation",
     "training",
 ]
 ALLOWED = {room: set(ROOMS[: number + 1]) for number, room in enumerate(ROOMS)}
-ALLOWED["command_line"] = {"errors", "config", "data.store"}
+ALLOWED["command_line"] = {"errors", "cluster", "config", "data.store"}
 ALLOWED["__init__"] = set(ROOMS)
 HEAVY = ["tensorflow", "torch", "transformers", "ctranslate2", "matplotlib"]
 

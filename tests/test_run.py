@@ -8,20 +8,19 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
-from helpers import FAMILIES, assert_trees_equal, tiny_config, tiny_model
-from jax.experimental.compilation_cache import compilation_cache
+from helpers import FAMILIES, arrays_of, assert_same_runs, assert_trees_equal, metrics_of, tiny_config, tiny_model
 
 from transformer_jax.checkpoints import Progress, parse_checkpoint
 from transformer_jax.config import Config, differences, from_json, override, to_json, validate
 from transformer_jax.errors import UserError
+from transformer_jax.manifest import write_manifest
 from transformer_jax.run import MetricsWriter, Run
 from transformer_jax.training import loop
 from transformer_jax.training.loop import train
 from transformer_jax.training.step import TrainState
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 
 # Checkpoints
 
@@ -160,8 +159,10 @@ def test_parameters_of_another_tokenizer_or_shape_are_refused(run):
 @pytest.mark.parametrize("text", ["", '{"step": 1', "[1]", '{"stage": 1}'])
 def test_a_damaged_checkpoint_is_one_line(run, text):
     fill(run, {1: None})
-    (file,) = (run.workdir / "checkpoints" / "1" / "progress").glob("metadata*")
+    folder = run.workdir / "checkpoints" / "1"
+    (file,) = (folder / "progress").glob("metadata*")
     file.write_text(text)
+    write_manifest(folder)  # whoever damaged it knew what he did: checksums tell nothing
     with pytest.raises(UserError, match=r"checkpoints/1: cannot be read") as error:
         params_of(run, "latest")
     assert "\n" not in str(error.value)
@@ -169,9 +170,10 @@ def test_a_damaged_checkpoint_is_one_line(run, text):
 
 def test_a_checkpoint_without_its_arrays_is_one_line(run):
     fill(run, {1: None})
-    folder = run.workdir / "checkpoints" / "1" / "params"
-    for file in sorted(folder.rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
+    folder = run.workdir / "checkpoints" / "1"
+    (folder / "params").rmtree()
+    (folder / "params").mkdir()
+    write_manifest(folder)
     with pytest.raises(UserError, match=r"checkpoints/1: cannot be read"):
         params_of(run, "latest")
 
@@ -400,44 +402,6 @@ def test_parse_checkpoint_takes_digits_only():
 
 
 # Resume
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """The same few programs are compiled for each training here; from the second on they are read from a folder."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-def metrics_of(workdir) -> list[dict]:
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
-
-
-def arrays_of(workdir, step: int):
-    """Every array of a checkpoint as it is on disk, and its progress."""
-    with Run(workdir).checkpoints() as checkpoints:
-        found = checkpoints._restore(step, params=ocp.args.StandardRestore(), optimizer=ocp.args.StandardRestore())
-        return jax.tree.map(np.asarray, (found.params, found.optimizer)), checkpoints.progress(step)
-
-
-def assert_same_runs(found, expected, step: int) -> None:
-    assert metrics_of(found) == metrics_of(expected)
-    (arrays, progress), (expected_arrays, expected_progress) = arrays_of(found, step), arrays_of(expected, step)
-    assert_trees_equal(arrays, expected_arrays)
-    assert dataclasses.replace(progress, unwritten=[]) == dataclasses.replace(expected_progress, unwritten=[])
-    assert progress.unwritten[1:] == expected_progress.unwritten[1:]  # the first is a time
 
 
 class Killed(BaseException):

@@ -327,3 +327,41 @@ def test_an_open_prefetch_lets_the_interpreter_leave():
 def test_the_data_room_imports_no_jax():
     code = "import sys, transformer_jax.data.stream, transformer_jax.data.corpus; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("parts", [2, 4])
+def test_the_parts_of_a_batch_are_the_batch(kind, parts, small_chunks):
+    """Each process makes its own rows only, and all together make what one alone does, from any position on."""
+    stream = BatchStream(numbered(300), CONFIGS[kind], IDS, seed=3)
+    _, position = next(stream.batches())
+    whole = itertools.islice(stream.batches(position), 25)
+    mine = [itertools.islice(stream.batches(position, part, parts), 25) for part in range(parts)]
+    for (batch, after), *shares in zip(whole, *mine, strict=True):
+        assert {position for _, position in shares} == {after}
+        for name, array in batch._asdict().items():
+            rows = [getattr(share, name) for share, _ in shares]
+            assert {len(each) for each in rows} == {len(array) // parts}
+            np.testing.assert_array_equal(np.concatenate(rows), array)
+
+
+def test_a_cache_on_an_object_store_is_copied_to_be_mapped(tmp_path, monkeypatch):
+    """With a local folder for the bucket: written there whole, read from there by a machine that has nothing."""
+    bucket, used = tmp_path / "bucket", []
+    monkeypatch.setattr(store_module, "is_remote", lambda path: str(path) == str(bucket))
+    monkeypatch.setattr(store_module, "to_path", lambda path: used.append(path) or store_module.epath.Path(path))
+    pairs = Pairs(["a b c d", "e f"], ["d c b a", "f e"])
+    tokenizer = Tokenizer.train([*pairs.source, *pairs.target], TokenizerConfig(vocab_size=268), tmp_path / "tokenizer")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first machine"))
+    made = open_store(pairs, tokenizer, bucket)
+    assert sorted(path.name for path in (bucket / made.fingerprint).iterdir()) == sorted(
+        path.name for path in (default_cache_dir() / made.fingerprint).iterdir()
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second machine"))
+    monkeypatch.setattr(store_module, "_write", None)
+    found = open_store(pairs, tokenizer, bucket)
+    np.testing.assert_array_equal(found.source_ids, made.source_ids)
+    assert (default_cache_dir() / made.fingerprint).is_dir() and used

@@ -26,7 +26,7 @@ from transformer_jax.models.seq2seq import build_model
 from transformer_jax.training.metrics import Meter, loss_means
 from transformer_jax.training.objective import LossSums, loss_sums
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
-from transformer_jax.training.parallel import parallel_step
+from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.step import StepSums, TrainState, make_eval_step, make_train_step
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -57,30 +57,29 @@ def test_loss_sums_are_plain_numpy(smoothing):
     random = np.random.default_rng(0)
     logits = random.standard_normal((3, 5, 7)).astype(np.float32) * 3
     target, segment = random.integers(0, 7, (3, 5)), random.integers(0, 3, (3, 5))
-    expected = dict.fromkeys(LossSums._fields, 0.0)
+    expected = {name: np.zeros(3) for name in LossSums._fields}
     for b, t in zip(*np.nonzero(segment), strict=True):
         log_p = logits[b, t] - np.log(np.exp(logits[b, t]).sum())
         wanted = np.full(7, smoothing / 7)
         wanted[target[b, t]] += 1 - smoothing
-        expected["loss"] -= (wanted * log_p).sum()
-        expected["cross_entropy"] -= log_p[target[b, t]]
-        expected["correct"] += log_p.argmax() == target[b, t]
-        expected["tokens"] += 1
+        expected["loss"][b] -= (wanted * log_p).sum()
+        expected["cross_entropy"][b] -= log_p[target[b, t]]
+        expected["correct"][b] += log_p.argmax() == target[b, t]
+        expected["tokens"][b] += 1
     found = loss_sums(jnp.asarray(logits), jnp.asarray(target), jnp.asarray(segment), smoothing)
     assert_trees_close(found, LossSums(**expected), rtol=1e-5)
     assert {leaf.dtype for leaf in found} == {jnp.dtype("float32")}
 
     garbage = np.where(segment[..., None] > 0, logits, 50.0)
     assert_trees_equal(loss_sums(garbage, np.where(segment > 0, target, 3), segment, smoothing), found)
-    halves = [loss_sums(logits[rows], target[rows], segment[rows], smoothing) for rows in (slice(1), slice(1, 3))]
-    assert_trees_close(jax.tree.map(jnp.add, *halves), found, rtol=1e-5)
+    assert_trees_close(loss_sums(logits[1:2], target[1:2], segment[1:2], smoothing), LossSums(*(x[1:2] for x in found)))
 
 
 def test_smoothed_loss_is_least_where_the_prediction_is_the_smoothed_target():
     smoothed = jnp.full((1, 1, 5), 0.1 / 5).at[0, 0, 2].add(0.9)
 
     def loss(logits):
-        return loss_sums(logits, jnp.array([[2]]), jnp.array([[1]]), 0.1).loss
+        return loss_sums(logits, jnp.array([[2]]), jnp.array([[1]]), 0.1).loss[0]
 
     np.testing.assert_allclose(jax.grad(loss)(jnp.log(smoothed)), 0, atol=1e-6)
 
@@ -199,7 +198,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_tokens(plain):
     def mean(params):
         logits = plain.model.apply({"params": params}, BATCH, train=False)
         sums = loss_sums(logits, BATCH.target_output, BATCH.target_segment, 0.1)
-        return sums.loss / sums.tokens
+        return sums.loss.sum() / sums.tokens.sum()
 
     gradient = jax.jit(jax.grad(mean))(plain.params)
     assert_trees_close(plain.state.params, jax.tree.map(np.subtract, plain.params, gradient), rtol=1e-4, atol=1e-6)
@@ -207,7 +206,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_tokens(plain):
     assert int(plain.state.step) == 1 and plain.sums.finite == plain.sums.steps == 1
     assert plain.sums.loss.tokens == 41 and plain.sums.source_tokens == 29
     assert float(plain.sums.loss.cross_entropy) == pytest.approx(
-        float(jax.jit(make_eval_step(plain.model, EOS))(plain.params, BATCH)[0].cross_entropy), rel=1e-5
+        float(jax.jit(make_eval_step(plain.model, EOS))(plain.params, BATCH)[0].cross_entropy.sum()), rel=1e-5
     )
 
 
@@ -216,18 +215,56 @@ def test_accumulation_changes_nothing(slices, plain):
     assert_same_step(jax.jit(make_step(plain.model, accumulation=slices))(fresh(plain.params), BATCH, KEY), plain)
 
 
-@pytest.mark.parametrize("slices", [1, 2])
-def test_two_devices_are_one_even_where_one_has_most_of_the_tokens(slices, plain):
-    assert jax.local_device_count() == 2
+def parallel_config(slices: int, mode: str = "pmap", row_multiple: int = 8) -> Config:
     config = Config()
-    config.batch.row_multiple = 8
-    config.train.accumulation = slices
-    step = parallel_step(make_step(plain.model, accumulation=slices), config)
-    state, sums = step(fresh(plain.params), BATCH, KEY)
+    config.batch.row_multiple, config.train.accumulation = row_multiple, slices
+    config.parallel.mode, config.parallel.min_sharded_size = mode, 1
+    return config
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize(("mode", "devices"), [("pmap", 2), ("sharded", 1), ("sharded", 2)])
+def test_many_devices_are_one_even_where_one_has_most_of_the_tokens(mode, devices, slices, plain):
+    parallel = Parallel(parallel_config(slices, mode), jax.devices()[:devices])
+    step = parallel.step(make_step(plain.model, accumulation=slices))
+    state = parallel.create(lambda _: fresh(plain.params), KEY)
+    state, sums = step(state, BATCH, KEY)
     assert_same_step((state, sums), plain)
     # The state has no device axis, and goes in again as it came out.
     again, _ = step(state, BATCH, KEY)
     assert_same_step((again, plain.sums), SimpleNamespace(state=plain.step(plain.state, BATCH, KEY)[0], sums=plain.sums))
+    assert_trees_close(parallel.whole(again.params), again.params)
+
+
+def test_sharded_each_device_has_a_part_of_what_is_large(plain):
+    config = parallel_config(1, "sharded")
+    config.parallel.min_sharded_size = 100
+    parallel = Parallel(config)
+    step = parallel.step(make_step(plain.model, optimizer=optax.adam(1e-3)))
+    state = parallel.create(lambda _: fresh(plain.params, optax.adam(1e-3)), KEY)
+
+    def assert_in_parts(state):
+        for leaf in jax.tree.leaves(state):
+            large = leaf.size >= 100 and any(size % 2 == 0 for size in leaf.shape)
+            assert leaf.addressable_shards[0].data.size == (leaf.size // 2 if large else leaf.size)
+        assert any(leaf.size > leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state.optimizer_state))
+
+    assert_in_parts(state)
+    assert_in_parts(step(state, BATCH, KEY)[0])
+
+
+def test_sharded_draws_the_same_masks_on_any_number_of_devices():
+    """pmap cannot: it has a key for each device."""
+    model = build_model(tiny_model(dropout=0.3), VOCAB)
+    params = random_parameters(model)
+    states = []
+    for devices in (1, 2):
+        parallel = Parallel(parallel_config(2, "sharded"), jax.devices()[:devices])
+        step = parallel.step(make_step(model, accumulation=2))
+        states.append(step(parallel.create(lambda _: fresh(params), KEY), BATCH, KEY))
+    assert_trees_close(*states, rtol=1e-4, atol=1e-6)
+    other = step(parallel.create(lambda _: fresh(params), KEY), BATCH, jax.random.key(6))[1]
+    assert float(other.loss.loss) != pytest.approx(float(states[0][1].loss.loss), rel=1e-4)
 
 
 def test_a_mean_of_the_halves_means_is_another_thing(plain):
@@ -239,10 +276,8 @@ def test_a_mean_of_the_halves_means_is_another_thing(plain):
 
 
 def test_rows_that_do_not_divide_by_the_devices_are_an_error():
-    config = Config()
-    config.batch.row_multiple, config.train.accumulation = 6, 2
     with pytest.raises(UserError, match=r"row_multiple=6 should be a multiple of 2 devices times .*=2; the nearest is 8"):
-        parallel_step(lambda: None, config)
+        Parallel(parallel_config(2, row_multiple=6))
 
 
 class Noise:
@@ -259,11 +294,10 @@ class Noise:
 def test_slices_and_devices_and_steps_draw_different_masks(slices, devices):
     """Rows that are alike in each part: with equal masks the parts' losses were equal, and so their gradients."""
     rows = 4 // (slices * devices)
-    alike = part(BATCH, np.tile(np.arange(rows), slices * devices))
-    config = Config()
-    config.batch.row_multiple, config.train.accumulation = 4, slices
-    train_step = make_step(Noise(), accumulation=slices)
-    step = jax.jit(train_step) if devices == 1 else parallel_step(train_step, config)
+    # Two devices have the first and the last rows, two slices every other row.
+    alike = part(BATCH, np.tile(np.repeat(np.arange(rows), slices), devices))
+    parallel = Parallel(parallel_config(slices, row_multiple=4), jax.devices()[:devices])
+    step = parallel.step(make_step(Noise(), accumulation=slices))
     losses = []
     for number in range(2):
         _, sums = step(fresh(jnp.ones(()))._replace(step=jnp.int32(number)), alike, KEY)
@@ -277,7 +311,7 @@ def test_slices_and_devices_and_steps_draw_different_masks(slices, devices):
         float(
             loss_sums(
                 jax.random.normal(key, (*one.target_output.shape, VOCAB)), one.target_output, one.target_segment, 0.0
-            ).cross_entropy
+            ).cross_entropy.sum()
         )
         for key in keys
     ]
@@ -290,10 +324,9 @@ def test_slices_and_devices_and_steps_draw_different_masks(slices, devices):
 def test_the_same_state_and_key_give_the_same_bits_with_dropout(family):
     model = build_model(tiny_model(dropout=0.3, **FAMILIES[family]), VOCAB)
     params = random_parameters(model)
-    config = Config()
-    config.batch.row_multiple, config.train.accumulation = 8, 2
+    config = parallel_config(2)
     optimizer = make_optimizer(config)
-    step = parallel_step(make_step(model, accumulation=2, optimizer=optimizer), config)
+    step = Parallel(config).step(make_step(model, accumulation=2, optimizer=optimizer))
 
     def run(number, key):
         return jax.device_get(step(fresh(params, optimizer)._replace(step=jnp.int32(number)), BATCH, key))
@@ -321,6 +354,20 @@ def test_one_broken_parameter_makes_a_step_not_finite(plain):
     broken = jax.tree.map(np.array, plain.params)
     jax.tree.leaves(broken["decoder_0"])[0].flat[0] = np.nan
     assert plain.step(fresh(broken), BATCH, KEY)[1].finite == 0
+
+
+def test_a_step_that_is_not_finite_may_change_nothing_but_the_step():
+    config = TrainConfig(max_skipped=3)
+    optimizer = optax.adam(1.0)
+    step = jax.jit(make_train_step(Scaled(), optimizer, config))
+    for broken in (jnp.full(VOCAB, jnp.nan), jnp.full(VOCAB, jnp.inf)):
+        state = fresh(broken, optimizer)
+        after, sums = step(state, part(BATCH, slice(2)), KEY)
+        assert_trees_equal(after, state._replace(step=np.int32(1)))
+        assert_trees_equal(sums, jax.tree.map(np.float32, StepSums(LossSums(0, 0, 0, 0), 0, 0, 0, 1)))
+    good = fresh(jnp.ones(VOCAB), optimizer)
+    plain = jax.jit(make_train_step(Scaled(), optimizer, TrainConfig()))
+    assert_trees_equal(step(good, part(BATCH, slice(2)), KEY), plain(good, part(BATCH, slice(2)), KEY))
 
 
 class Scaled:
@@ -372,3 +419,18 @@ def test_the_meter_names_the_first_step_that_was_not_finite():
             meter.add(step, step_sums(finite=float(step < 7)))
         with pytest.raises(UserError, match="step 7: the loss"):
             ask(meter)
+
+
+def test_the_meter_counts_skipped_steps_over_a_restart_and_gives_up_beyond_the_limit():
+    zeros = StepSums(LossSums(0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 1.0)
+    meter = Meter(max_skipped=2)
+    for step, sums in enumerate([step_sums(), zeros, step_sums()], 1):
+        meter.add(step, sums)
+    numbers = meter.take()
+    assert (numbers["loss"], numbers["gradient_norm"], numbers["skipped_steps"]) == (0.5, 7.0, 1)
+    meter = Meter(meter.unwritten(), meter.skipped, max_skipped=2)
+    meter.add(4, zeros)
+    assert meter.take()["skipped_steps"] == 2
+    meter.add(5, zeros)
+    with pytest.raises(UserError, match=r"step 5: .* train.max_skipped=2 others were left out already"):
+        meter.take()

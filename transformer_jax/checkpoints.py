@@ -1,18 +1,27 @@
 """The checkpoints of a run: what is saved, which are kept, and which one somebody means."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+import errno
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
+from transformer_jax import hosts
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.files import is_remote
+from transformer_jax.manifest import problem, sealed, write_manifest
 
 __all__ = ["Checkpoints", "Progress", "parse_checkpoint"]
+
+log = logging.getLogger(__name__)
 
 _ITEMS = ("params", "optimizer", "progress")
 
@@ -33,6 +42,7 @@ class Progress:
     alignment_layer: int = 0  # whose attention aligned the dev set best at the last evaluation, from 1; 0: nobody knows
     stopped: bool = False  # training ended early: the dev score had stopped rising
     unwritten: list[float] = dataclasses.field(default_factory=list)  # of `training.metrics.Meter`: sums not in the metrics yet
+    skipped: int = 0  # updates left out because a number in them was not finite
 
     def evaluated(self, score: float, patience: int, alignment_layer: int = 0) -> "Progress":
         """After an evaluation at this step: stopped if `patience` of them in a row (0: any number) brought nothing better."""
@@ -62,17 +72,27 @@ class _LatestAndBest:
         return [i >= first or checkpoint.step == self.best_step for i, checkpoint in enumerate(checkpoints)]
 
 
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        # Orbax would ask JAX, with its steps, what `training.preemption` asks with its own count: then neither is told.
+        return False
+
+
 class Checkpoints:
     """The checkpoints of a run. As a context manager it waits for the last save when it ends.
 
+    Each is sealed by a manifest of its files' checksums once it is written, and verified when it is loaded.
+
     `keep` is how many of the latest are kept while this object writes (None: it only reads), `latest` how many the run keeps:
-    what is older is there for being the best, and in no average.
+    what is older is there for being the best, and in no average. An object that writes first puts checkpoints that are newer
+    than the newest whole one out of the way (`damaged-...`); UserError if none is whole, unless all are `spare`.
     """
 
-    def __init__(self, folder: Path, keep: int | None = None, *, latest: int):
+    def __init__(self, folder: epath.Path, keep: int | None = None, *, latest: int, spare: bool = False):
         self.folder = folder
         self._latest = latest
         self._kept = _LatestAndBest(keep)
+        self._whole: set[int] = set()
         if keep is None:
             if not folder.is_dir():
                 raise UserError(
@@ -80,33 +100,66 @@ class Checkpoints:
                 )
             options = ocp.CheckpointManagerOptions(read_only=True)
         else:
+            with hosts.first_before_others(f"damaged checkpoints of {folder}") as first:
+                if first:
+                    _put_damaged_aside(folder, spare)
             options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=_ITEMS)
+        self._manager = _Manager(_absolute(folder), options=options, item_names=_ITEMS)
+        self._sealer = ThreadPoolExecutor(1)
+        self._sealing: Future | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def __exit__(self, kind: type | None, *_) -> None:
+        failed = kind is not None
+        try:
+            self.wait()
+        except Exception:
+            failed = True
+            raise
+        finally:
+            self._sealer.shutdown()
+            # A save that failed is told once; orbax would tell it again, in other words.
+            with contextlib.suppress(Exception) if failed else contextlib.nullcontext():
+                self._manager.close()
 
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
 
     def save(self, state: Any, progress: Progress) -> None:
-        """Starts to write step `progress.step`; returns as soon as `state` may be changed."""
+        """Starts to write step `progress.step`; returns as soon as `state` may be changed.
+
+        Raises UserError where there is no room for this or the save before.
+        """
+        self.wait()
         save = ocp.args.StandardSave
         self._kept.best_step = progress.best_step
-        self._manager.save(
-            progress.step,
-            args=ocp.args.Composite(
-                params=save(state.params),
-                optimizer=save(state.optimizer_state),
-                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
-            ),
-        )
+        with _room_for(self.folder, progress.step):
+            self._manager.save(
+                progress.step,
+                args=ocp.args.Composite(
+                    params=save(state.params),
+                    optimizer=save(state.optimizer_state),
+                    progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+                ),
+            )
+        self._sealing = self._sealer.submit(self._seal, progress.step)
+
+    def _seal(self, step: int) -> None:
+        with _room_for(self.folder, step):
+            self._manager.wait_until_finished()
+            if hosts.is_first():
+                write_manifest(self.folder / str(step))
+
+    def wait(self) -> None:
+        """Until the last save is complete. Raises what went wrong in it."""
+        sealing, self._sealing = self._sealing, None
+        if sealing:
+            sealing.result()
 
     def progress(self, step: int) -> Progress:
+        """What was saved beside the arrays of `step`. Raises UserError if the checkpoint is damaged."""
         found = self._restore(step, progress=ocp.args.JsonRestore()).progress
         try:
             return Progress(**found)
@@ -114,20 +167,20 @@ class Checkpoints:
             raise self._unreadable(step, error) from error
 
     def restore(self, step: int, state: Any) -> tuple[Any, Progress]:
-        """The training state saved at `step`, in the shapes and on the devices of `state`."""
+        """The training state saved at `step`, in the shapes and with the shardings of `state`."""
         restore = ocp.args.StandardRestore
         found = self._restore(step, params=restore(state.params), optimizer=restore(state.optimizer_state))
         progress = self.progress(step)
         restored = state._replace(step=np.int32(step), params=found.params, optimizer_state=found.optimizer)
         return restored, progress
 
-    def check_belongs(self, step: int, tokenizer: Tokenizer, corpus: str | None = None) -> None:
-        """Raises UserError if `step` was trained with another tokenizer or, where one is given, on another corpus."""
+    def check_belongs(self, step: int, tokenizer: str, corpus: str | None = None) -> None:
+        """Raises UserError if `step` was trained with a tokenizer or, where one is given, a corpus of other fingerprints."""
         progress = self.progress(step)
-        if progress.tokenizer != tokenizer.fingerprint:
+        if progress.tokenizer != tokenizer:
             raise UserError(
                 f"{self.folder / str(step)}: was trained with another tokenizer than the one in the run folder "
-                f"(SHA-256 {progress.tokenizer[:12]}, not {tokenizer.fingerprint[:12]}); bring back the tokenizer of this run"
+                f"(SHA-256 {progress.tokenizer[:12]}, not {tokenizer[:12]}); bring back the tokenizer of this run"
             )
         if corpus is not None and progress.corpus != corpus:
             raise UserError(
@@ -141,7 +194,7 @@ class Checkpoints:
         were trained with another tokenizer.
         """
         steps = self.resolve(which)
-        self.check_belongs(steps[-1], tokenizer)
+        self.check_belongs(steps[-1], tokenizer.fingerprint)
         mean = None
         for step in steps:
             params = self._parameters_at(step, abstract_params)
@@ -154,7 +207,10 @@ class Checkpoints:
         return mean, f"average of {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
 
     def resolve(self, which: str) -> list[int]:
-        """The steps that `which` (see `parse_checkpoint`) stands for, ascending. Raises UserError if they are not there."""
+        """The steps that `which` (see `parse_checkpoint`) stands for, ascending. Raises UserError if they are not there.
+
+        `latest` is the newest that is whole; newer ones that are not are named in the log.
+        """
         kind, number = parse_checkpoint(which)
         steps = self.steps()
         if not steps:
@@ -171,12 +227,29 @@ class Checkpoints:
             if number > len(steps):
                 raise UserError(f"{self.folder}: has {len(steps)} checkpoints, cannot average {number}")
             return steps[-number:]
+        newest = self._newest_whole(steps)
         if kind == "best":
-            best = self.progress(steps[-1]).best_step
+            best = self.progress(newest).best_step
             if best not in steps:
                 raise UserError(f"{self.folder}: no evaluation has named a best checkpoint yet; ask for latest")
             return [best]
-        return steps[-1:]
+        return [newest]
+
+    def _newest_whole(self, steps: list[int]) -> int:
+        damaged = []
+        for step in reversed(steps):
+            wrong = self._problem(step)
+            if not wrong:
+                return step
+            damaged.append(step)
+            log.warning("%s: %s; taking the one before", self.folder / str(step), wrong)
+        raise _none_whole(self.folder, damaged)
+
+    def _problem(self, step: int) -> str:
+        wrong = "" if step in self._whole else problem(self.folder / str(step))
+        if not wrong:
+            self._whole.add(step)
+        return wrong
 
     def _parameters_at(self, step: int, abstract_params: Any) -> Any:
         target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params)
@@ -191,6 +264,9 @@ class Checkpoints:
         return found
 
     def _restore(self, step: int, **items: Any) -> Any:
+        wrong = self._problem(step)
+        if wrong:
+            raise UserError(f"{self.folder / str(step)}: {wrong}; choose another with --checkpoint=STEP")
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, OSError) as error:
@@ -199,6 +275,52 @@ class Checkpoints:
     def _unreadable(self, step: int, error: Exception) -> UserError:
         reason = " ".join(str(error).split())[:200]
         return UserError(f"{self.folder / str(step)}: cannot be read ({reason}); choose another with --checkpoint=STEP")
+
+
+def _put_damaged_aside(folder: epath.Path, spare: bool) -> None:
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal()) if folder.is_dir() else []
+    damaged = []
+    for step in reversed(steps):
+        wrong = problem(folder / str(step))
+        if not wrong:
+            break
+        damaged.append((step, wrong))
+    # A kill can leave one checkpoint without its manifest, the newest; if that is the first, training begins anew.
+    begun = len(steps) == 1 and not sealed(folder / str(steps[0]))
+    if steps and len(damaged) == len(steps) and not (begun or spare):
+        raise _none_whole(folder, steps)
+    for step, wrong in damaged:
+        aside = folder.parent / f"damaged-{folder.name}-{step}"
+        log.warning("%s: %s; now %s", folder / str(step), wrong, aside.name)
+        aside.rmtree(missing_ok=True)
+        (folder / str(step)).rename(aside)
+
+
+def _none_whole(folder: epath.Path, steps: Sequence[int]) -> UserError:
+    names = ", ".join(map(str, sorted(steps)))
+    return UserError(f"{folder}: no checkpoint is whole (of steps {names}); bring back a copy, or train in another --workdir")
+
+
+@contextlib.contextmanager
+def _room_for(folder: epath.Path, step: int) -> Iterator[None]:
+    """Turns the ways in which orbax and its libraries say that a disk is full into one."""
+    try:
+        yield
+    except Exception as error:
+        chain, full = error, False
+        while chain is not None and not full:
+            full = getattr(chain, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(chain)
+            chain = chain.__cause__ or chain.__context__
+        if not full:
+            raise
+        raise UserError(
+            f"{folder}: the disk is full, step {step} is not saved; the checkpoints before it are whole: free some space and "
+            "run the same command again"
+        ) from error
+
+
+def _absolute(folder: epath.Path) -> epath.Path:
+    return folder if is_remote(folder) else folder.resolve()
 
 
 def parse_checkpoint(which: str) -> tuple[str, int]:

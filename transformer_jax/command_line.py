@@ -13,9 +13,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from transformer_jax import cluster
 from transformer_jax.config import Config, override, unknown_key, validate
 from transformer_jax.data.store import default_cache_dir
-from transformer_jax.errors import UserError
+from transformer_jax.errors import ToBeContinued, UserError
 
 __all__ = ["Parser", "load_config", "main", "set_up"]
 
@@ -27,6 +28,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str):
         super().__init__(description=description, allow_abbrev=False)
+
+    def add_processes(self) -> None:
+        """Flags of a program that several processes run together; `set_up` takes them."""
+        group = self.add_argument_group(
+            "several processes, each with devices of its own (found by themselves on TPUs and Slurm)"
+        )
+        group.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process, with a port that is free there")
+        group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+        group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the flags")
@@ -68,7 +78,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def main(run: Callable[[], Any]) -> NoReturn:
-    """Runs a script and exits: with 0, or after a UserError (and a full disk) with its line on standard error and code 2.
+    """Runs a script and exits: with 0, or after a UserError (and a full disk) with its line on standard error and code 2, after
+    ToBeContinued, or when another process of the same program was lost, with a line and code 75.
 
     Any other exception is a bug and keeps its traceback.
     """
@@ -76,22 +87,27 @@ def main(run: Callable[[], Any]) -> NoReturn:
         run()
         sys.stdout.flush()
     except UserError as error:
-        _end(str(error))
+        _end(f"error: {error}", _BAD_INPUT)
+    except ToBeContinued as error:
+        _end(str(error), cluster.TO_BE_CONTINUED)
     except BrokenPipeError:
         # The reader of our output has left (`| head`): nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _end(f"{error.strerror}: free some and run the same command again")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _end(f"error: {error.strerror}: free some and run the same command again", _BAD_INPUT)
+        if cluster.shows_loss(error):
+            _end(cluster.LOST, cluster.TO_BE_CONTINUED)
+        traceback.print_exc()
+        cluster.leave(1)
     sys.exit(0)
 
 
-def _end(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(_BAD_INPUT)
+def _end(message: str, code: int) -> NoReturn:
+    print(" ".join(message.split()), file=sys.stderr)
+    cluster.leave(code)
 
 
 def _in_config_file(path: str, error: Exception) -> UserError:
@@ -104,8 +120,12 @@ def _in_config_file(path: str, error: Exception) -> UserError:
     return UserError(f"{where}: {type(error).__name__}: {error}")
 
 
-def set_up() -> None:
-    """Once, before JAX is imported: log lines on standard error, and compiled programs kept on disk from run to run."""
+def set_up(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+    """Once, before JAX is imported: log lines on standard error, compiled programs kept on disk from run to run, and the other
+    processes of a cluster found.
+
+    Where none are given, Slurm's and a TPU slice's are found by JAX. Raises UserError if only some of the three are given.
+    """
     _keep_freed_memory()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
     logging.getLogger("transformer_jax").setLevel(logging.INFO)
@@ -119,6 +139,7 @@ def set_up() -> None:
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(default_cache_dir() / "compiled")
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    cluster.join(coordinator, processes, process)
 
 
 def _keep_freed_memory() -> None:

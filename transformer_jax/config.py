@@ -19,6 +19,7 @@ __all__ = [
     "DecodeConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "ParallelConfig",
     "TokenizerConfig",
     "TrainConfig",
     "differences",
@@ -38,6 +39,8 @@ class DataConfig:
     * `PREFIX`: the two files `PREFIX.<source_language>` and `PREFIX.<target_language>`, plain or `.gz`
     * `FILE.tsv` or `FILE.tsv.gz`: one pair a line, source and target separated by a tab
     * `sacrebleu:NAME`: a named test set of sacreBLEU (dev and test only)
+
+    Files may be on an object store (gs://BUCKET/...), as may `cache_dir`.
 
     Cleaning applies to training text alone; dev and test sets are never filtered.
     """
@@ -136,8 +139,17 @@ class TrainConfig:
     evaluate_bleu: bool = True  # decode the dev set at each evaluation; off: the best checkpoint is the one of lowest dev loss
     samples: int = 3  # dev sentences whose translations are written to the log at each evaluation
     checkpoint_every: int = 1000
-    keep_checkpoints: int = 10  # the latest so many are kept, and the best
+    keep_checkpoints: int = 10  # the latest so many (2 or more: one to go back to) are kept, and the best
     patience: int = 0  # stop after so many evaluations without a better score; 0: never
+    max_skipped: int = 0  # leave out so many updates in which a number is not finite before giving up; 0: give up at the first
+
+
+@dataclass(slots=True)
+class ParallelConfig:
+    """How a training is spread over accelerators. Parameters agree up to float summation order, with dropout off."""
+
+    mode: str = "pmap"  # pmap: every device has the whole state | sharded: each has a part of what is large (FSDP)
+    min_sharded_size: int = 65_536  # sharded: arrays of fewer numbers are whole on every device
 
 
 @dataclass(slots=True)
@@ -160,6 +172,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
 
@@ -175,11 +188,12 @@ _CHOICES = {
     "model.direction": ("forward", "backward", "both"),
     "model.compute_dtype": ("auto", "float32", "bfloat16"),
     "optimizer.schedule": ("inverse_sqrt", "constant", "cosine"),
+    "parallel.mode": ("pmap", "sharded"),
 }
 _AT_LEAST_ZERO = (
     "model.decoder_layers model.key_width optimizer.learning_rate optimizer.warmup_steps optimizer.decay_steps "
-    "optimizer.weight_decay optimizer.clip_norm train.seed train.samples train.patience decode.length_penalty "
-    "decode.max_length_ratio decode.max_length_extra decode.alignment_layer"
+    "optimizer.weight_decay optimizer.clip_norm train.seed train.samples train.patience train.max_skipped "
+    "decode.length_penalty decode.max_length_ratio decode.max_length_extra decode.alignment_layer"
 ).split()
 _FRACTIONS = (
     "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing"
@@ -201,6 +215,10 @@ _MAY_CHANGE = {
     "train.samples",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.max_skipped",
+    # With dropout on, these and the number of devices change the masks, and nothing else.
+    "parallel.mode",
+    "parallel.min_sharded_size",
 }
 
 
@@ -226,6 +244,7 @@ def validate(config: Config) -> Config:
         _require(batch.max_length <= length, "batch.max_length", batch.max_length, f"at most batch.packed_length={length}")
         smallest = batch.row_multiple * length
         _require(batch.tokens >= smallest, "batch.tokens", batch.tokens, f"at least row_multiple * packed_length = {smallest}")
+    _require(train.keep_checkpoints >= 2, "train.keep_checkpoints", train.keep_checkpoints, "2 or more: one to go back to")
     multiple = batch.row_multiple
     _require(
         multiple % train.accumulation == 0,

@@ -1,9 +1,9 @@
-"""The one exception that means: the user can mend this."""
+"""What ends a program other than a bug of ours: bad input that the user can mend, and a stop that somebody asked for."""
 
 import contextlib
 from collections.abc import Iterator
 
-__all__ = ["UserError", "memory_advice"]
+__all__ = ["ToBeContinued", "UserError", "memory_advice"]
 
 
 class UserError(Exception):
@@ -11,6 +11,13 @@ class UserError(Exception):
 
     The command lines print the message without a traceback and exit with code 2. Every other exception is a bug of ours and
     keeps its traceback.
+    """
+
+
+class ToBeContinued(Exception):
+    """Training was asked to stop (SIGTERM, Ctrl-C) or lost another of its processes; the same command goes on where it was.
+
+    The command lines print the message and exit with code 75, sysexits.h's EX_TEMPFAIL.
     """
 
 

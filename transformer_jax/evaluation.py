@@ -10,6 +10,7 @@ from typing import TextIO
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 
+from transformer_jax import hosts
 from transformer_jax.data.corpus import read_pairs
 from transformer_jax.data.lines import open_output
 from transformer_jax.errors import UserError
@@ -178,7 +179,7 @@ def _metrics(tokenize: str, lowercase: bool) -> tuple[Metric, ...]:
 
 def _writable(path: str | None) -> contextlib.AbstractContextManager[TextIO | None]:
     """The file, opened before anything is translated: a wrong path should not cost a translation of the test set."""
-    return contextlib.nullcontext() if path is None else open_output(path)
+    return open_output(path) if path is not None and hosts.is_first() else contextlib.nullcontext()
 
 
 def _pronouns(test: str, translations: Sequence[Translation]) -> dict[str, float] | None:

@@ -2,53 +2,66 @@
 
 WORKDIR/config.json           the config, as data
 WORKDIR/tokenizer/            the SentencePiece model and the special ids
-WORKDIR/checkpoints/STEP/     params, optimizer, progress (orbax)
+WORKDIR/checkpoints/STEP/     params, optimizer, progress (orbax), and their checksums
+WORKDIR/interrupted/STEP/     the same, where training was asked to stop between two checkpoints: to go on from, in no average
+WORKDIR/damaged-*/            checkpoints that were found damaged, out of the way
 WORKDIR/metrics.jsonl         one line for each log entry and evaluation
 WORKDIR/tensorboard/          the same numbers, and sample translations
+WORKDIR/lock                  held while a training works on the folder
+
+WORKDIR may be on an object store (gs://BUCKET/FOLDER).
 """
 
+import contextlib
 import json
 import logging
-import shutil
-from pathlib import Path
+import os
+import socket
+from collections.abc import Iterator
+from typing import IO
 
+from etils import epath
+
+from transformer_jax import hosts
 from transformer_jax.checkpoints import Checkpoints
 from transformer_jax.config import Config, differences, from_json, to_json
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.files import is_remote, to_path, write_whole
 
-__all__ = ["MetricsWriter", "Run"]
+__all__ = ["MetricsWriter", "Run", "locked"]
 
 log = logging.getLogger(__name__)
+
+
+_CHECKPOINTS = ("checkpoints", "interrupted")
 
 
 class Run:
     """A run folder that exists. Raises UserError where a part is missing or damaged."""
 
-    def __init__(self, workdir: str | Path):
-        self.workdir = Path(workdir)
+    def __init__(self, workdir: epath.PathLike):
+        self.workdir = to_path(workdir)
         self.config_file = self.workdir / "config.json"
         if not self.workdir.is_dir():
             raise UserError(f"{workdir}: no such run folder; train.py --workdir={workdir} makes one")
         if not self.config_file.is_file():
             raise UserError(f"{workdir}: not a run folder, it has no config.json")
-        self.config = from_json(self.config_file.read_text(encoding="utf-8", errors="replace"), str(self.config_file))
+        self.config = from_json(self.config_file.read_bytes().decode("utf-8", "replace"), str(self.config_file))
 
     @classmethod
-    def open_or_create(cls, workdir: str | Path, config: Config) -> "Run":
+    def open_or_create(cls, workdir: epath.PathLike, config: Config) -> "Run":
         """A new folder with `config`, or the one that is there, if its config has the same result as `config`.
 
         A folder without a checkpoint, as a failed first attempt leaves it, has nothing to lose and is begun anew. Raises
         UserError naming what differs, or where the folder holds something else or cannot be written.
         """
-        workdir = Path(workdir)
+        workdir = to_path(workdir)
         try:
             if not (workdir / "config.json").exists():
-                if workdir.is_dir() and any(workdir.iterdir()):
-                    raise UserError(f"{workdir}: is not empty and not a run folder; name another --workdir")
-                workdir.mkdir(parents=True, exist_ok=True)
-            elif not any(path.name.isdecimal() for path in workdir.glob("checkpoints/*")):
-                shutil.rmtree(workdir / "tokenizer", ignore_errors=True)
+                _make(workdir)
+            elif not any(_has_steps(workdir / kind) for kind in _CHECKPOINTS):
+                (workdir / "tokenizer").rmtree(missing_ok=True)
             else:
                 forbidden, allowed = differences(cls(workdir).config, config)
                 if forbidden:
@@ -58,63 +71,136 @@ class Run:
                     )
                 for line in allowed:
                     log.info("config changed: %s", line)
-            _write_whole(workdir / "config.json", to_json(config))
+            write_whole(workdir / "config.json", to_json(config))
         except OSError as error:
-            raise UserError(f"{workdir}: cannot be written ({error.strerror}); name another --workdir") from None
+            raise _not_writable(workdir, error) from None
         return cls(workdir)
 
     @property
-    def tokenizer_folder(self) -> Path:
+    def tokenizer_folder(self) -> epath.Path:
         return self.workdir / "tokenizer"
 
     @property
-    def tokenizer_file(self) -> Path:
+    def tokenizer_file(self) -> epath.Path:
         """Written last of all in the tokenizer's folder: where it is, the tokenizer is whole."""
         return self.tokenizer_folder / "tokenizer.json"
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.load(self.tokenizer_folder)
 
-    def checkpoints(self, keep: int | None = None) -> "Checkpoints":
+    def checkpoints(self, keep: int | None = None) -> Checkpoints:
         """To read; with `keep`, to write, and then only the latest so many are kept, and the best."""
-        return Checkpoints(self.workdir / "checkpoints", keep, latest=self.config.train.keep_checkpoints)
+        return Checkpoints(self.workdir / _CHECKPOINTS[0], keep, latest=self.config.train.keep_checkpoints)
+
+    def interrupted(self) -> Checkpoints:
+        """The checkpoint of a training that was asked to stop, to read and to write; one is kept."""
+        return Checkpoints(self.workdir / _CHECKPOINTS[1], 1, latest=1, spare=True)
+
+    def was_interrupted(self) -> bool:
+        return (self.workdir / _CHECKPOINTS[1]).is_dir()
+
+
+@contextlib.contextmanager
+def locked(workdir: epath.PathLike) -> Iterator[None]:
+    """Holds the run folder, made if it is not there, against a second training of it. Raises UserError if one has it.
+
+    The lock goes with the process, however it ends. It is the operating system's, on `WORKDIR/lock`: on an object store (and on
+    a network file system without locks) there is none, and nobody may start two trainings of one folder.
+    """
+    workdir = to_path(workdir)
+    if not hosts.is_first() or is_remote(workdir):
+        yield
+        return
+    try:
+        if not (workdir / "config.json").exists():
+            _make(workdir)
+        file = open(workdir / "lock", "a+", encoding="utf-8")
+    except OSError as error:
+        raise _not_writable(workdir, error) from None
+    with file:
+        _lock(workdir, file)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _lock(workdir: epath.Path, file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read() or "another process"
+        raise UserError(f"{workdir}: {holder} is training in it; wait for it, end it, or name another --workdir") from None
+    except OSError as error:
+        log.warning("%s: cannot be locked (%s); see that no other training works in it", workdir, error.strerror)
 
 
 class MetricsWriter:
-    """Numbers to `metrics.jsonl` and TensorBoard, from `start_step` on: what a killed run wrote beyond it is taken back."""
+    """Numbers to `metrics.jsonl` and TensorBoard, from `start_step` on: what a killed run wrote beyond it is taken back.
 
-    def __init__(self, workdir: Path, start_step: int):
+    Of several processes only the first writes.
+    """
+
+    def __init__(self, workdir: epath.Path, start_step: int):
+        self._path = to_path(workdir) / "metrics.jsonl"
+        self._lines: list[str] = []
+        self._board = self._file = None
+        if not hosts.is_first():
+            return
         from tensorboardX import SummaryWriter
 
-        path = workdir / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            _write_whole(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= start_step))
-        self._file = path.open("a", encoding="utf-8")
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            self._lines = [f"{line}\n" for line in lines if _step_of(line) <= start_step]
+            write_whole(self._path, "".join(self._lines))
+        if not is_remote(workdir):
+            self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
-        self._board.close()
+        if self._file:
+            self._file.close()
+        if self._board:
+            self._board.close()
 
     def write(self, step: int, split: str, numbers: dict[str, float], texts: list[str] | None = None) -> None:
-        self._file.write(json.dumps({"step": step, "split": split} | numbers) + "\n")
-        self._file.flush()
+        if not self._board:
+            return
+        line = json.dumps({"step": step, "split": split} | numbers) + "\n"
+        if self._file:
+            self._file.write(line)
+            self._file.flush()
+        else:  # nothing can be added to the end of an object
+            self._lines.append(line)
+            self._path.write_text("".join(self._lines), encoding="utf-8")
         for name, value in numbers.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
         if texts:
             self._board.add_text(f"{split}/translations", "\n\n".join(texts), step)
-        self._board.flush()
+        if self._file:  # on an object store this would upload all that was ever written; there it is done every two minutes
+            self._board.flush()
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Replaces a file such that a kill leaves the old one or the new one, never a part."""
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def _has_steps(folder: epath.Path) -> bool:
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
+def _make(workdir: epath.Path) -> None:
+    if workdir.is_dir() and any(path.name != "lock" for path in workdir.iterdir()):
+        raise UserError(f"{workdir}: is not empty and not a run folder; name another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+
+
+def _not_writable(workdir: epath.Path, error: OSError) -> UserError:
+    return UserError(f"{workdir}: cannot be written ({error.strerror}); name another --workdir")
 
 
 def _step_of(line: str) -> float:

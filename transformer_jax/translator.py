@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from transformer_jax import hosts
 from transformer_jax.alignment import Links, join_links, most_attended, word_links
 from transformer_jax.config import Config, DecodeConfig, validate
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch, pad_rows
@@ -21,6 +22,7 @@ from transformer_jax.decoding.beam import Hypotheses, beam_search
 from transformer_jax.decoding.greedy import greedy_search
 from transformer_jax.errors import UserError, memory_advice
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
+from transformer_jax.rows import over_rows
 from transformer_jax.run import Run
 
 __all__ = ["Translation", "Translator", "load_translator"]
@@ -57,8 +59,8 @@ class Translator:
         self._longest = config.batch.max_length
         # Places that the model has a position for: there is no row for others in a table of learned ones.
         self._room = config.model.max_positions if config.model.positions == "learned" else np.iinfo(np.int32).max
-        self._most_attended = jax.jit(_make_most_attended(model, tokenizer.eos_id))
-        self._search = jax.jit(_make_search(model, tokenizer), static_argnames=("beams", "length", "length_penalty"))
+        self._most_attended = over_rows(_make_most_attended(model, tokenizer.eos_id))
+        self._search = over_rows(_make_search(model, tokenizer))
 
     @classmethod
     def load(cls, workdir: str | Path, checkpoint: str = "best") -> "Translator":
@@ -74,12 +76,16 @@ class Translator:
         length_penalty: float | None = None,
         tokens: int | None = None,
         align: bool = False,
+        between: Callable[[], None] | None = None,
     ) -> list[Translation]:
         """One translation for each line, in the order of the lines; a blank line has the empty translation.
 
         A line of more tokens than any the model was trained on (`batch.max_length`) is translated in pieces, cut at the ends
         of sentences where it can be. `params` stands in for the translator's own; `beam`, `length_penalty` and `tokens` (the
         source positions of one batch) for the config's. With `align` each has its word alignment, as method `align` makes it.
+        The rows of a batch are shared by all local devices; where there are several processes, all of them must come here, with
+        the same lines, and each works through a part of the batches. `between` is called between two of them.
+
         Raises UserError for impossible values, and where memory is too small.
         """
         given = {"beam": beam, "length_penalty": length_penalty, "tokens": tokens}
@@ -92,7 +98,7 @@ class Translator:
             for line, size in zip(lines, sizes, strict=True)
         ]
         flat = [part for pieces in parts for part in pieces]
-        found = self._translate_parts(flat, decode, params)
+        found = self._translate_parts(flat, decode, params, between)
         if align:
             links = self.align(flat, [each.tokens for each in found], params=params)
             found = [each._replace(alignment=of_part) for each, of_part in zip(found, links, strict=True)]
@@ -121,40 +127,46 @@ class Translator:
         for numbers, length in _batches(lengths, self.config.tokens):
             store = Store.of([source[i] for i in numbers], [target[i] for i in numbers])
             length = min(length, self._room)
-            shape = Shape(1 << (len(numbers) - 1).bit_length(), length, length)
+            shape = Shape(_filled(len(numbers)), length, length)
             ids = self.tokenizer.pad_id, self.tokenizer.decoder_start_id
             places = self._most_attended(params, bucketed_batch(store, np.arange(len(numbers)), shape, *ids))
             if places is None:
                 raise UserError("this model has no attention to the source: it cannot align words")
-            if not 1 <= layer <= len(places):
-                raise UserError(f"alignment layer {layer} should be from 1 to {len(places)}; name it with --alignment_layer")
-            for i, row in zip(numbers, np.asarray(places[layer - 1]), strict=False):
+            layers = places.shape[1]
+            if not 1 <= layer <= layers:
+                raise UserError(f"alignment layer {layer} should be from 1 to {layers}; name it with --alignment_layer")
+            for i, row in zip(numbers, np.asarray(places[:, layer - 1]), strict=False):
                 links[i] = word_links(row, self.tokenizer.words(source[i]), self.tokenizer.words(target[i]))
         return links
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer.encode_source([text])[0])
 
-    def _translate_parts(self, texts: list[str], decode: DecodeConfig, params: Any) -> list[Translation]:
+    def _translate_parts(
+        self, texts: list[str], decode: DecodeConfig, params: Any, between: Callable[[], None] | None
+    ) -> list[Translation]:
         rows = self.tokenizer.encode_source(texts)
+        batches = list(_batches([len(row) for row in rows], decode.tokens))
+
+        def of_batch(batch: tuple[list[int], int]) -> list[tuple[list[int], float, float]]:
+            numbers, length = batch
+            best = self._decode_batch([rows[i] for i in numbers], length, decode, params)
+            ids = [tokens[:count].tolist() for tokens, count in zip(best.tokens[:, 0], best.length[:, 0], strict=True)]
+            return list(zip(ids, best.log_prob[:, 0].tolist(), best.score[:, 0].tolist(), strict=True))
+
         results: list[Translation] = [None] * len(rows)
-        for numbers, length in _batches([len(row) for row in rows], decode.tokens):
-            batch = [rows[i] for i in numbers]
-            best = self._decode_batch(batch, length, decode, params)
-            ids = [tokens[:count] for tokens, count in zip(best.tokens[:, 0], best.length[:, 0], strict=True)]
-            for i, text, row, log_prob, score in zip(
-                numbers, self.tokenizer.decode(ids), ids, best.log_prob[:, 0], best.score[:, 0], strict=True
-            ):
+        for (numbers, _), found in zip(batches, hosts.in_turns(of_batch, batches, between), strict=True):
+            texts = self.tokenizer.decode([ids for ids, _, _ in found])
+            for i, text, (ids, log_prob, score) in zip(numbers, texts, found, strict=True):
                 # A tokenizer that falls back to bytes can spell a line feed; a translation is one line.
-                text = text.replace("\n", " ")
-                results[i] = Translation(text, float(log_prob), float(score), tuple(row.tolist()))
+                results[i] = Translation(text.replace("\n", " "), log_prob, score, tuple(ids))
         return results
 
     def _decode_batch(self, rows: list[np.ndarray], length: int, decode: DecodeConfig, params: Any) -> Hypotheses:
-        """Search over one padded batch. Rows are filled up to a power of two, for few shapes; empty ones cost no steps."""
+        """Search over one padded batch. It is filled up with empty rows, for few shapes; those cost no steps."""
         lengths = np.array([len(row) for row in rows])
         length = min(length, self._room)
-        filled = 1 << (len(rows) - 1).bit_length()
+        filled = _filled(len(rows))
         # A sentence's limit depends on its own length only, never on its batch mates'.
         limits = np.minimum((decode.max_length_ratio * lengths).astype(np.int32) + decode.max_length_extra, self._room)
         room = min(int(decode.max_length_ratio * length) + decode.max_length_extra, self._room)
@@ -211,7 +223,8 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
 def _make_most_attended(model: nn.Module, eos_id: int) -> Callable[[Any, Batch], jax.Array | None]:
     def look(params: Any, batch: Batch) -> jax.Array | None:
         _, sown = model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
-        return most_attended(sown, batch.source, eos_id)
+        places = most_attended(sown, batch.source, eos_id)
+        return None if places is None else places.swapaxes(0, 1)  # [B, L, T]
 
     return look
 
@@ -225,10 +238,17 @@ def _batches(lengths: list[int], tokens: int) -> Iterator[tuple[list[int], int]]
     start = 0
     while start < len(order):
         length = _padded_length(lengths[order[start]])
-        # A power of two, which is what _decode_batch fills a batch up to.
-        rows = 1 << (max(tokens // length, 1).bit_length() - 1)
+        # As many as a batch would be filled up to.
+        devices = jax.local_device_count()
+        rows = devices * (1 << (max(tokens // length // devices, 1).bit_length() - 1))
         yield order[start : start + rows], length
         start += rows
+
+
+def _filled(rows: int) -> int:
+    """A power of two on each device."""
+    devices = jax.local_device_count()
+    return devices * (1 << (-(-rows // devices) - 1).bit_length())
 
 
 def _padded_length(length: int) -> int:

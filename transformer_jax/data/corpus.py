@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from etils import epath
+
 from transformer_jax.config import DataConfig
 from transformer_jax.data.lines import read_lines
 from transformer_jax.errors import UserError
+from transformer_jax.files import is_remote, to_path
 
 __all__ = ["Pairs", "clean", "read_pairs"]
 
@@ -32,7 +35,7 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
 
         demo:train                 the built-in corpus (English to German)
         data/train                 data/train.en and data/train.de, each plain or .gz
-        data/train.tsv[.gz]        source, tab, target
+        data/train.tsv[.gz]        source, tab, target (either kind of file also on gs://)
         sacrebleu:wmt14/full       a named test set, downloaded by sacreBLEU where it is not there yet; its first reference
 
     Raises UserError, in one line, where there is no such source or file, the sides differ in number, a file is empty or a line
@@ -43,10 +46,10 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
         return _read_demo(spec.removeprefix("demo:"), source_language, target_language)
     if spec.startswith("sacrebleu:"):
         return _read_sacrebleu(spec.removeprefix("sacrebleu:"), source_language, target_language)
-    if scheme and not Path(spec).parent.is_dir():
+    if scheme and not is_remote(spec) and not Path(spec).parent.is_dir():
         raise UserError(f"{spec}: unknown kind of source {scheme[0]!r}, expected {_KINDS}")
     if spec.endswith((".tsv", ".tsv.gz")):
-        return _read_tsv(Path(spec))
+        return _read_tsv(to_path(spec))
     if not spec:
         raise UserError(f"data: the name of a source is empty, expected {_KINDS}")
     return _read_files(_plain_or_gz(spec, source_language), _plain_or_gz(spec, target_language))
@@ -102,15 +105,15 @@ def _read_demo(split: str, source_language: str, target_language: str) -> Pairs:
     return Pairs([example.source for example in examples], [example.target for example in examples])
 
 
-def _plain_or_gz(prefix: str, language: str) -> Path:
-    paths = [Path(f"{prefix}.{language}"), Path(f"{prefix}.{language}.gz")]
+def _plain_or_gz(prefix: str, language: str) -> epath.Path:
+    paths = [to_path(f"{prefix}.{language}"), to_path(f"{prefix}.{language}.gz")]
     for path in paths:
         if path.is_file():
             return path
     raise UserError(f"{prefix}: no such file {paths[0]} (nor {paths[1].name}); a source is one of {_KINDS}")
 
 
-def _read_files(source: Path, target: Path) -> Pairs:
+def _read_files(source: epath.Path, target: epath.Path) -> Pairs:
     pairs = Pairs(read_lines(source), read_lines(target))
     counts = len(pairs.source), len(pairs.target)
     if counts[0] != counts[1]:
@@ -118,7 +121,7 @@ def _read_files(source: Path, target: Path) -> Pairs:
     return pairs
 
 
-def _read_tsv(path: Path) -> Pairs:
+def _read_tsv(path: epath.Path) -> Pairs:
     pairs = Pairs([], [])
     for number, line in enumerate(read_lines(path), 1):
         columns = line.split("\t")
@@ -145,7 +148,7 @@ def _read_sacrebleu(name: str, source_language: str, target_language: str) -> Pa
     except (Exception, SystemExit) as error:  # sacreBLEU exits the process on a damaged download
         problem = " ".join(str(error).split())
         raise UserError(f"sacrebleu:{name}: not here and cannot be downloaded ({problem}); connect and try again") from None
-    return _read_files(Path(paths[0]), Path(paths[1]))
+    return _read_files(epath.Path(paths[0]), epath.Path(paths[1]))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from transformer_jax.errors import UserError
+from transformer_jax.files import to_path
 
 __all__ = ["iter_lines", "open_output", "read_lines", "split_line"]
 
@@ -99,10 +100,10 @@ def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:
 
 @contextlib.contextmanager
 def _reading(path: str | Path) -> Iterator[BinaryIO]:
-    path = Path(path)
+    path = to_path(path)
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            yield file
+        with path.open("rb") as file:
+            yield gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.files import is_remote, to_path
 
 __all__ = ["Store", "default_cache_dir", "open_store"]
 
 _FORMAT = 1  # goes into the hash: stores of another layout are not found, and so made anew
 _CHUNK = 20_000  # lines
 _Encode = Callable[[Sequence[str]], list[np.ndarray]]
+_SIZES = "sizes.json"
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets")
 
 
@@ -65,22 +68,31 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "") -
     """The store of `pairs`, tokenised now or, where text and tokenizer are those of an earlier call, read from `cache_dir`.
 
     It is written to a temporary folder that gets its name, the hash, when it is complete: one that is half there is never
-    found, and of two processes that write the same store the second throws its own away.
+    found, and of two processes that write the same store the second throws its own away. A store in a `cache_dir` on an object
+    store is copied to `default_cache_dir()` first, to be mapped into memory.
 
-    Raises UserError if `cache_dir` (empty: `default_cache_dir()`) cannot be written.
+    Raises UserError if a cache cannot be written.
     """
-    cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
-    folder = cache_dir / _hash(pairs, tokenizer)
-    store = _load(folder)
+    remote = to_path(cache_dir) if cache_dir and is_remote(cache_dir) else None
+    local = Path(cache_dir) if cache_dir and not remote else default_cache_dir()
+    name = _hash(pairs, tokenizer)
+    store = _load(local / name)
     if store:
         return store
     try:
-        _write(folder, pairs, tokenizer)
+        if remote and (remote / name / _SIZES).exists():
+            _fill(local / name, lambda folder: _copy(remote / name, folder))
+        else:
+            _fill(local / name, lambda folder: _write(folder, pairs, tokenizer))
+            if remote:
+                _copy(epath.Path(local / name), remote / name)
     except OSError as error:
-        raise UserError(f"{cache_dir}: cannot write the tokenised corpus ({error}); free space or set data.cache_dir") from None
-    store = _load(folder)
+        raise UserError(
+            f"{cache_dir or local}: cannot write the tokenised corpus ({error}); free space or set data.cache_dir"
+        ) from None
+    store = _load(local / name)
     if not store:
-        raise UserError(f"{folder}: the tokenised corpus was written but cannot be read back; set another data.cache_dir")
+        raise UserError(f"{local / name}: the tokenised corpus was written but cannot be read back; set another data.cache_dir")
     return store
 
 
@@ -93,20 +105,13 @@ def _hash(pairs: Pairs, tokenizer: Tokenizer) -> str:
     return digest.hexdigest()
 
 
-def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+def _fill(folder: Path, write: Callable[[Path], None]) -> None:
+    """Has `write` fill a temporary folder, which then becomes `folder`."""
     # Not tempfile's mkdtemp, whose folders no other user of a shared cache could read.
     temporary = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex}")
     temporary.mkdir(parents=True)
     try:
-        for side, lines, encode in (
-            ("source", pairs.source, tokenizer.encode_source),
-            ("target", pairs.target, tokenizer.encode_target),
-        ):
-            ids, offsets = _flatten(lines, encode, tokenizer.vocab_size)
-            np.save(temporary / f"{side}_ids.npy", ids)
-            np.save(temporary / f"{side}_offsets.npy", offsets)
-        sizes = {name: (temporary / f"{name}.npy").stat().st_size for name in _ARRAYS}
-        (temporary / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
+        write(temporary)
         with contextlib.suppress(OSError):
             temporary.rename(folder)
             return
@@ -118,6 +123,25 @@ def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
             shutil.rmtree(damaged, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    for side, lines, encode in (
+        ("source", pairs.source, tokenizer.encode_source),
+        ("target", pairs.target, tokenizer.encode_target),
+    ):
+        ids, offsets = _flatten(lines, encode, tokenizer.vocab_size)
+        np.save(folder / f"{side}_ids.npy", ids)
+        np.save(folder / f"{side}_offsets.npy", offsets)
+    sizes = {name: (folder / f"{name}.npy").stat().st_size for name in _ARRAYS}
+    (folder / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
+
+
+def _copy(folder: epath.PathLike, to: epath.PathLike) -> None:
+    folder, to = epath.Path(folder), epath.Path(to)
+    to.mkdir(parents=True, exist_ok=True)
+    for name in (*(f"{name}.npy" for name in _ARRAYS), _SIZES):  # last what says that all are there
+        (folder / name).copy(to / name, overwrite=True)
 
 
 def _flatten(lines: Sequence[str], encode: _Encode, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +156,7 @@ def _flatten(lines: Sequence[str], encode: _Encode, vocab_size: int) -> tuple[np
 
 def _load(folder: Path) -> Store | None:
     try:
-        sizes = json.loads((folder / "sizes.json").read_text(encoding="utf-8"))
+        sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
         if any((folder / f"{name}.npy").stat().st_size != sizes[name] for name in _ARRAYS):
             return None
         # Views as plain arrays: indexing through numpy's memmap class costs several times as much.

@@ -77,10 +77,11 @@ class BatchStream:
         self.shapes = [batching.fit_packed_shape(*lengths, config)] if self._packed else batching.fit_shapes(*lengths, config)
         self._buckets = batching.bucket_of(store.source_lengths, store.target_lengths, self.shapes).astype(np.uint16)
 
-    def batches(self, position: Position = _START) -> Iterator[tuple[Batch, Position]]:
+    def batches(self, position: Position = _START, part: int = 0, parts: int = 1) -> Iterator[tuple[Batch, Position]]:
         """Batches from `position` on, endless over epochs, each with the position after it.
 
-        Raises ValueError if `position` is none that this stream gives.
+        Of each batch only the rows of `part` are made, where the rows are cut into `parts` equal ones: part i of n has the rows
+        from i B/n on. Raises ValueError if `position` is none that this stream gives.
         """
         epoch, offset = position
         if epoch < 0 or not 0 <= offset < self.pairs:
@@ -89,7 +90,7 @@ class BatchStream:
             for plan in self._plans(epoch, offset):
                 offset += len(plan.pairs)
                 after = Position(epoch, offset) if offset < self.pairs else Position(epoch + 1, 0)
-                yield _build(self._store, plan, *self._ids), after
+                yield _build(self._store, _part(plan, part, parts), *self._ids), after
             epoch, offset = epoch + 1, 0
 
     def _plans(self, epoch: int, offset: int) -> Iterator[_Plan]:
@@ -243,6 +244,15 @@ def _after(offset: int, plans: list[_Plan]) -> list[_Plan]:
     if given[min(first, len(plans))] != offset or first == len(plans):
         raise ValueError(f"no batch of this stream begins at an offset of {offset} pairs")
     return plans[first:]
+
+
+def _part(plan: _Plan, part: int, parts: int) -> _Plan:
+    rows = plan.shape.rows // parts
+    shape, start = plan.shape._replace(rows=rows), part * rows
+    if plan.rows is None:
+        return _Plan(shape, plan.pairs[start : start + rows])
+    mine = (plan.rows >= start) & (plan.rows < start + rows)
+    return _Plan(shape, plan.pairs[mine], plan.rows[mine] - start)
 
 
 def _build(store: Store, plan: _Plan, pad_id: int, decoder_start_id: int) -> Batch:

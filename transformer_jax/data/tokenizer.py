@@ -7,11 +7,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sentencepiece
+from etils import epath
 
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
@@ -38,8 +38,8 @@ class Tokenizer:
         fingerprint: SHA-256, in hex, of the files; equal fingerprints mean equal ids
     """
 
-    def __init__(self, folder: str | Path):
-        folder = Path(folder)
+    def __init__(self, folder: epath.PathLike):
+        folder = epath.Path(folder)
         description, content = _read_description(folder)
         names = [description["source_model"], description["target_model"]]
         models = {name: _read_model(folder / name) for name in dict.fromkeys(names)}
@@ -62,7 +62,7 @@ class Tokenizer:
         self.fingerprint: str = digest.hexdigest()
 
     @classmethod
-    def train(cls, lines: Iterable[str], config: TokenizerConfig, folder: str | Path) -> "Tokenizer":
+    def train(cls, lines: Iterable[str], config: TokenizerConfig, folder: epath.PathLike) -> "Tokenizer":
         """Trains one model for both languages on `lines` (all of the source's and all of the target's), writes it to `folder`
         and loads it.
 
@@ -102,14 +102,14 @@ class Tokenizer:
             raise _training_error(str(error), config) from None
         ids = {"pad_id": 0, "eos_id": 1, "unknown_id": 2, "bos_id": 3, "decoder_start_id": 3}
         description = {"source_model": _MODEL, "target_model": _MODEL, "vocabulary": None, **ids}
-        folder = Path(folder)
+        folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _MODEL).write_bytes(model.getvalue())
         (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         return cls(folder)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Tokenizer":
+    def load(cls, folder: epath.PathLike) -> "Tokenizer":
         """Reads what `train` wrote. Raises UserError if a file is missing or damaged."""
         return cls(folder)
 
@@ -180,7 +180,7 @@ def _sample(lines: Iterable[str], count: int) -> list[str]:
     return [lines[i] for i in smallest]
 
 
-def _read_description(folder: Path) -> tuple[dict[str, Any], bytes]:
+def _read_description(folder: epath.Path) -> tuple[dict[str, Any], bytes]:
     path = folder / _DESCRIPTION
     content = _read(path)
     try:
@@ -193,14 +193,14 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise UserError(f"{path}: damaged, {what} is missing; take the tokenizer's folder from its run again")
     # A run folder may be a stranger's: it must not make us read files elsewhere.
     names = [description["source_model"], description["target_model"]]
-    if any(not isinstance(name, str) or Path(name).name != name for name in names):
+    if any(not isinstance(name, str) or epath.Path(name).name != name for name in names):
         raise UserError(f"{path}: source_model and target_model should be names of files in the same folder")
     if description["vocabulary"] is not None:
         raise UserError(f"{path}: has a vocabulary map, which this version does not read; update transformer_jax")
     return description, content
 
 
-def _read_model(path: Path) -> tuple[sentencepiece.SentencePieceProcessor, bytes]:
+def _read_model(path: epath.Path) -> tuple[sentencepiece.SentencePieceProcessor, bytes]:
     data = _read(path)
     try:
         if not data:
@@ -210,7 +210,7 @@ def _read_model(path: Path) -> tuple[sentencepiece.SentencePieceProcessor, bytes
         raise UserError(f"{path}: damaged, not a SentencePiece model; take the tokenizer's folder from its run again") from None
 
 
-def _read(path: Path) -> bytes:
+def _read(path: epath.Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """What a training is told of itself on the dev set: loss, perplexity, BLEU, sample translations."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from transformer_jax import hosts
 from transformer_jax.alignment import mutual_information
 from transformer_jax.config import Config
 from transformer_jax.data.batching import Batch, Shape
@@ -16,7 +18,9 @@ from transformer_jax.data.stream import one_pass
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation import score
+from transformer_jax.rows import over_rows
 from transformer_jax.training.metrics import loss_means
+from transformer_jax.training.objective import LossSums
 from transformer_jax.training.step import make_eval_step
 from transformer_jax.translator import Translator
 
@@ -31,9 +35,16 @@ class Evaluation(NamedTuple):
 
 
 def make_evaluator(
-    config: Config, model: nn.Module, tokenizer: Tokenizer, shapes: Sequence[Shape]
+    config: Config,
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    shapes: Sequence[Shape],
+    between: Callable[[], None] | None = None,
 ) -> Callable[[Any], Evaluation]:
-    """evaluate(params) -> Evaluation, over the whole dev set, unfiltered. Raises UserError if it cannot be read."""
+    """evaluate(params) -> Evaluation, over the whole dev set, unfiltered. Raises UserError if it cannot be read.
+
+    The work is shared by all devices of all processes; `between` is called between two batches.
+    """
     data = config.data
     pairs = read_pairs(data.dev, data.source_language, data.target_language)
     store = open_store(pairs, tokenizer, data.cache_dir)
@@ -42,16 +53,21 @@ def make_evaluator(
         raise UserError(f"{data.dev}: a sentence has {longest} tokens; raise model.max_positions={config.model.max_positions}")
     # A few thousand sentences: their batches are kept.
     batches = list(one_pass(store, shapes, config.batch, tokenizer))
-    eval_step = jax.jit(make_eval_step(model, tokenizer.eos_id))
+    eval_step = over_rows(make_eval_step(model, tokenizer.eos_id))
     translator = Translator(model, None, tokenizer, config)
 
     def evaluate(params: Any) -> Evaluation:
-        sums, places = zip(*jax.device_get([eval_step(params, batch) for batch in batches]), strict=True)
-        layer = _best_aligning_layer(batches, places, tokenizer.eos_id)
-        numbers = loss_means(jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *sums))
+        def of_batch(batch: Batch) -> tuple[list[float], list[list[int]]]:
+            sums, places = jax.device_get(eval_step(params, batch))
+            return [float(np.sum(rows, dtype=np.float64)) for rows in sums], _links(batch, places, tokenizer.eos_id)
+
+        sums, links = zip(*hosts.in_turns(of_batch, batches, between), strict=True)
+        layer = _best_aligning_layer(links)
+        numbers = loss_means(LossSums(*map(sum, zip(*sums, strict=True))))
         del numbers["loss"]  # without label smoothing it is the cross-entropy
         decoded = len(pairs.source) if config.train.evaluate_bleu else config.train.samples
-        found = [translation.text for translation in translator.translate(pairs.source[:decoded], params=params)]
+        translations = translator.translate(pairs.source[:decoded], params=params, between=between)
+        found = [translation.text for translation in translations]
         samples = [
             f"{source}  =>  {hypothesis}  ({reference})" for source, reference, hypothesis in zip(*pairs, found, strict=False)
         ][: config.train.samples]
@@ -63,18 +79,18 @@ def make_evaluator(
     return evaluate
 
 
-def _best_aligning_layer(batches: Sequence[Batch], places: Sequence[np.ndarray | None], eos_id: int) -> int:
-    """The layer whose links, from every target piece but EOS to the place it looked at, have the most mutual information."""
-    if places[0] is None:
+def _links(batch: Batch, places: np.ndarray | None, eos_id: int) -> list[list[int]]:
+    """The target's pieces but EOS, and for each layer the source pieces that they looked at; [] without attention."""
+    if places is None:
+        return []
+    real = (batch.target_segment > 0) & (batch.target_output != eos_id)
+    looked = [np.take_along_axis(batch.source, at, axis=1)[real].tolist() for at in places.swapaxes(0, 1)]
+    return [batch.target_output[real].tolist(), *looked]
+
+
+def _best_aligning_layer(links: Sequence[list[list[int]]]) -> int:
+    """The layer whose links have the most mutual information, from 1; 0 if there is none."""
+    if not links[0]:
         return 0
-    real = [(batch.target_segment > 0) & (batch.target_output != eos_id) for batch in batches]
-    target = np.concatenate([batch.target_output[mask] for batch, mask in zip(batches, real, strict=True)])
-
-    def information(layer: int) -> float:
-        looked = [
-            np.take_along_axis(batch.source, at[layer], axis=1)[mask]
-            for batch, at, mask in zip(batches, places, real, strict=True)
-        ]
-        return mutual_information(np.concatenate(looked), target)
-
-    return 1 + max(range(len(places[0])), key=information)
+    target, *layers = (list(itertools.chain(*parts)) for parts in zip(*links, strict=True))
+    return 1 + max(range(len(layers)), key=lambda layer: mutual_information(layers[layer], target))

@@ -3,21 +3,23 @@
 import dataclasses
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
-from transformer_jax.checkpoints import Progress
+from transformer_jax.checkpoints import Checkpoints, Progress
 from transformer_jax.config import Config, validate
 from transformer_jax.data.stream import Position, prefetch
-from transformer_jax.errors import memory_advice
+from transformer_jax.errors import ToBeContinued, memory_advice
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
-from transformer_jax.run import MetricsWriter, Run
+from transformer_jax.run import MetricsWriter, Run, locked
 from transformer_jax.training.console import Console
-from transformer_jax.training.evaluator import make_evaluator
+from transformer_jax.training.evaluator import Evaluation, make_evaluator
 from transformer_jax.training.metrics import Meter
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
-from transformer_jax.training.parallel import parallel_step
-from transformer_jax.training.prepare import prepare
+from transformer_jax.training.parallel import Parallel
+from transformer_jax.training.preemption import Preemption
+from transformer_jax.training.prepare import open_run, prepare
 from transformer_jax.training.step import TrainState, make_train_step
 
 __all__ = ["train"]
@@ -28,57 +30,132 @@ log = logging.getLogger(__name__)
 def train(config: Config, workdir: str) -> Progress:
     """Trains until `config.train.steps`, or until the dev score has not risen for `train.patience` evaluations.
 
-    `workdir` keeps everything (see `run.py`). Called again with the same arguments it goes on where the last checkpoint was.
-    Raises UserError for bad input, and when a loss is not finite.
+    `workdir` keeps everything (see `run.py`). Called again with the same arguments it goes on where it was. Raises UserError
+    for bad input, and when a loss is not finite; ToBeContinued, with all that was done saved, after a SIGTERM or Ctrl-C.
     """
-    run = Run.open_or_create(workdir, validate(config))
-    tokenizer, stream = prepare(run)
-    model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
-    train_step = parallel_step(make_train_step(model, optimizer, config.train), config)
-    evaluate = make_evaluator(config, model, tokenizer, stream.shapes)
-    rate = learning_rate(config)
-    init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
-    state = TrainState.create(init_parameters(model, init_key), optimizer)
-    progress = Progress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus)
-    log.info("%s parameters, computed in %s", f"{count_parameters(state.params):,}", model.dtype)
-
-    with run.checkpoints(keep=config.train.keep_checkpoints) as checkpoints:
-        if checkpoints.steps():
-            latest = checkpoints.steps()[-1]
-            checkpoints.check_belongs(latest, tokenizer, stream.corpus)
-            state, progress = checkpoints.restore(latest, state)
-            log.info("going on from the checkpoint of step %d", progress.step)
-        if progress.stopped or progress.step >= config.train.steps:
-            log.info("already trained to step %d, nothing to do", progress.step)
-            return progress
-        batches = prefetch(stream.batches(Position(progress.epoch, progress.offset)))
-        console = Console(progress.step, config.train.steps)
-        memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
-        with memory, batches, console, MetricsWriter(run.workdir, progress.step) as writer:
-            meter = Meter(progress.unwritten)
-            for step, (batch, position) in enumerate(batches, progress.step + 1):
-                due = _due(step, config.train.steps)
-                state, sums = train_step(state, batch, step_key)
-                meter.add(step, sums)
-                progress = dataclasses.replace(progress, step=step, epoch=position.epoch, offset=position.offset, score=None)
-                console.advance()
-                if due(config.train.log_every):
-                    numbers = meter.take() | {"epoch": position.epoch, "learning_rate": float(rate(step - 1))}
-                    writer.write(step, "train", numbers)
-                    console.trained(step, numbers)
-                if due(config.train.evaluate_every):
-                    with meter.pause():
-                        evaluation = evaluate(state.params)
-                    progress = progress.evaluated(evaluation.score, config.train.patience, evaluation.alignment_layer)
-                    writer.write(step, "dev", evaluation.numbers, evaluation.samples)
-                    console.evaluated(step, evaluation, progress)
-                if due(config.train.evaluate_every) or due(config.train.checkpoint_every):
-                    with meter.pause():
-                        checkpoints.save(state, dataclasses.replace(progress, unwritten=meter.unwritten()))
-                if progress.stopped or step == config.train.steps:
-                    return progress
+    parallel = Parallel(validate(config))
+    with Preemption() as preemption, locked(workdir):
+        run = open_run(workdir, config)
+        tokenizer, stream = prepare(run)
+        model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
+        train_step = parallel.step(make_train_step(model, optimizer, config.train))
+        evaluate = make_evaluator(config, model, tokenizer, stream.shapes, preemption.check)
+        rate = learning_rate(config)
+        init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
+        state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer), init_key)
+        progress = Progress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus)
+        log.info("%s parameters, computed in %s", f"{count_parameters(state.params):,}", model.dtype)
+        preemption.hold()
+        with run.checkpoints(keep=config.train.keep_checkpoints) as checkpoints:
+            state, progress = _resume(run, checkpoints, parallel, state, progress)
+            batches = prefetch(stream.batches(Position(progress.epoch, progress.offset), *parallel.part_of_rows))
+            console = Console(progress.step, config.train.steps)
+            memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
+            with memory, batches, console, MetricsWriter(run.workdir, progress.step) as writer:
+                session = _Session(config, run, checkpoints, parallel, evaluate, writer, console, state, progress)
+                if session.done():
+                    log.info("trained to step %d already, nothing to do", progress.step)
+                try:
+                    session.evaluate_if_left_undone()
+                    while not session.done():
+                        preemption.check()
+                        batch, position = next(batches)
+                        session.state, sums = train_step(session.state, batch, step_key)
+                        session.after_update(position, sums)
+                        if session.due(config.train.log_every):
+                            session.log(float(rate(session.progress.step - 1)))
+                        if session.due(config.train.evaluate_every):
+                            session.evaluate()
+                        if session.due(config.train.evaluate_every) or session.due(config.train.checkpoint_every):
+                            session.save(checkpoints)
+                except ToBeContinued:
+                    session.save_interrupted()
+                    raise
+                return session.progress
 
 
-def _due(step: int, last: int) -> Callable[[int], bool]:
-    """due(every): is what happens every so many steps, and at the last, to happen at this one?"""
-    return lambda every: step % every == 0 or step == last
+class _Session:
+    """What changes while a training goes on, and what is done with it now and then."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        checkpoints: Checkpoints,
+        parallel: Parallel,
+        evaluate: Callable[[Any], Evaluation],
+        writer: MetricsWriter,
+        console: Console,
+        state: TrainState,
+        progress: Progress,
+    ):
+        self.state, self.progress = state, progress
+        self._config, self._run, self._checkpoints, self._parallel = config.train, run, checkpoints, parallel
+        self._evaluate, self._writer, self._console = evaluate, writer, console
+        self._meter = Meter(progress.unwritten, progress.skipped, config.train.max_skipped)
+        self._saved = progress.step
+
+    def done(self) -> bool:
+        return self.progress.stopped or self.progress.step >= self._config.steps
+
+    def due(self, every: int) -> bool:
+        """Is what happens every so many steps, and at the last, to happen at this one?"""
+        return self.progress.step % every == 0 or self.progress.step == self._config.steps
+
+    def after_update(self, position: Position, sums: Any) -> None:
+        step = self.progress.step + 1
+        self.progress = dataclasses.replace(self.progress, step=step, epoch=position.epoch, offset=position.offset, score=None)
+        self._meter.add(step, sums)
+        self._console.advance()
+
+    def log(self, rate: float) -> None:
+        numbers = self._meter.take() | {"epoch": self.progress.epoch, "learning_rate": rate}
+        self._writer.write(self.progress.step, "train", numbers)
+        self._console.trained(self.progress.step, numbers)
+
+    def evaluate(self) -> None:
+        with self._meter.pause():
+            evaluation = self._evaluate(self._parallel.whole(self.state.params))
+        self.progress = self.progress.evaluated(evaluation.score, self._config.patience, evaluation.alignment_layer)
+        self._writer.write(self.progress.step, "dev", evaluation.numbers, evaluation.samples)
+        self._console.evaluated(self.progress.step, evaluation, self.progress)
+
+    def evaluate_if_left_undone(self) -> None:
+        """A training that was interrupted in the evaluation of a step, or just before, makes up for it."""
+        if self.progress.step and self.progress.score is None and self.due(self._config.evaluate_every):
+            self.evaluate()
+            self.save(self._checkpoints)
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        with self._meter.pause():
+            standing = dataclasses.replace(self.progress, unwritten=self._meter.unwritten(), skipped=self._meter.skipped)
+            checkpoints.save(self._parallel.to_save(self.state), standing)
+        self._saved = self.progress.step
+
+    def save_interrupted(self) -> None:
+        """What no checkpoint has yet; not among the checkpoints, which are to be those of an undisturbed training."""
+        if self.progress.step > self._saved:
+            with self._run.interrupted() as interrupted:
+                self.save(interrupted)
+
+
+def _resume(
+    run: Run, checkpoints: Checkpoints, parallel: Parallel, state: TrainState, progress: Progress
+) -> tuple[TrainState, Progress]:
+    """The newest state of the run and where it stands; `state` and `progress` as they are if it has none."""
+    newest = max(checkpoints.steps(), default=0)
+    if run.was_interrupted():
+        with run.interrupted() as interrupted:
+            step = max(interrupted.steps(), default=0)
+            if step > newest:
+                return _restore(interrupted, step, parallel, state, progress)
+    return _restore(checkpoints, newest, parallel, state, progress) if newest else (state, progress)
+
+
+def _restore(
+    checkpoints: Checkpoints, step: int, parallel: Parallel, state: TrainState, progress: Progress
+) -> tuple[TrainState, Progress]:
+    checkpoints.check_belongs(step, progress.tokenizer, progress.corpus)
+    state, progress = checkpoints.restore(step, parallel.to_restore(state))
+    log.info("going on from step %d", progress.step)
+    return parallel.restored(state), progress

@@ -30,31 +30,43 @@ def loss_means(sums: LossSums) -> dict[str, float]:
 _ZERO = StepSums(LossSums(0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
 
 
+_ADVICE = "Lower optimizer.learning_rate, raise optimizer.warmup_steps or set optimizer.clip_norm"
+
+
 class Meter:
     """Keeps the sums of steps on the device until somebody asks: only then does the host wait for it.
 
-    `unwritten` is what another meter's `unwritten()` gave: this one goes on from there.
+    `unwritten` is what another meter's `unwritten()` gave: this one goes on from there. `skipped` counts the updates that were
+    left out because a number in them was not finite; more than `max_skipped` in all are a UserError.
     """
 
-    def __init__(self, unwritten: Sequence[float] = ()):
+    def __init__(self, unwritten: Sequence[float] = (), skipped: int = 0, max_skipped: int = 0):
         seconds, *sums = unwritten or (0.0, *jax.tree.leaves(_ZERO))
         self._pending: list[tuple[int, StepSums]] = []
         self._total: StepSums = jax.tree.unflatten(jax.tree.structure(_ZERO), sums)
         self._since = time.perf_counter() - seconds
+        self.skipped, self._max_skipped = skipped, max_skipped
 
     def add(self, step: int, sums: StepSums) -> None:
         self._pending.append((step, sums))
 
     def check_finite(self) -> None:
-        """Waits for all steps so far. Raises UserError naming the first whose loss, gradient or update was not finite."""
+        """Waits for all steps so far. Raises UserError naming the first whose loss, gradient or update was not finite, if it
+        may not be skipped."""
         for step, sums in self._pending:
             sums = jax.device_get(sums)
-            if not sums.finite:
+            if not sums.finite and self._max_skipped:
+                self.skipped += 1
+                if self.skipped > self._max_skipped:
+                    raise UserError(
+                        f"step {step}: the update would not be finite, and train.max_skipped={self._max_skipped} others were "
+                        f"left out already; the last checkpoint is whole. {_ADVICE}"
+                    )
+            elif not sums.finite:
                 loss, norm = float(sums.loss.loss) / max(float(sums.loss.tokens), 1), float(sums.gradient_norm)
                 raise UserError(
                     f"step {step}: the loss ({loss:.4g}), the gradient (norm {norm:.4g}) or a new parameter is not a finite "
-                    "number; no checkpoint has it. Lower optimizer.learning_rate, raise optimizer.warmup_steps or set "
-                    "optimizer.clip_norm"
+                    f"number; no checkpoint has it. {_ADVICE}"
                 )
             self._total = jax.tree.map(lambda total, leaf: total + float(leaf), self._total, sums)
         self._pending.clear()
@@ -69,9 +81,11 @@ class Meter:
         self.check_finite()
         now = time.perf_counter()
         total, seconds = self._total, now - self._since
+        applied = max(total.finite, 1.0)
         self._total, self._since = _ZERO, now
         return loss_means(total.loss) | {
-            "gradient_norm": total.gradient_norm / total.steps,
+            "gradient_norm": total.gradient_norm / applied,
+            "skipped_steps": self.skipped,
             "target_tokens": total.loss.tokens,
             "target_tokens_per_second": total.loss.tokens / seconds,
             "source_tokens_per_second": total.source_tokens / seconds,
@@ -83,5 +97,7 @@ class Meter:
         """Leaves the time inside out of the rates (evaluation, saving)."""
         self.check_finite()
         start = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - start

@@ -10,7 +10,7 @@ __all__ = ["LossSums", "loss_sums"]
 
 
 class LossSums(NamedTuple):
-    """Float32 scalars, summed over target tokens; padding counts nothing. Means are these divided by `tokens`."""
+    """Float32 sums over the target tokens of each row [B], or of all rows []; means are these divided by `tokens`."""
 
     loss: Array  # with label smoothing: what is minimised
     cross_entropy: Array  # without, in nats: exp of its mean is the perplexity
@@ -19,7 +19,8 @@ class LossSums(NamedTuple):
 
 
 def loss_sums(logits: Array, target: Array, segment: Array, label_smoothing: float) -> LossSums:
-    """Sum over tokens of -(1 - eps) log p(y) - eps/V sum_v log p(v) (Szegedy et al. 2016, eq. 3, uniform over all V).
+    """For each row, the sum over its tokens of -(1 - eps) log p(y) - eps/V sum_v log p(v) (Szegedy et al. 2016, eq. 3, uniform
+    over all V). Padding, where `segment` is 0, counts nothing.
 
     logits float32 [B, T, V], target and segment int32 [B, T].
     """
@@ -32,4 +33,4 @@ def loss_sums(logits: Array, target: Array, segment: Array, label_smoothing: flo
         loss = (1 - label_smoothing) * cross_entropy + label_smoothing * of_uniform
     real = (segment > 0).astype(jnp.float32)
     correct = (of_target >= logits.max(axis=-1)).astype(jnp.float32)
-    return LossSums(*(jnp.sum(value * real) for value in (loss, cross_entropy, correct)), jnp.sum(real))
+    return LossSums(*(jnp.sum(value * real, axis=1) for value in (loss, cross_entropy, correct)), jnp.sum(real, axis=1))

@@ -2,15 +2,23 @@
 
 import logging
 
+from transformer_jax import hosts
+from transformer_jax.config import Config
 from transformer_jax.data.corpus import clean, read_pairs
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.run import Run
 
-__all__ = ["prepare"]
+__all__ = ["open_run", "prepare"]
 
 log = logging.getLogger(__name__)
+
+
+def open_run(workdir: str, config: Config) -> Run:
+    """As `Run.open_or_create`, by the first process; the others then find the folder there, or raise UserError."""
+    with hosts.first_before_others("run folder") as first:
+        return Run.open_or_create(workdir, config) if first else Run(workdir)
 
 
 def prepare(run: Run) -> tuple[Tokenizer, BatchStream]:
@@ -19,10 +27,13 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream]:
     data = config.data
     pairs, counts = clean(read_pairs(data.train, data.source_language, data.target_language), data)
     log.info("training text %s: %s", data.train, ", ".join(f"{count:,} {reason}" for reason, count in counts.items()))
-    if not run.tokenizer_file.exists():
-        Tokenizer.train([*pairs.source, *pairs.target], config.tokenizer, run.tokenizer_folder)
-    tokenizer = run.tokenizer()
-    stream = BatchStream(open_store(pairs, tokenizer, data.cache_dir), config.batch, tokenizer, config.train.seed)
+    # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
+    with hosts.first_before_others("tokenizer and tokenised text"):
+        if not run.tokenizer_file.exists():
+            Tokenizer.train([*pairs.source, *pairs.target], config.tokenizer, run.tokenizer_folder)
+        tokenizer = run.tokenizer()
+        store = open_store(pairs, tokenizer, data.cache_dir)
+    stream = BatchStream(store, config.batch, tokenizer, config.train.seed)
     log.info(
         "%s pairs of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
         f"{stream.pairs:,}",

@@ -43,12 +43,14 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
 
     It minimises the mean loss of all target tokens of the global batch. The batch is worked through in `config.accumulation`
     slices of its rows; gradients, losses and counts are added over the slices, then over `axis_name` (if the rows are also
-    split over devices), and divided by the number of tokens once, at the end.
+    split over devices), and divided by the number of tokens once, at the end. With `config.max_skipped`, an update in which a
+    number is not finite changes nothing but the step, and its sums are all 0 but `steps`.
     """
 
     def sums_of(params, batch, key):
         logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
         sums = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing)
+        sums = jax.tree.map(jnp.sum, sums)
         return sums.loss, sums
 
     def accumulate(params, batch, key):
@@ -56,7 +58,8 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         count = config.accumulation
         if count == 1:
             return gradient_of(params, batch, key)
-        slices = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+        # Slice a has the rows a, a + count, ...: then each has as many of every device's rows, which are neighbours.
+        slices = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def add(total, at):
             index, part = at
@@ -82,17 +85,23 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         checked = (sums.loss, norm, *jax.tree.leaves(params))
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in checked]).all()
         told = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()))
-        return TrainState(state.step + 1, params, optimizer_state), told
+        new = TrainState(state.step + 1, params, optimizer_state)
+        if config.max_skipped:
+            new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state._replace(step=new.step))
+            told = jax.tree.map(lambda x: jnp.where(finite, x, 0), told)._replace(steps=told.steps)
+        return new, told
 
     return train_step
 
 
 def make_eval_step(model: nn.Module, eos_id: int) -> Callable:
-    """The pure function eval_step(params, batch) -> LossSums without dropout and label smoothing, and `most_attended`."""
+    """The pure function eval_step(params, batch) -> (LossSums of each row [B], without dropout and label smoothing, and the
+    rows' `most_attended` [B, L, T])."""
 
     def eval_step(params, batch):
         logits, sown = model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
         sums = loss_sums(logits, batch.target_output, batch.target_segment, label_smoothing=0.0)
-        return sums, most_attended(sown, batch.source, eos_id)
+        places = most_attended(sown, batch.source, eos_id)
+        return sums, None if places is None else places.swapaxes(0, 1)
 
     return eval_step

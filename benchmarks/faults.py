@@ -1,0 +1,170 @@
+"""Does a training that is killed again and again end as one that is not?
+
+    python benchmarks/faults.py --kills=100
+    python benchmarks/faults.py --kills=20 --signal=TERM --config.model.family=lstm --config.model.attention=general
+
+Trains a small model once undisturbed, then again, ending the process at random moments (often in the middle of writing a
+checkpoint: one is written every few steps) and starting it again, until it was hit so many times; a training that comes to its
+end before is followed by another. After each, every array of every checkpoint, what stands beside it
+and every line of metrics (but times) are compared bit for bit. A table goes to standard output; the exit code is 1 if anything
+differs. Sets of checkpoints are compared too: which steps are kept is part of the result.
+"""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+# ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
+from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.errors import UserError
+
+set_up()
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from transformer_jax.run import Run
+
+SMALL = {
+    "data.dev": "demo:dev",
+    "tokenizer.vocab_size": 1000,
+    "batch.tokens": 512,
+    "batch.row_multiple": 8,
+    "batch.shapes": 2,
+    "model.num_layers": 1,
+    "model.width": 32,
+    "train.steps": 400,
+    "train.log_every": 7,
+    "train.checkpoint_every": 5,
+    "train.evaluate_every": 40,
+    "train.evaluate_bleu": "false",
+    "train.keep_checkpoints": 3,
+}
+
+
+def run() -> int:
+    parser = Parser(__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--output", type=Path, default=Path("runs/faults"), help="a folder for the runs (emptied)")
+    flags, overrides = parser.parse_with_overrides()
+    if flags.output.exists() and not (flags.output / "straight").exists():
+        raise UserError(f"{flags.output}: is there and not of this benchmark; name another --output")
+    flags.output = flags.output.absolute()
+    shutil.rmtree(flags.output, ignore_errors=True)
+    settings = SMALL | dict(item.split("=", 1) for item in overrides)
+    command = [sys.executable, "train.py", "--config=configs/demo.py", *(f"--config.{k}={v}" for k, v in settings.items())]
+
+    started = time.perf_counter()
+    code, seconds, _ = attempt(command, flags.output / "straight")
+    if code:
+        raise UserError(f"the undisturbed training ended with code {code}; see {flags.output / 'straight.log'}")
+    print(f"undisturbed: {seconds:.0f} s", flush=True)
+    moments, rounds = random.Random(flags.seed), []
+    while sum(len(hits) for hits, _ in rounds) < flags.kills:
+        workdir = flags.output / f"disturbed-{len(rounds)}"
+        hits = disturb(command, workdir, moments, flags.kills - sum(len(hits) for hits, _ in rounds), flags.signal, seconds)
+        rounds.append((hits, differences(flags.output / "straight", workdir)))
+        print(f"{workdir.name}: {len(hits)} times, {len(rounds[-1][1])} differences", flush=True)
+    report(rounds, flags.signal, time.perf_counter() - started)
+    return 1 if any(found for _, found in rounds) else 0
+
+
+def attempt(command: list[str], workdir: Path, after: float = 0, kind: str = "") -> tuple[int, float, float]:
+    """Runs the training, ended by `kind` `after` seconds: (exit code, seconds it ran, seconds from the signal to the end)."""
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with workdir.with_suffix(".log").open("a") as log:
+        process = subprocess.Popen([*command, f"--workdir={workdir}"], stdout=log, stderr=log, cwd=Path(__file__).parents[1])
+        try:
+            process.wait(timeout=after or None)
+            hit = 0.0
+        except subprocess.TimeoutExpired:
+            hit = time.perf_counter()
+            process.send_signal(getattr(signal, f"SIG{kind}"))
+            process.wait()
+    ended = time.perf_counter()
+    return process.returncode, ended - started, ended - hit if hit else 0.0
+
+
+def disturb(
+    command: list[str], workdir: Path, moments: random.Random, most: int, kind: str, seconds: float
+) -> list[tuple[str, float]]:
+    """One training to its end; for each time it was hit, in the middle of what, and how long it took to leave."""
+    hits = []
+    while True:
+        last = len(hits) == most
+        # Half of the starts are hit in what comes before the first step, which takes most of so short a training's time.
+        after = 0 if last else moments.uniform(1, seconds)
+        code, _, leaving = attempt(command, workdir, after, kind)
+        if code == 0:
+            return hits
+        if leaving == 0 or code != {"KILL": -signal.SIGKILL, "TERM": 75}[kind]:
+            if not (kind == "TERM" and leaving and code == -signal.SIGTERM):  # before Python could listen
+                raise UserError(f"{workdir}: ended with code {code}; see {workdir.with_suffix('.log')}")
+        hits.append((moment(workdir), leaving))
+
+
+def moment(workdir: Path) -> str:
+    """What the folder says of the moment it was left in."""
+    folder = workdir / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if any("tmp" in name for name in names):
+        return "while a checkpoint was written"
+    if any(not (folder / name / "manifest.json").exists() for name in names if name.isdecimal()):
+        return "between a checkpoint and its checksums, or while an old one was deleted"
+    return "elsewhere" if names else "before the first checkpoint"
+
+
+def differences(expected: Path, found: Path) -> list[str]:
+    """What differs between two runs: metrics but times, kept steps, arrays, progress but times."""
+    wrong = []
+    ours, theirs = ([without_times(line) for line in (each / "metrics.jsonl").open()] for each in (found, expected))
+    wrong += [f"metrics line {number}" for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1) if a != b]
+    if len(ours) != len(theirs):
+        wrong.append(f"{len(ours)} metrics lines, not {len(theirs)}")
+    with Run(found).checkpoints() as a, Run(expected).checkpoints() as b:
+        if a.steps() != b.steps():
+            return [*wrong, f"checkpoints {a.steps()}, not {b.steps()}"]
+        for step in a.steps():
+            items = {name: ocp.args.StandardRestore() for name in ("params", "optimizer")}
+            arrays = [jax.tree.map(np.asarray, dict(each._restore(step, **items).items())) for each in (a, b)]
+            leaves = zip(jax.tree.leaves_with_path(arrays[0]), jax.tree.leaves(arrays[1]), strict=True)
+            wrong += [f"step {step}: {jax.tree_util.keystr(path)}" for (path, x), y in leaves if x.tobytes() != y.tobytes()]
+            progress = [vars(each.progress(step)) for each in (a, b)]
+            for each in progress:
+                each["unwritten"] = each["unwritten"][1:]  # the first is a time
+            wrong += [f"step {step}: progress.{name}" for name in progress[0] if progress[0][name] != progress[1][name]]
+    return wrong
+
+
+def without_times(line: str) -> dict:
+    return {name: value for name, value in json.loads(line).items() if "second" not in name}
+
+
+def report(rounds: list, kind: str, seconds: float) -> None:
+    hits = Counter(where for found, _ in rounds for where, _ in found)
+    print(f"\n| SIG{kind} came | times |\n|---|---:|")
+    for where, count in hits.most_common():
+        print(f"| {where} | {count} |")
+    leaving = [left for found, _ in rounds for _, left in found]
+    wrong = [line for _, found in rounds for line in found]
+    print(f"\n{sum(hits.values())} times in {len(rounds)} trainings, {len(wrong)} differences, {seconds:.0f} s in all")
+    if kind == "TERM":
+        print(f"from signal to end: median {np.median(leaving):.1f} s, longest {max(leaving):.1f} s")
+    for line in wrong[:20]:
+        print(line)
+
+
+if __name__ == "__main__":
+    main(lambda: sys.exit(run()))

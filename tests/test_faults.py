@@ -1,0 +1,308 @@
+"""What can go wrong around a training: damaged checkpoints, full disks, signals, a second training of the same folder."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from etils import epath
+from helpers import assert_same_runs, tiny_config
+
+from transformer_jax import checkpoints as checkpoints_module
+from transformer_jax.errors import ToBeContinued, UserError
+from transformer_jax.manifest import problem, write_manifest
+from transformer_jax.run import Run, locked
+from transformer_jax.training import loop
+from transformer_jax.training.loop import train
+from transformer_jax.training.preemption import Preemption
+from transformer_jax.translator import Translator
+
+pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run with checkpoints of steps 2, 4 and 6. Tests work on copies."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = config_in(folder)
+    train(config, folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def config_in(folder: Path):
+    config = tiny_config(folder)
+    config.train.log_every = config.train.evaluate_every = config.train.checkpoint_every = 2
+    return config
+
+
+# Checksums
+
+
+def test_a_manifest_tells_of_every_change(tmp_path):
+    files = {"a": b"some text", "deep/er/b": bytes(range(256)), "empty": b""}
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert "has no checksums" in problem(tmp_path)
+    write_manifest(tmp_path)
+    assert problem(tmp_path) == ""
+    for name, data in files.items():
+        for changed in (data + b"x", data[:-1], data[:-1] + bytes([data[-1] ^ 1]) if data else b"\0"):
+            if changed != data:
+                (tmp_path / name).write_bytes(changed)
+                assert problem(tmp_path) == f"{name} is damaged"
+        (tmp_path / name).unlink()
+        assert problem(tmp_path) == f"{name} is missing"
+        (tmp_path / name).write_bytes(data)
+    assert problem(tmp_path) == ""
+    (tmp_path / "manifest.json").write_text("{")
+    assert problem(tmp_path) == "manifest.json is damaged"
+
+
+def flip_a_bit(path: Path, random=None) -> None:
+    random = random or np.random.default_rng(0)
+    data = bytearray(path.read_bytes())
+    data[random.integers(len(data))] ^= 1 << random.integers(8)
+    path.write_bytes(data)
+
+
+def files_of(run: Path, step: int) -> list[Path]:
+    return sorted(path for path in (run / "checkpoints" / str(step)).rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def test_one_flipped_bit_in_any_file_is_noticed(run):
+    """Orbax notices none of those in its data files."""
+    random = np.random.default_rng(1)
+    files = files_of(run, 6)
+    assert len(files) > 10
+    for path in files:
+        before = path.read_bytes()
+        flip_a_bit(path, random)
+        with pytest.raises(UserError, match=r"checkpoints/6: .* is damaged; choose another with --checkpoint=STEP"):
+            Translator.load(run, "6")
+        path.write_bytes(before)
+    Translator.load(run, "6")
+
+
+def largest_file(run: Path, step: int) -> Path:
+    return max(files_of(run, step), key=lambda path: path.stat().st_size)
+
+
+DAMAGES = {
+    "one bit": lambda run: flip_a_bit(largest_file(run, 6)),
+    "half written": lambda run: os.truncate(largest_file(run, 6), 10),
+    "half deleted": lambda run: largest_file(run, 6).unlink(),
+    "without its checksums": lambda run: (run / "checkpoints" / "6" / "manifest.json").unlink(),
+    "emptied": lambda run: [path.unlink() for path in files_of(run, 6)],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_training_goes_back_to_the_newest_whole_checkpoint(damage, run, trained, tmp_path, caplog):
+    DAMAGES[damage](run)
+    caplog.set_level("INFO", "transformer_jax")
+    train(Run(run).config, run)
+    named = [record.getMessage() for record in caplog.records if "checkpoints/6: " in record.getMessage()]
+    assert len(named) == 1 and "going on from step 4" in caplog.text
+    assert (run / "damaged-checkpoints-6").is_dir()
+    assert_same_runs(run, trained, 6)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_latest_for_scoring_is_the_newest_whole_one_and_says_so(damage, run, caplog):
+    DAMAGES[damage](run)
+    with Run(run).checkpoints() as checkpoints:
+        assert checkpoints.resolve("latest") == [4]
+    assert "checkpoints/6: " in caplog.text and "taking the one before" in caplog.text
+    with pytest.raises(UserError, match=r"checkpoints/6: "):
+        Translator.load(run, "average:2")
+
+
+def test_no_whole_checkpoint_ends_both_and_nothing_is_moved(run, tmp_path):
+    for step in (2, 4, 6):
+        flip_a_bit(largest_file(run, step))
+    before = sorted(run.rglob("*"))
+    for use in (lambda: train(Run(run).config, run), lambda: Translator.load(run, "latest")):
+        with pytest.raises(UserError, match=r"no checkpoint is whole \(of steps 2, 4, 6\)"):
+            use()
+    assert [path for path in sorted(run.rglob("*")) if path.name != "lock"] == [p for p in before if p.name != "lock"]
+
+
+def test_a_kill_between_the_first_checkpoint_and_its_checksums_begins_anew(run, trained, tmp_path):
+    for step in (4, 6):
+        epath.Path(run / "checkpoints" / str(step)).rmtree()
+    (run / "checkpoints" / "2" / "manifest.json").unlink()
+    train(Run(run).config, run)
+    assert_same_runs(run, trained, 6)
+
+
+# A full disk, folders that cannot be written
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays_whole(tmp_path, monkeypatch):
+    class Full(checkpoints_module._Manager):
+        def save(self, step, **kwargs):
+            if step == 4:
+                raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
+            return super().save(step, **kwargs)
+
+    config = config_in(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints_module, "_Manager", Full)
+        with pytest.raises(UserError, match=r"checkpoints: the disk is full, step 4 is not saved; .* free some space"):
+            train(config, tmp_path / "run")
+    assert problem(tmp_path / "run" / "checkpoints" / "2") == ""
+    train(config, tmp_path / "again")
+    train(config, tmp_path / "run")
+    assert_same_runs(tmp_path / "run", tmp_path / "again", 6)
+
+
+def test_a_really_full_disk(tmp_path):
+    """A file system in memory with room for some checkpoints and not for all."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True).returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        config = config_in(tmp_path)
+        config.train.steps, config.train.keep_checkpoints = 100, 100
+        with pytest.raises((UserError, OSError), match=r"the disk is full|No space left"):  # the scripts tell both in one line
+            train(config, disk / "run")
+        steps = [int(path.name) for path in (disk / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
+        whole = [step for step in steps if not problem(disk / "run" / "checkpoints" / str(step))]
+        assert whole and len(steps) - len(whole) <= 1
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+# Two trainings of one folder
+
+
+def test_a_second_training_of_the_same_folder_is_refused(tmp_path):
+    with locked(tmp_path / "run"):
+        with pytest.raises(UserError, match=rf"process {os.getpid()} on .* is training in it"):
+            train(config_in(tmp_path), tmp_path / "run")
+        with locked(tmp_path / "another"):
+            pass
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_the_lock_of_a_killed_training_holds_nobody_up(tmp_path):
+    program = (
+        "import sys, time; from transformer_jax.run import locked\n"
+        f"with locked({str(tmp_path / 'run')!r}): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=rf"process {process.pid} on "), locked(tmp_path / "run"):
+        pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with locked(tmp_path / "run"):
+        pass
+
+
+# Signals
+
+
+def signal_when(monkeypatch, owner, name: str, count: int, number: int = signal.SIGTERM) -> None:
+    """Sends this process a signal at the `count`-th call of `owner.name`."""
+    original, calls = getattr(owner, name), []
+
+    def call(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == count:
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+MOMENTS = {
+    "in a step": (loop.Meter, "add", 3),
+    "in a step before an evaluation": (loop.Meter, "add", 4),
+    "in an evaluation": (loop._Session, "evaluate", 2),
+    "while saving": (loop.Checkpoints, "save", 2),
+    "at the last step": (loop.Meter, "add", 6),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_stopped_by_a_signal_and_continued_is_straight(moment, number, trained, tmp_path, monkeypatch):
+    config = config_in(tmp_path)
+    with monkeypatch.context() as patch:
+        signal_when(patch, *MOMENTS[moment], number)
+        with pytest.raises(ToBeContinued, match="the same command goes on"):
+            train(config, tmp_path / "run")
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    train(config, tmp_path / "run")
+    assert_same_runs(tmp_path / "run", trained, 6)
+
+
+def test_a_checkpoint_of_an_interruption_is_in_no_average(tmp_path, monkeypatch):
+    config = config_in(tmp_path)
+    with monkeypatch.context() as patch:
+        signal_when(patch, loop.Meter, "add", 5)
+        with pytest.raises(ToBeContinued):
+            train(config, tmp_path / "run")
+    with Run(tmp_path / "run").checkpoints() as checkpoints:
+        assert checkpoints.steps() == [2, 4]
+    with Run(tmp_path / "run").interrupted() as interrupted:
+        assert interrupted.steps() == [5]
+
+
+def test_a_damaged_checkpoint_of_an_interruption_is_passed_over(trained, tmp_path, monkeypatch, caplog):
+    config = config_in(tmp_path)
+    with monkeypatch.context() as patch:
+        signal_when(patch, loop.Meter, "add", 5)
+        with pytest.raises(ToBeContinued):
+            train(config, tmp_path / "run")
+    flip_a_bit(max((tmp_path / "run" / "interrupted").rglob("*"), key=lambda path: path.is_file() * path.stat().st_size))
+    train(config, tmp_path / "run")
+    assert "interrupted/5: " in caplog.text
+    assert_same_runs(tmp_path / "run", trained, 6)
+
+
+def test_before_there_is_anything_to_save_a_signal_ends_at_once(tmp_path, monkeypatch):
+    signal_when(monkeypatch, loop, "prepare", 1)
+    with pytest.raises(ToBeContinued):
+        train(config_in(tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_second_ctrl_c_is_not_caught():
+    program = (
+        "import os, signal; from transformer_jax.training.preemption import Preemption\n"
+        "with Preemption() as preemption:\n"
+        "    preemption.hold()\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print('one', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print('two', flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "one\n")
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    handlers, before = [], signal.getsignal(signal.SIGTERM)
+
+    def enter():
+        with Preemption():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert handlers == [before]

@@ -1,0 +1,180 @@
+"""Several processes, each with devices of its own, against one: run with `make test-processes`."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import arrays_of, assert_trees_close, assert_trees_equal, metrics_of, tiny_config
+
+from transformer_jax.config import to_json
+
+pytestmark = pytest.mark.processes
+ROOT = Path(__file__).parents[1]
+LONG = dict(train__steps=100_000, train__evaluate_every=50_000, train__log_every=20)
+SECONDS = 400  # after which a process that should have ended counts as hanging
+
+
+class Processes:
+    """`train.py` of a config in `count` processes of `devices` virtual devices each."""
+
+    def __init__(self, config_file: Path, workdir: Path, count: int = 1, devices: int = 1, *overrides: str):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        environment = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_PLATFORMS": "cpu",
+            "PJRT_NPROC": "16",
+        }
+        command = [sys.executable, "train.py", f"--config={config_file}", f"--workdir={workdir}", *overrides]
+        self.logs = [workdir.with_name(f"{workdir.name}-{time.monotonic_ns()}-{number}.log") for number in range(count)]
+        self._processes = []
+        for number, log in enumerate(self.logs):
+            flags = [f"--coordinator={address}", f"--processes={count}", f"--process={number}"] if count > 1 else []
+            with log.open("w") as out:
+                self._processes.append(
+                    subprocess.Popen([*command, *flags], cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
+                )
+
+    def send(self, number: int, what: int) -> None:
+        self._processes[number].send_signal(what)
+
+    def wait_for(self, text: str) -> None:
+        """Until the first process's log has `text`."""
+        deadline = time.monotonic() + SECONDS
+        while text not in self.logs[0].read_text():
+            assert time.monotonic() < deadline and self._processes[0].poll() is None, self.told()
+            time.sleep(0.02)
+
+    def codes(self, seconds: float = SECONDS) -> list[int]:
+        """The exit codes; whoever has not ended by then is killed and has None."""
+        deadline = time.monotonic() + seconds
+        codes = []
+        for process in self._processes:
+            try:
+                codes.append(process.wait(max(deadline - time.monotonic(), 0.1)))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                codes.append(None)
+        return codes
+
+    def told(self) -> str:
+        return "\n".join(log.read_text() for log in self.logs)
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    """A function that writes a config of a few steps without dropout, with changes, as a file."""
+    folder = tmp_path_factory.mktemp("configs")
+    files = {}
+
+    def write(**changes) -> Path:
+        name = repr(sorted(changes.items()))
+        if name not in files:
+            config = tiny_config(folder)
+            config.model.dropout = 0.0
+            config.batch.row_multiple = 8
+            config.train.steps, config.train.samples = 6, 1
+            for key, value in changes.items():
+                part, _, field = key.partition("__")
+                setattr(getattr(config, part), field, value)
+            files[name] = folder / f"config{len(files)}.py"
+            call = f"from_json({to_json(config)!r})"
+            files[name].write_text(f"from transformer_jax.config import from_json\n\n\ndef get_config():\n    return {call}\n")
+        return files[name]
+
+    return write
+
+
+def assert_ended(processes: Processes, *codes: int) -> None:
+    assert processes.codes() == list(codes), processes.told()
+
+
+def assert_same_training(found: Path, expected: Path, step: int = 6) -> None:
+    """The same metrics and parameters, up to the order of float summation."""
+    for a, b in zip(metrics_of(found), metrics_of(expected), strict=True):
+        assert a.keys() == b.keys()
+        np.testing.assert_allclose(list(map(float, list(a.values())[2:])), list(map(float, list(b.values())[2:])), rtol=1e-4)
+    (arrays, progress), (expected_arrays, expected_progress) = arrays_of(found, step), arrays_of(expected, step)
+    assert_trees_close(arrays, expected_arrays, rtol=1e-3, atol=1e-5)
+    assert (progress.step, progress.epoch, progress.offset) == (step, expected_progress.epoch, expected_progress.offset)
+
+
+@pytest.fixture(scope="module", params=["pmap", "sharded"])
+def mode(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def one(mode, config_file, tmp_path_factory) -> Path:
+    """The training that one process with one device does."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    assert_ended(Processes(config_file(parallel__mode=mode, parallel__min_sharded_size=64), workdir), 0)
+    return workdir
+
+
+@pytest.mark.parametrize(("count", "devices"), [(2, 1), (2, 2), (1, 4)])
+def test_many_processes_and_devices_are_one(count, devices, mode, one, config_file, tmp_path):
+    config = config_file(parallel__mode=mode, parallel__min_sharded_size=64)
+    assert_ended(Processes(config, tmp_path / "run", count, devices), *[0] * count)
+    assert_same_training(tmp_path / "run", one)
+
+
+@pytest.mark.parametrize(("before", "after"), [((2, 1), (1, 1)), ((2, 1), (1, 4)), ((1, 4), (2, 1)), ((1, 1), (2, 2))])
+def test_a_run_goes_on_with_another_number_of_processes_and_devices(before, after, mode, one, config_file, tmp_path):
+    config = config_file(parallel__mode=mode, parallel__min_sharded_size=64)
+    assert_ended(Processes(config, tmp_path / "run", *before, "--config.train.steps=3"), *[0] * before[0])
+    assert_ended(Processes(config, tmp_path / "run", *after), *[0] * after[0])
+    assert_same_training(tmp_path / "run", one)
+
+
+def test_killed_and_resumed_is_straight_with_two_processes(mode, config_file, tmp_path):
+    config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, model__dropout=0.3)
+    assert_ended(Processes(config, tmp_path / "straight", 2), 0, 0)
+    assert_ended(Processes(config, tmp_path / "resumed", 2, 1, "--config.train.steps=3"), 0, 0)
+    assert_ended(Processes(config, tmp_path / "resumed", 2), 0, 0)
+    assert metrics_of(tmp_path / "resumed") == metrics_of(tmp_path / "straight")
+    assert_trees_equal(arrays_of(tmp_path / "resumed", 6)[0], arrays_of(tmp_path / "straight", 6)[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("to", [0, 1])
+def test_a_signal_to_one_stops_all_at_the_same_step(to, number, config_file, tmp_path):
+    config = config_file(
+        train__steps=100_000, train__checkpoint_every=50_000, train__evaluate_every=50_000, train__log_every=20
+    )
+    processes = Processes(config, tmp_path / "run", 2)
+    processes.wait_for("step 60/")
+    processes.send(to, number)
+    codes = processes.codes(60)
+    assert codes == [75, 75], processes.told()
+    (step,) = [int(path.name) for path in (tmp_path / "run" / "interrupted").iterdir() if path.name.isdecimal()]
+    assert step > 60
+    longer = Processes(config, tmp_path / "run", 1, 1, f"--config.train.steps={step + 3}")
+    assert longer.codes() == [2] or f"going on from step {step}" in longer.told()
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_the_other_process_of_a_killed_one_ends_with_a_line(killed, config_file, tmp_path):
+    config = config_file(**LONG, train__checkpoint_every=20)
+    processes = Processes(config, tmp_path / "run", 2)
+    processes.wait_for("step 60/")
+    processes.send(killed, signal.SIGKILL)
+    started = time.monotonic()
+    codes = processes.codes(120)
+    assert time.monotonic() - started < 100
+    assert codes[killed] == -signal.SIGKILL and codes[1 - killed] == 75, processes.told()
+    assert "the same command" in processes.logs[1 - killed].read_text().splitlines()[-1], processes.told()
+
+
+def test_flags_that_do_not_belong_together(config_file, tmp_path):
+    command = [sys.executable, "train.py", f"--config={config_file()}", f"--workdir={tmp_path / 'run'}", "--processes=2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "give all three" in done.stderr and "Traceback" not in done.stderr

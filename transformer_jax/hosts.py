@@ -1,0 +1,61 @@
+"""The processes that train or score together, each with devices of its own. Alone, a process waits for nobody here."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+__all__ = ["first_before_others", "gather", "in_turns", "is_first"]
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def is_first() -> bool:
+    """Is this the process that writes what is written once?"""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def first_before_others(what: str) -> Iterator[bool]:
+    """The first process goes through the block, then all others do; gives `is_first()`. `what` is different at each place."""
+    if not is_first():
+        _wait(what)
+    yield is_first()
+    if is_first():
+        _wait(what)
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's `value` (anything that JSON knows), in the order of the processes; all of them must come here."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([data.size]))[:, 0]
+    padded = np.pad(data, (0, sizes.max() - data.size))
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def in_turns(
+    function: Callable[[Item], Result], items: Sequence[Item], between: Callable[[], None] | None = None
+) -> list[Result]:
+    """[function(item) for item in items]: one process computes each, and all know it. `between` is called before each, in all
+    processes equally often."""
+    index, count = jax.process_index(), jax.process_count()
+    mine = []
+    for start in range(0, len(items), count):
+        if between:
+            between()
+        if start + index < len(items):
+            mine.append(function(items[start + index]))
+    results = gather(mine)
+    return [results[i % count][i // count] for i in range(len(items))]
+
+
+def _wait(what: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
