@@ -167,6 +167,9 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays_whole(tmp_path,
     assert_same_runs(tmp_path / "run", tmp_path / "again", 6)
 
 
+# Orbax's threads end with the error that is also raised where it is waited for.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_really_full_disk(tmp_path):
     """A file system in memory with room for some checkpoints and not for all."""
     disk = tmp_path / "disk"

@@ -129,8 +129,9 @@ def set_up(coordinator: str | None = None, processes: int | None = None, process
     _keep_freed_memory()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
     logging.getLogger("transformer_jax").setLevel(logging.INFO)
-    for name in ("absl", "orbax", "jax"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # What orbax's threads log as an error is also raised, and told once.
+    for name, level in {"absl": logging.CRITICAL, "orbax": logging.CRITICAL, "jax": logging.ERROR}.items():
+        logging.getLogger(name).setLevel(level)
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         # Several virtual devices on few cores starve each other of threads in a reduction, until XLA gives up after 40 s.
         os.environ.setdefault("PJRT_NPROC", "16")
