@@ -66,10 +66,15 @@ def run() -> int:
     command = [sys.executable, "train.py", "--config=configs/demo.py", *(f"--config.{k}={v}" for k, v in settings.items())]
 
     started = time.perf_counter()
-    code, seconds, _ = attempt(command, flags.output / "straight")
-    if code:
-        raise UserError(f"the undisturbed training ended with code {code}; see {flags.output / 'straight.log'}")
-    print(f"undisturbed: {seconds:.0f} s", flush=True)
+    # The first fills the compilation cache; the second is as long as the disturbed ones, and should itself be the same.
+    for name in ("straight", "control"):
+        code, seconds, _ = attempt(command, flags.output / name)
+        if code:
+            raise UserError(f"the undisturbed training ended with code {code}; see {flags.output / name}.log")
+        print(f"undisturbed ({name}): {seconds:.0f} s", flush=True)
+    control = differences(flags.output / "straight", flags.output / "control")
+    if control:
+        raise UserError(f"two undisturbed trainings differ ({control[0]}): nothing can be said of disturbed ones here")
     moments, rounds = random.Random(flags.seed), []
     while sum(len(hits) for hits, _ in rounds) < flags.kills:
         workdir = flags.output / f"disturbed-{len(rounds)}"

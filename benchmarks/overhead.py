@@ -24,9 +24,9 @@ set_up()
 
 import jax
 
-from transformer_jax.checkpoints import Progress
 from transformer_jax.data.stream import prefetch
 from transformer_jax.models.seq2seq import build_model, init_parameters
+from transformer_jax.progress import Progress
 from transformer_jax.run import MetricsWriter, Run
 from transformer_jax.training.metrics import Meter
 from transformer_jax.training.optimizer import make_optimizer

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from transformer_jax.config import Config, ModelConfig
+from transformer_jax.config import Config, ModelConfig, to_json
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch, packed_batch
 from transformer_jax.data.store import Store
 from transformer_jax.models.seq2seq import abstract_parameters
@@ -109,6 +109,12 @@ def tiny_config(folder: Path, pairs: int = 200) -> Config:
 def metrics_of(workdir) -> list[dict]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
+
+
+def write_config(path: Path, config: Config) -> None:
+    """A config file with this config, for a program of its own."""
+    call = f"from_json({to_json(config)!r})"
+    path.write_text(f"from transformer_jax.config import from_json\n\n\ndef get_config():\n    return {call}\n")
 
 
 def arrays_of(workdir, step: int):

@@ -464,6 +464,19 @@ def test_bad_input_in_a_process_of_its_own(name, tmp_path):
     assert "no such" in only_error(done.err) and done.err.count("\n") == 1 and not done.out
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--processes=2"], "give all three"),
+        (["--coordinator=host:1", "--processes=2", "--process=2"], "give all three, and a process from 0"),
+        (["--coordinator=host", "--processes=2", "--process=0"], "--coordinator=host should be HOST:PORT"),
+    ],
+)
+def test_flags_of_processes_that_cannot_be(flags, message, here, tmp_path):
+    done = script("train", f"--config={here.config}", f"--workdir={tmp_path / 'run'}", *flags, code=2)
+    assert message in only_error(done.err) and not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["train", "evaluate", "translate"])
 def test_help_names_the_flags(name):
     assert b"--workdir" in script(name, "--help").out

@@ -24,6 +24,7 @@ ROOMS = [
     "models",
     "decoding",
     "manifest",
+    "progress",
     "checkpoints",
     "run",
     "alignment",

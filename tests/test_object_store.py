@@ -11,9 +11,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from helpers import tiny_config
+from helpers import tiny_config, write_config
 
-from transformer_jax.config import to_json
 from transformer_jax.errors import UserError
 from transformer_jax.files import to_path
 
@@ -70,8 +69,7 @@ def config_file(folder: Path, **data: str) -> str:
     for name, value in data.items():
         setattr(config.data, name, value)
     path = folder / f"config{len(data)}.py"
-    source = f"from transformer_jax.config import from_json\n\n\ndef get_config():\n    return from_json({to_json(config)!r})\n"
-    path.write_text(source)
+    write_config(path, config)
     return f"--config={path}"
 
 

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import arrays_of, assert_trees_close, assert_trees_equal, metrics_of, tiny_config
-
-from transformer_jax.config import to_json
+from helpers import arrays_of, assert_trees_close, assert_trees_equal, metrics_of, tiny_config, write_config
 
 pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[1]
@@ -86,8 +84,7 @@ def config_file(tmp_path_factory):
                 part, _, field = key.partition("__")
                 setattr(getattr(config, part), field, value)
             files[name] = folder / f"config{len(files)}.py"
-            call = f"from_json({to_json(config)!r})"
-            files[name].write_text(f"from transformer_jax.config import from_json\n\n\ndef get_config():\n    return {call}\n")
+            write_config(files[name], config)
         return files[name]
 
     return write
@@ -172,9 +169,3 @@ def test_the_other_process_of_a_killed_one_ends_with_a_line(killed, config_file,
     assert time.monotonic() - started < 100
     assert codes[killed] == -signal.SIGKILL and codes[1 - killed] == 75, processes.told()
     assert "the same command" in processes.logs[1 - killed].read_text().splitlines()[-1], processes.told()
-
-
-def test_flags_that_do_not_belong_together(config_file, tmp_path):
-    command = [sys.executable, "train.py", f"--config={config_file()}", f"--workdir={tmp_path / 'run'}", "--processes=2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "give all three" in done.stderr and "Traceback" not in done.stderr

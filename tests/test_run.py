@@ -11,10 +11,11 @@ import optax
 import pytest
 from helpers import FAMILIES, arrays_of, assert_same_runs, assert_trees_equal, metrics_of, tiny_config, tiny_model
 
-from transformer_jax.checkpoints import Progress, parse_checkpoint
+from transformer_jax.checkpoints import parse_checkpoint
 from transformer_jax.config import Config, differences, from_json, override, to_json, validate
 from transformer_jax.errors import UserError
 from transformer_jax.manifest import write_manifest
+from transformer_jax.progress import Progress
 from transformer_jax.run import MetricsWriter, Run
 from transformer_jax.training import loop
 from transformer_jax.training.loop import train

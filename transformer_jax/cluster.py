@@ -4,6 +4,7 @@ import ctypes
 import glob
 import importlib.util
 import os
+import re
 import signal
 import sys
 from typing import Any, NoReturn
@@ -23,7 +24,7 @@ _state: dict[str, Any] = {"several": False}
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Finds the other processes: by the three flags, or Slurm's and a TPU slice's by what JAX knows. Alone, it does nothing.
 
-    Raises UserError if only some of the three are given.
+    Raises UserError if only some of the three are given, or what they say cannot be.
     """
     import jax
 
@@ -33,6 +34,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             f"--coordinator={coordinator} --processes={processes} --process={process}: give all three, and a process from 0 to "
             "one less than processes"
         )
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator} should be HOST:PORT, with a port that is free on that host")
     on_slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
     on_tpu = importlib.util.find_spec("libtpu") and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"))
     if any(given) or on_slurm or on_tpu:
