@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 	@echo "what the first translation looked at: $(RUN)/attention.png"
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m slow

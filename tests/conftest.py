@@ -26,6 +26,13 @@ def _private_caches(tmp_path_factory):
         os.environ["XDG_CACHE_HOME"] = before
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forgotten_programs():
+    """Each compiled program maps memory; all tests' together pass what Linux lets one process map, and it dies of that."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quick_compilation():
     """For modules that compile many tiny programs and run each once or twice: half the time."""

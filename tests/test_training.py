@@ -222,8 +222,7 @@ def parallel_config(slices: int, mode: str = "pmap", row_multiple: int = 8) -> C
     return config
 
 
-@pytest.mark.parametrize("slices", [1, 2])
-@pytest.mark.parametrize(("mode", "devices"), [("pmap", 2), ("sharded", 1), ("sharded", 2)])
+@pytest.mark.parametrize(("mode", "devices", "slices"), [("pmap", 2, 1), ("pmap", 2, 2), ("sharded", 1, 2), ("sharded", 2, 2)])
 def test_many_devices_are_one_even_where_one_has_most_of_the_tokens(mode, devices, slices, plain):
     parallel = Parallel(parallel_config(slices, mode), jax.devices()[:devices])
     step = parallel.step(make_step(plain.model, accumulation=slices))
