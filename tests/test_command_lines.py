@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -475,6 +476,14 @@ def test_bad_input_in_a_process_of_its_own(name, tmp_path):
 def test_flags_of_processes_that_cannot_be(flags, message, here, tmp_path):
     done = script("train", f"--config={here.config}", f"--workdir={tmp_path / 'run'}", *flags, code=2)
     assert message in only_error(done.err) and not (tmp_path / "run").exists()
+
+
+def test_a_port_that_is_taken(here, tmp_path):
+    with socket.create_server(("", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        flags = [f"--coordinator={address}", "--processes=2", "--process=0"]
+        done = script("train", f"--config={here.config}", f"--workdir={tmp_path / 'run'}", *flags, code=2)
+    assert f"--coordinator={address}: cannot open this port" in only_error(done.err)
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "translate"])

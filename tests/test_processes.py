@@ -154,8 +154,10 @@ def test_a_signal_to_one_stops_all_at_the_same_step(to, number, config_file, tmp
     assert codes == [75, 75], processes.told()
     (step,) = [int(path.name) for path in (tmp_path / "run" / "interrupted").iterdir() if path.name.isdecimal()]
     assert step > 60
-    longer = Processes(config, tmp_path / "run", 1, 1, f"--config.train.steps={step + 3}")
-    assert longer.codes() == [2] or f"going on from step {step}" in longer.told()
+    again = Processes(config, tmp_path / "run")
+    again.wait_for(f"going on from step {step}\n")
+    again.send(0, signal.SIGTERM)
+    assert_ended(again, 75)
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -169,3 +171,16 @@ def test_the_other_process_of_a_killed_one_ends_with_a_line(killed, config_file,
     assert time.monotonic() - started < 100
     assert codes[killed] == -signal.SIGKILL and codes[1 - killed] == 75, processes.told()
     assert "the same command" in processes.logs[1 - killed].read_text().splitlines()[-1], processes.told()
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_that_waits_for_the_others_in_vain_ends_with_a_line(process):
+    program = (
+        "from transformer_jax import cluster; cluster.join('127.0.0.1:45671', 2, int(__import__('sys').argv[1]), patience=3)"
+    )
+    command = [sys.executable, "-c", program, str(process)]
+    found = subprocess.run(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    assert found.returncode == 75
+    assert found.stderr.splitlines()[-1].startswith(
+        "not all processes came together at --coordinator=127.0.0.1:45671 within 3 s"
+    )

@@ -55,8 +55,9 @@ class Parallel:
         """The state `make_state(key)`, made where it is to lie: a sharded one is never whole on one device."""
         if self._sharded:
             shardings = self._shardings(jax.eval_shape(make_state, key))
-            return jax.jit(make_state, out_shardings=shardings)(key)
-        return jax.jit(make_state)(key)
+        else:
+            shardings = NamedSharding(self._mesh.local_mesh, P())
+        return jax.jit(make_state, out_shardings=shardings)(key)
 
     def step(self, train_step: Callable) -> Callable:
         """step(state, batch, key) -> (state, sums): `train_step` with this process's rows of each batch, compiled.
