@@ -274,6 +274,10 @@ class TestBadConfig:
         "arguments, parts",
         [
             (["--config=configs/dmeo.py"], ["configs/dmeo.py", "no such config file", "demo.py"]),
+            (["--config=configs/transformer_table3.py"], ["no such row", "base, A-h1"]),
+            (["--config=configs/transformer_table3.py:C-N3"], ["configs/transformer_table3.py:C-N3", "C-N2, C-N4"]),
+            (["--config=configs/dmeo.py:base"], ["configs/dmeo.py", "no such config file"]),
+            (["--config=configs/demo.py:base"], ["configs/demo.py", "takes 0 positional arguments"]),
             (["--config=configs/demo.py", "--config.model.num_layer=2"], ["model.num_layer", "model.num_layers"]),
             (["--config=configs/demo.py", "--config.num_layers=2"], ["num_layers", "model.num_layers"]),
             (["--config=configs/demo.py", "--config.model.num_layers=two"], ["model.num_layers", "'two'", "whole number"]),

@@ -54,15 +54,20 @@ class Parser(argparse.ArgumentParser):
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """Runs the config file's `get_config()`, applies `KEY=VALUE` overrides, validates the whole.
 
-    Raises UserError, also for whatever the file itself raises: with its line, and the nearest key where it names an unknown.
+    `FILE.py:ARGUMENT` runs `get_config(ARGUMENT)`. Raises UserError, also for whatever the file itself raises: with its line,
+    and the nearest key where it names an unknown.
     """
+    arguments = []
+    if not os.path.isfile(path) and ".py:" in path:
+        path, _, argument = path.rpartition(":")
+        arguments = [argument]
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or "."
         there = sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
         raise UserError(f"{path}: no such config file" + (f"; {folder} has {', '.join(there)}" if there else ""))
     try:
         get_config = runpy.run_path(path).get("get_config")
-        config = get_config() if get_config else None
+        config = get_config(*arguments) if get_config else None
     except UserError:
         raise
     except Exception as error:

@@ -97,7 +97,8 @@ class ModelConfig:
     decoder_layers: int = 0  # 0: as many as num_layers
     feed_forward_width: int = 2048
     heads: int = 8
-    key_width: int = 0  # of one head's queries, keys and values; 0: width / heads
+    key_width: int = 0  # of one head's queries and keys; 0: width / heads
+    value_width: int = 0  # of one head's values; 0: key_width
     norm: str = "post"  # post: norm(x + f(x)), the paper's | pre: x + f(norm(x)), with a last norm on each stack
     positions: str = "sinusoidal"  # sinusoidal (interleaved) | sinusoidal_concatenated | learned | rotary
     max_positions: int = 512  # learned positions: rows of the table, and so the longest sentence the model can take
@@ -191,7 +192,8 @@ _CHOICES = {
     "parallel.mode": ("pmap", "sharded"),
 }
 _AT_LEAST_ZERO = (
-    "model.decoder_layers model.key_width optimizer.learning_rate optimizer.warmup_steps optimizer.decay_steps "
+    "model.decoder_layers model.key_width model.value_width optimizer.learning_rate optimizer.warmup_steps "
+    "optimizer.decay_steps "
     "optimizer.weight_decay optimizer.clip_norm train.seed train.samples train.patience train.max_skipped "
     "decode.length_penalty decode.max_length_ratio decode.max_length_extra decode.alignment_layer"
 ).split()
@@ -201,8 +203,8 @@ _FRACTIONS = (
 # What one family alone has a use for.
 _OWN = {
     "transformer": (
-        "decoder_layers feed_forward_width heads key_width norm positions max_positions activation attention_dropout "
-        "activation_dropout"
+        "decoder_layers feed_forward_width heads key_width value_width norm positions max_positions activation "
+        "attention_dropout activation_dropout"
     ).split(),
     "lstm": "attention direction input_feeding".split(),
 }

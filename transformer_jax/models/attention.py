@@ -28,7 +28,7 @@ class KeyValues(NamedTuple):
     """What is attended to. As a cache of N hypotheses, S is the room for the tokens still to come."""
 
     key: Array  # [B, S, H, K]
-    value: Array  # [B, S, H, K]
+    value: Array  # [B, S, H, K], or of a width of their own
 
 
 def segment_mask(query_segment: Array, key_segment: Array) -> Array:
@@ -58,26 +58,32 @@ def attention_weights(query: Array, key: Array, mask: Array) -> Array:
 
 
 def attend(weights: Array, value: Array) -> Array:
-    """The weighted mean of the values. weights [B, H, T, S], value [B, S, H, K] -> [B, T, H, K]."""
+    """The weighted mean of the values. weights [B, H, T, S], value [B, S, H, K] -> [B, T, H, K] (K the values')."""
     return jnp.einsum("bhts,bshk->bthk", weights.astype(value.dtype), value)
 
 
 class MultiHeadSelfAttention(nn.Module):
     """Concat(head_1 .. head_H) W_o, where head_i = attention(x W_q, x W_k, x W_v) (Vaswani et al. 2017, section 3.2.2).
 
-    One matrix product makes queries, keys and values. `rotary` turns queries and keys by their position (Su et al. 2021).
+    One matrix product makes queries, keys and values, unless values have a width of their own. `rotary` turns queries and keys
+    by their position (Su et al. 2021).
     """
 
     width: int
     heads: int
     key_width: int
+    value_width: int
     rotary: bool = False
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         # Glorot's fan-out counts all three, so that the scores start smaller by half: the softmax starts soft.
-        self.query_key_value = projection((3, self.heads, self.key_width), self.dtype)
+        if self.value_width == self.key_width:
+            self.query_key_value = projection((3, self.heads, self.key_width), self.dtype)
+        else:
+            self.query_key = projection((2, self.heads, self.key_width), self.dtype)
+            self.value = projection((self.heads, self.value_width), self.dtype)
         self.output = projection((self.width,), self.dtype, axes=2)
         self.drop = Dropout(self.dropout)
 
@@ -95,8 +101,12 @@ class MultiHeadSelfAttention(nn.Module):
         return self._attend(query, cache, mask, train=False), cache
 
     def _project(self, x: Array, position: Array) -> tuple[Array, KeyValues]:
-        qkv = self.query_key_value(x)  # [B, T, 3, H, K]
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        if self.value_width == self.key_width:
+            qkv = self.query_key_value(x)  # [B, T, 3, H, K]
+            query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        else:
+            both, value = self.query_key(x), self.value(x)
+            query, key = both[:, :, 0], both[:, :, 1]
         if self.rotary:
             query, key = rotate(query, position), rotate(key, position)
         return query, KeyValues(key, value)
@@ -114,19 +124,26 @@ class MultiHeadCrossAttention(nn.Module):
     width: int
     heads: int
     key_width: int
+    value_width: int
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         self.query = projection((self.heads, self.key_width), self.dtype)
-        self.key_value = projection((2, self.heads, self.key_width), self.dtype)
+        if self.value_width == self.key_width:
+            self.key_value = projection((2, self.heads, self.key_width), self.dtype)
+        else:
+            self.key = projection((self.heads, self.key_width), self.dtype)
+            self.value = projection((self.heads, self.value_width), self.dtype)
         self.output = projection((self.width,), self.dtype, axes=2)
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Array) -> KeyValues:
-        """[B, S, D] -> two of [B, S, H, K]."""
-        both = self.key_value(memory)
-        return KeyValues(both[:, :, 0], both[:, :, 1])
+        """[B, S, D] -> [B, S, H, K] and values as wide as they are."""
+        if self.value_width == self.key_width:
+            both = self.key_value(memory)
+            return KeyValues(both[:, :, 0], both[:, :, 1])
+        return KeyValues(self.key(memory), self.value(memory))
 
     def __call__(self, x: Array, source: KeyValues, mask: Array, *, train: bool = False) -> Array:
         """x [B, T, D], mask [B, 1, T or 1, S] -> [B, T, D]."""

@@ -75,7 +75,7 @@ class DecoderLayer(nn.Module):
         self.attention = _self_attention(config, self.dtype)
         self.attention_residual = _residual(config, self.dtype)
         self.cross_attention = MultiHeadCrossAttention(
-            config.width, config.heads, _key_width(config), config.attention_dropout, self.dtype
+            config.width, config.heads, *_head_widths(config), config.attention_dropout, self.dtype
         )
         self.cross_attention_residual = _residual(config, self.dtype)
         self.feed_forward = _feed_forward(config, self.dtype)
@@ -144,9 +144,9 @@ class Transformer(EmbeddingTables):
 
     def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[KeyValues, ...]:
         """Room for the keys and values of `length` tokens of each hypothesis: for each layer two of [N, length, H, K]."""
-        shape = (memory.segment.shape[0] * beams, length, self.config.heads, _key_width(self.config))
-        empty = jnp.zeros(shape, self.dtype)
-        return tuple(KeyValues(empty, empty) for _ in self.decoder)
+        places = memory.segment.shape[0] * beams, length, self.config.heads
+        empty = KeyValues(*(jnp.zeros((*places, width), self.dtype) for width in _head_widths(self.config)))
+        return tuple(empty for _ in self.decoder)
 
     def decode_step(
         self, token: Array, index: Array, memory: Memory, cache: tuple[KeyValues, ...]
@@ -177,13 +177,14 @@ class Transformer(EmbeddingTables):
         return self.logits(self.decoder_norm(x) if self.config.norm == "pre" else x)
 
 
-def _key_width(config: ModelConfig) -> int:
-    return config.key_width or config.width // config.heads
+def _head_widths(config: ModelConfig) -> tuple[int, int]:
+    key_width = config.key_width or config.width // config.heads
+    return key_width, config.value_width or key_width
 
 
 def _self_attention(config: ModelConfig, dtype: jnp.dtype) -> MultiHeadSelfAttention:
     rotary = config.positions == "rotary"
-    return MultiHeadSelfAttention(config.width, config.heads, _key_width(config), rotary, config.attention_dropout, dtype)
+    return MultiHeadSelfAttention(config.width, config.heads, *_head_widths(config), rotary, config.attention_dropout, dtype)
 
 
 def _feed_forward(config: ModelConfig, dtype: jnp.dtype) -> FeedForward:
