@@ -19,6 +19,9 @@ def run() -> None:
     parser.add_argument("--tokenize", default="13a", help="BLEU's: 13a, intl, char, or none for text that is tokenised already")
     parser.add_argument("--lowercase", action="store_true", help="BLEU without regard to case")
     parser.add_argument(
+        "--paper_bleu", action="store_true", help="BLEU also lower-cased, and on Moses tokens with compounds split (as in 2017)"
+    )
+    parser.add_argument(
         "--output", metavar="FILE", help="write the translations here, those of several test sets one after the other"
     )
     parser.add_argument("--report", metavar="FILE.json", help="write the scores here")

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/transformer_big.py --workdir=runs/big \
         --config.data.train=WMT14/train --config.data.dev=WMT14/newstest2013
-    python evaluate.py --workdir=runs/big --checkpoint=average:20 --test sacrebleu:wmt14/full
+    python evaluate.py --workdir=runs/big --checkpoint=average:20 --test sacrebleu:wmt14/full --paper_bleu
 
 Hardware: eight accelerators, as in the paper; --config.train.accumulation=N divides the memory of a step by N. Not yet trained
 here. Expected from the literature: 28.4 BLEU on newstest2014 in the paper's way of counting (tokenised, compounds split),

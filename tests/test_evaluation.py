@@ -10,7 +10,7 @@ import sacrebleu
 from transformer_jax.config import DecodeConfig
 from transformer_jax.data import demo
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation import TOKENIZERS, evaluate, score
+from transformer_jax.evaluation import TOKENIZERS, evaluate, paper_bleu, score, split_compounds
 from transformer_jax.translator import Translation
 
 REFERENCES = [
@@ -68,6 +68,36 @@ def test_text_that_is_tokenised_already_is_taken_as_it_is():
     """Only with `none` does the space before the full stop count."""
     values = {name: score(["Ein Haus steht hier ."], ["Ein Haus steht hier."], tokenize=name)[0].value for name in TOKENIZERS}
     assert values["13a"] == pytest.approx(100) and values["none"] < 60
+
+
+@pytest.mark.parametrize(
+    ("line", "split"),
+    [
+        # The example of the project that brought the notation up (nlp.stanford.edu/projects/nmt).
+        ("rich-text format", "rich ##AT##-##AT## text format"),
+        ("Aix-en-Provence", "Aix ##AT##-##AT## en ##AT##-##AT## Provence"),
+        # s{(\\S)-(\\S)}{$1 ##AT##-##AT## $2}g: both neighbours are characters, and of one match alone.
+        ("- a - b -c d-", "- a - b -c d-"),
+        ("a--b", "a ##AT##-##AT## -b"),
+        ("3-4-5", "3 ##AT##-##AT## 4-5"),
+        ("Ost\u2013West", "Ost\u2013West"),
+        ("", ""),
+    ],
+)
+def test_compounds_are_split_as_published(line, split):
+    assert split_compounds(line) == split
+
+
+def test_bleu_as_papers_count_it():
+    """Lower-cased forgives the j; on Moses tokens a compound's halves count for themselves, and nothing is smoothed."""
+    references = ["Der Rad-Weg f\u00fchrt durch den Garten.", "Ja."]
+    hypotheses = ["Der Rad-Steg f\u00fchrt durch den Garten.", "ja."]
+    (plain, *_), (lower, paper) = score(hypotheses, references), paper_bleu(hypotheses, references, "de")
+    assert lower.value == sacrebleu.corpus_bleu(hypotheses, [references], lowercase=True).score > plain.value
+    # Der Rad ##AT##-##AT## Steg* f\u00fchrt durch den Garten . / ja* . : words, pairs, threes and fours without a wrong word.
+    assert paper.value == pytest.approx(100 * (9 / 11 * 6 / 9 * 4 / 7 * 2 / 6) ** 0.25)
+    assert "case:lc" in lower.signature and "compounds" in paper.signature and "smooth:none" in paper.signature
+    assert paper_bleu(["a b c"], ["a b d"], "de")[1].value == 0
 
 
 def test_an_empty_line_counts():
