@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,6 +86,41 @@ def test_each_pair_comes_once_an_epoch(kind, small_chunks):
     assert [members(store, batch) for batch in epoch(BatchStream(store, CONFIGS[kind], IDS, seed=3), 1)] == epochs[1]
     assert [members(store, batch) for batch in epoch(BatchStream(store, CONFIGS[kind], IDS, seed=4), 1)] != epochs[1]
     assert {tuple(batch.source.shape) for batch in epoch(stream, 0)} <= {shape[:2] for shape in stream.shapes}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_weight_is_how_often_an_epoch_has_a_pair(kind, small_chunks):
+    """Three stretches of the store: 100 pairs 0.3 times, 200 once, 50 two and a half times."""
+    store, parts = numbered(350), [(100, 0.3), (200, 1.0), (50, 2.5)]
+    stream = BatchStream(store, CONFIGS[kind], IDS, 3, parts)
+    assert stream.pairs == 30 + 200 + 125
+    epochs = [Counter() for _ in range(3)]
+    for number, counts in enumerate(epochs):
+        for batch in epoch(stream, number):
+            for segments, ids, lengths in (
+                (batch.source_segment, batch.source, store.source_lengths),
+                (batch.target_segment, batch.target_output, store.target_lengths),
+            ):
+                numbers, tokens = np.unique(ids[segments > 0] - 10, return_counts=True)
+                counts.update(dict(zip(numbers.tolist(), (tokens / lengths[numbers] / 2).tolist(), strict=True)))
+        often = np.array([counts[pair] for pair in range(350)])
+        assert often[:100].sum() == 30 and set(often[:100]) == {0, 1}
+        assert (often[100:300] == 1).all()
+        assert often[300:].sum() == 125 and set(often[300:]) == {2, 3}
+    assert epochs[0] != epochs[1] != epochs[2]
+    whole = [position for _, position in itertools.takewhile(after(1), stream_with_start(stream, 1))]
+    again = BatchStream(store, CONFIGS[kind], IDS, 3, parts)
+    for position in whole[:: len(whole) // 4]:
+        (one, _), (other, _) = (next(each.batches(position)) for each in (stream, again))
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_weights_of_one_change_nothing():
+    store = numbered(300)
+    for config in CONFIGS.values():
+        streams = BatchStream(store, config, IDS, 3), BatchStream(store, config, IDS, 3, [(100, 1.0), (200, 1.0)])
+        for one, other in zip(*(epoch(stream, 0) for stream in streams), strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("pairs", [1, 3, 50, 1000])

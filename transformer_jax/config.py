@@ -40,7 +40,11 @@ class DataConfig:
     * `FILE.tsv` or `FILE.tsv.gz`: one pair a line, source and target separated by a tab
     * `sacrebleu:NAME`: a named test set of sacreBLEU (dev and test only)
 
-    Files may be on an object store (gs://BUCKET/...), as may `cache_dir`.
+    Files may be on an object store (gs://BUCKET/...), as may `cache_dir`. After any of them `(tag=WORD)` puts WORD and a space
+    before each source sentence, for example to tell back-translated text from other.
+
+    `train` may list several, each with a weight, how often an epoch has each of its pairs, and filters of its own:
+    `wmt/europarl, wmt/news * 2, mined/web * 0.5 (max_ratio=3 tag=<web>)`.
 
     Cleaning applies to training text alone; dev and test sets are never filtered.
     """

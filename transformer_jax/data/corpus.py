@@ -15,7 +15,7 @@ from transformer_jax.data.lines import read_lines
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path
 
-__all__ = ["Pairs", "clean", "read_pairs"]
+__all__ = ["Pairs", "clean", "read_pairs", "split_options"]
 
 _KINDS = "demo:SPLIT, a PREFIX of two files, FILE.tsv, FILE.tsv.gz or sacrebleu:NAME"
 _NETWORK_TIMEOUT = 10.0  # seconds without an answer
@@ -37,10 +37,18 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
         data/train                 data/train.en and data/train.de, each plain or .gz
         data/train.tsv[.gz]        source, tab, target (either kind of file also on gs://)
         sacrebleu:wmt14/full       a named test set, downloaded by sacreBLEU where it is not there yet; its first reference
+        any of these (tag=WORD)    with WORD and a space before each source sentence
 
     Raises UserError, in one line, where there is no such source or file, the sides differ in number, a file is empty or a line
     is not UTF-8 or not a pair.
     """
+    spec, options = split_options(spec)
+    if options:
+        tag = options.pop("tag", "")
+        if options:
+            raise UserError(f"{spec} ({next(iter(options))}=...): of a dev or test set only (tag=WORD) can be said")
+        pairs = read_pairs(spec, source_language, target_language)
+        return pairs._replace(source=[f"{tag} {line}" for line in pairs.source])
     scheme = re.match(r"([A-Za-z]\w+):", spec)
     if spec.startswith("demo:"):
         return _read_demo(spec.removeprefix("demo:"), source_language, target_language)
@@ -55,7 +63,21 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
     return _read_files(_plain_or_gz(spec, source_language), _plain_or_gz(spec, target_language))
 
 
-def clean(pairs: Pairs, config: DataConfig) -> tuple[Pairs, dict[str, int]]:
+def split_options(spec: str) -> tuple[str, dict[str, str]]:
+    """What stands in parentheses after the name of a source. Raises UserError.
+
+    >>> split_options("backtranslated/news (tag=<bt> max_ratio=3)")
+    ('backtranslated/news', {'tag': '<bt>', 'max_ratio': '3'})
+    """
+    name, options = re.fullmatch(r"(.*?)(?:\s*\(([^()]*)\))?\s*", spec, re.DOTALL).groups()
+    found = [item.partition("=") for item in re.split(r"[\s,]+", options or "") if item]
+    wrong = [key for key, equals, value in found if not (key and equals and value)]
+    if wrong or (options is not None and not found):
+        raise UserError(f"{spec}: expected KEY=VALUE between the parentheses, such as (max_ratio=3 tag=<bt>)")
+    return name, {key: value for key, _, value in found}
+
+
+def clean(pairs: Pairs, config: DataConfig, seen: set | None = None) -> tuple[Pairs, dict[str, int]]:
     """Drops what should not be trained on; for training text alone.
 
     Words are separated by white space. In this order, a pair goes as
@@ -63,7 +85,7 @@ def clean(pairs: Pairs, config: DataConfig) -> tuple[Pairs, dict[str, int]]:
     * `empty`: a side has no words
     * `too long`: a side has more than `config.max_words` words
     * `length ratio`: the longer side has more than `config.max_ratio` times the words of the shorter, plus 5
-    * `duplicate`: the same pair came before (if `config.deduplicate`)
+    * `duplicate`: the same pair came before, here or among those in `seen`, to which ours are added (if `config.deduplicate`)
 
     Returns the pairs that stay, in their order and unchanged, and the count for each reason and for `kept`; they add up to the
     number of pairs given.
@@ -72,7 +94,7 @@ def clean(pairs: Pairs, config: DataConfig) -> tuple[Pairs, dict[str, int]]:
     (Pairs(source=['a b'], target=['c']), {'empty': 1, 'too long': 0, 'length ratio': 0, 'duplicate': 1, 'kept': 1})
     """
     counts = dict.fromkeys(("empty", "too long", "length ratio", "duplicate", "kept"), 0)
-    kept, seen = Pairs([], []), set()
+    kept, seen = Pairs([], []), set() if seen is None else seen
     for pair in zip(pairs.source, pairs.target, strict=True):
         shorter, longer = sorted(len(side.split()) for side in pair)
         if shorter == 0:

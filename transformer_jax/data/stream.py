@@ -47,32 +47,53 @@ class BatchStream:
     """The endless sequence of global batches of a training corpus: a function of (store, config, seed) and nothing else, not
     of hosts, devices or where it was resumed.
 
-    An epoch is a permutation of all pairs drawn from (seed, epoch). Bucketed: the pairs of each shape are cut into batches in
-    that order, what is left over moves up to the next larger shape, so that at most one batch of the epoch has empty rows, and
-    the batches are shuffled. Packed: the permutation is cut into chunks, each packed by itself, and its rows are shuffled;
-    the last batch of a chunk may have empty rows. Every pair comes exactly once an epoch.
+    An epoch is a permutation of all pairs drawn from (seed, epoch). Where `parts`, (number of pairs, weight) of stretches of
+    the store, are given, an epoch has each pair of a stretch as often as its weight says: of 2.3, twice, and 30% of them, drawn
+    from (seed, epoch), a third time.
+
+    Bucketed: the pairs of each shape are cut into batches in that order, what is left over moves up to the next larger shape,
+    so that at most one batch of the epoch has empty rows, and the batches are shuffled. Packed: the permutation is cut into
+    chunks, each packed by itself, and its rows are shuffled; the last batch of a chunk may have empty rows.
 
     Attributes:
         shapes: the static shapes that batches come in
         dropped: pairs left out because a side has more than `config.max_length` tokens
-        pairs: pairs in an epoch
+        pairs: pairs in an epoch, repetitions included
         corpus: the store's fingerprint
 
     Raises UserError if no pairs are left, or the longest has no room in a batch.
     """
 
-    def __init__(self, store: Store, config: BatchConfig, tokenizer: Tokenizer, seed: int):
+    def __init__(
+        self,
+        store: Store,
+        config: BatchConfig,
+        tokenizer: Tokenizer,
+        seed: int,
+        parts: Sequence[tuple[int, float]] = (),
+    ):
         longer = np.maximum(store.source_lengths, store.target_lengths)
-        self._kept = np.flatnonzero(longer <= config.max_length)
-        self.pairs = len(self._kept)
+        kept = np.flatnonzero(longer <= config.max_length)
+        counts, weights = zip(*parts or [(len(store), 1.0)], strict=True)
+        weight = np.repeat(weights, counts)[kept]
+        self._always = np.repeat(kept, weight.astype(np.int64))
+        # [pairs that may come once more], how many of them an epoch has
+        self._sometimes = [
+            (chosen, round(len(chosen) * (often % 1)))
+            for often, chosen in zip(weights, np.split(kept, np.searchsorted(kept, np.cumsum(counts)[:-1])), strict=True)
+            if often % 1
+        ]
+        self.pairs = len(self._always) + sum(count for _, count in self._sometimes)
         self.corpus = store.fingerprint
-        self.dropped = len(store) - self.pairs
+        self.dropped = len(store) - len(kept)
         if not self.pairs:
             raise UserError(
                 f"data.train: none of {len(store)} pairs has at most batch.max_length={config.max_length} tokens; add text"
             )
         self._store, self._seed, self._ids = store, seed, (tokenizer.pad_id, tokenizer.decoder_start_id)
-        lengths = store.source_lengths[self._kept], store.target_lengths[self._kept]
+        possible = np.repeat(kept, np.ceil(weight).astype(np.int64))
+        lengths = store.source_lengths[possible], store.target_lengths[possible]
+        self._mean_length = (lengths[0].mean() + lengths[1].mean()) / 2
         self._packed = config.kind == "packed"
         self.shapes = [batching.fit_packed_shape(*lengths, config)] if self._packed else batching.fit_shapes(*lengths, config)
         self._buckets = batching.bucket_of(store.source_lengths, store.target_lengths, self.shapes).astype(np.uint16)
@@ -95,7 +116,8 @@ class BatchStream:
 
     def _plans(self, epoch: int, offset: int) -> Iterator[_Plan]:
         random = np.random.default_rng([self._seed, epoch])
-        order = random.permutation(self._kept)
+        more = [random.choice(chosen, count, replace=False) for chosen, count in self._sometimes]
+        order = random.permutation(np.concatenate([self._always, *more]))
         if not self._packed:
             plans = _bucketed_plans(order, self._buckets, self.shapes)
             yield from _after(offset, [plans[i] for i in random.permutation(len(plans))])
@@ -110,8 +132,7 @@ class BatchStream:
 
     def _chunk_bounds(self) -> np.ndarray:
         shape = self.shapes[0]
-        mean = (self._store.source_lengths[self._kept].mean() + self._store.target_lengths[self._kept].mean()) / 2
-        batch = shape.rows * max(shape.source_length, shape.target_length) / mean
+        batch = shape.rows * max(shape.source_length, shape.target_length) / self._mean_length
         chunks = max(1, int(self.pairs / max(_CHUNK_PAIRS, _CHUNK_BATCHES * batch)))
         return np.linspace(0, self.pairs, chunks + 1).astype(np.int64)
 

@@ -4,7 +4,7 @@ import logging
 
 from transformer_jax import hosts
 from transformer_jax.config import Config
-from transformer_jax.data.corpus import clean, read_pairs
+from transformer_jax.data.sources import read_sources
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.data.tokenizer import Tokenizer
@@ -25,17 +25,16 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream]:
     """The run's tokenizer, trained now if the run is new, and its stream of training batches. Raises UserError."""
     config = run.config
     data = config.data
-    pairs, counts = clean(read_pairs(data.train, data.source_language, data.target_language), data)
-    log.info("training text %s: %s", data.train, ", ".join(f"{count:,} {reason}" for reason, count in counts.items()))
+    pairs, parts = read_sources(data)
     # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
     with hosts.first_before_others("tokenizer and tokenised text"):
         if not run.tokenizer_file.exists():
             Tokenizer.train([*pairs.source, *pairs.target], config.tokenizer, run.tokenizer_folder)
         tokenizer = run.tokenizer()
         store = open_store(pairs, tokenizer, data.cache_dir)
-    stream = BatchStream(store, config.batch, tokenizer, config.train.seed)
+    stream = BatchStream(store, config.batch, tokenizer, config.train.seed, parts)
     log.info(
-        "%s pairs of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
+        "%s pairs an epoch, of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
         f"{stream.pairs:,}",
         config.batch.max_length,
         f"{stream.dropped:,}",
