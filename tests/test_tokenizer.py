@@ -1,5 +1,6 @@
 """Text to ids and back, and what can be wrong with a tokenizer's files."""
 
+import io
 import json
 import random
 import re
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.data.corpus import read_lines
 from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.data.word_table import WordTable, words_are_independent
 from transformer_jax.errors import UserError
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
@@ -50,6 +53,47 @@ def test_any_text_survives_the_round_trip(tokenizer):
     for encode in (tokenizer.encode_source, tokenizer.encode_target):
         assert list(map(plain, tokenizer.decode(encode(NASTY)))) == list(map(plain, NASTY))
     assert tokenizer.decode(tokenizer.encode_target(lines())) == lines()
+
+
+@pytest.mark.parametrize("most", [1_000_000, 40, 3])
+def test_a_word_at_a_time_is_the_whole_line_at_once(tokenizer, most):
+    """Also where the table of words is full again and again."""
+    model = tokenizer._source
+    if not words_are_independent(model.serialized_model_proto()):
+        assert not tokenizer._tables
+        return
+    draw = random.Random(1)
+    letters = "abcdeinrstu\u00fc\u00df.,-'\"1\u00a0\u2003\t\u200b\u0301\u4f60\U0001f600\x00<s>" + " " * 8
+    noise = ["".join(draw.choices(letters, k=draw.randint(0, 40))) for _ in range(500)]
+    text = [line for line in (*NASTY, *lines(), *noise, "  two   spaces  ", " ") if "\u2581" not in line]
+    table = WordTable(model, most)
+    for start, stop in [(0, 1), (0, 7), (7, len(text)), (0, len(text))]:
+        flat, counts = table.encode(text[start:stop])
+        found = [ids.tolist() for ids in np.split(flat, np.cumsum(counts)[:-1])]
+        assert found == model.encode(text[start:stop], out_type=int)
+    for line in ["a\u2581b \u2581", *text[:20]]:  # with SentencePiece's own sign, and alone
+        assert tokenizer.encode_source([line], add_eos=False)[0].tolist() == model.encode(line, out_type=int)
+        assert tokenizer.encode_source([line])[0].tolist() == [*model.encode(line, out_type=int), tokenizer.eos_id]
+
+
+@pytest.mark.parametrize(
+    ("options", "independent"),
+    [
+        ({}, True),
+        (dict(model_type="unigram"), False),
+        (dict(normalization_rule_name="nmt_nfkc"), False),
+        (dict(split_by_whitespace=False), False),
+        (dict(treat_whitespace_as_suffix=True), False),
+        (dict(add_dummy_prefix=False), False),
+        (dict(remove_extra_whitespaces=False), False),
+    ],
+    ids=str,
+)
+def test_whose_words_are_independent(options, independent):
+    model = io.BytesIO()
+    own = dict(model_type="bpe", normalization_rule_name="identity", vocab_size=300, byte_fallback=True, minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines()), model_writer=model, **own | options)
+    assert words_are_independent(model.getvalue()) == independent
 
 
 def test_multi30k_survives_the_round_trip(tmp_path):

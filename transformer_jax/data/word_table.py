@@ -1,0 +1,89 @@
+"""The ids of words that came before: text repeats its words, and looking one up costs a twentieth of segmenting it."""
+
+import itertools
+import os
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2 as proto
+
+__all__ = ["SPACE", "WordTable", "words_are_independent"]
+
+SPACE = "\u2581"  # SentencePiece's sign for a space; in text it would begin a word without a space
+
+
+def words_are_independent(model: bytes) -> bool:
+    """Is the segmentation of a line that of its words between spaces, one after the other?
+
+    So it is with BPE pieces that do not reach over spaces, as we train them, and without normalisation. Not with a unigram
+    model, whose scores are rounded sums over the line, nor for text with U+2581.
+    """
+    spec = proto.ModelProto()
+    spec.ParseFromString(model)
+    trainer, normalizer = spec.trainer_spec, spec.normalizer_spec
+    return (
+        trainer.model_type == proto.TrainerSpec.BPE
+        and trainer.split_by_whitespace
+        and not trainer.treat_whitespace_as_suffix
+        and not normalizer.precompiled_charsmap
+        and normalizer.add_dummy_prefix
+        and normalizer.remove_extra_whitespaces
+        and normalizer.escape_whitespaces
+        and not any(SPACE in piece.piece[1:] for piece in spec.pieces)
+    )
+
+
+class WordTable:
+    """Encodes lines with `model`, of which `words_are_independent`, a word at a time, and each word once.
+
+    It remembers `most` words, or as many as one call has, and then begins anew.
+    """
+
+    def __init__(self, model: sentencepiece.SentencePieceProcessor, most: int = 1_000_000):
+        self._model, self._most = model, most
+        self._lock = threading.Lock()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._row: dict[str, int] = {}
+        # Word r's ids are ids[offsets[r] : offsets[r + 1]].
+        self._ids = np.zeros(0, np.int32)
+        self._offsets = np.zeros(1, np.int64)
+
+    def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids int32 [tokens] of all lines, one line after the other, and the number of each line's [lines]."""
+        split = [line.split(" ") for line in lines]
+        words = list(itertools.chain.from_iterable(split))
+        with self._lock:
+            flat, ends = self._encode_words(words)
+        last_words = np.cumsum([len(each) for each in split]) - 1
+        return flat, np.diff(ends[last_words], prepend=0)
+
+    def _encode_words(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all words, and where each word's end."""
+        rows = self._find(words)
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
+            these = [words[i] for i in unknown]
+            if len(self._row) + len(new := set(these)) > self._most:
+                self._begin_anew()
+                these, new, unknown = words, set(words), slice(None)
+            self._learn(list(new))
+            rows[unknown] = self._find(these)
+        starts, lengths = self._offsets[rows], self._offsets[rows + 1] - self._offsets[rows]
+        ends = np.cumsum(lengths)
+        # Token t of the result is of word w, and its place in the table is t minus where w begins in the result.
+        return self._ids[np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)], ends
+
+    def _find(self, words: list[str]) -> np.ndarray:
+        return np.fromiter(map(self._row.get, words, itertools.repeat(-1)), np.int64, len(words))
+
+    def _learn(self, new: list[str]) -> None:
+        ids = self._model.encode(new, out_type=int, num_threads=os.cpu_count() or 1)
+        self._row.update(zip(new, range(len(self._row), len(self._row) + len(new)), strict=True))
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        added = np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths.sum()))
+        self._offsets = np.concatenate([self._offsets, self._offsets[-1] + np.cumsum(lengths)])
+        self._ids = np.concatenate([self._ids, added])
