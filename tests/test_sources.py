@@ -1,14 +1,21 @@
 """Training text of several sources: each with its weight, its filters and its tag."""
 
 import dataclasses
+import os
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers import write_tsv
+from helpers import letters, write_tsv
 
-from transformer_jax.config import DataConfig
+from transformer_jax.config import Config, DataConfig
+from transformer_jax.data import sources
 from transformer_jax.data.corpus import Pairs, clean, read_pairs
 from transformer_jax.data.sources import Source, parse_sources, read_sources
 from transformer_jax.errors import UserError
+from transformer_jax.run import Run
+from transformer_jax.training.prepare import prepare
 
 
 def test_a_list_of_sources():
@@ -63,3 +70,65 @@ def test_a_tag_goes_before_the_source_of_any_set(tmp_path):
     assert read_sources(data)[0] == Pairs(["a dog"], ["ein Hund"])  # with its tag it has three words
     with pytest.raises(UserError, match=r"max_words=.*only \(tag=WORD\)"):
         read_pairs(f"{table} (max_words=3)", "en", "de")
+
+
+class TestUnchangedText:
+    """A run that goes on finds its store without reading the text; where anything is different, the text is read."""
+
+    @pytest.fixture
+    def text(self, tmp_path):
+        return Path(write_tsv(tmp_path / "text.tsv", letters(300, 6), letters(300, 6, seed=2)))
+
+    @pytest.fixture
+    def run(self, text, tmp_path):
+        config = Config()
+        config.data.train, config.data.cache_dir = f"{text} * 2", str(tmp_path / "cache")
+        config.tokenizer.vocab_size, config.batch.tokens, config.batch.row_multiple = 272, 256, 4
+        return Run.open_or_create(tmp_path / "run", config)
+
+    @pytest.fixture
+    def reads(self, monkeypatch):
+        found = []
+        monkeypatch.setattr(sources, "read_pairs", lambda *given: found.append(given[0]) or read_pairs(*given))
+        return found
+
+    def test_it_is_read_once(self, run, reads):
+        _, stream = prepare(run)
+        batch, _ = next(stream.batches())
+        assert len(reads) == 1
+        _, again = prepare(run)
+        assert len(reads) == 1 and (again.corpus, again.pairs) == (stream.corpus, stream.pairs)
+        assert all(np.array_equal(a, b) for a, b in zip(next(again.batches())[0], batch, strict=True))
+
+    def test_another_text_filter_or_tokenizer_is_another(self, run, text, reads):
+        _, stream = prepare(run)
+        status = text.stat()
+        text.write_bytes(text.read_bytes().replace(b"a", b"b"))
+        os.utime(text, ns=(status.st_atime_ns, status.st_mtime_ns))  # the size and the time of change are as they were
+        _, other = prepare(run)
+        assert len(reads) == 2 and other.corpus != stream.corpus
+        run.config.data.max_words = 3
+        assert prepare(run)[1].pairs < other.pairs and len(reads) == 3
+        run.config.data.train = f"{text} * 3 (max_ratio=2)"
+        prepare(run)
+        assert len(reads) == 4
+        run.tokenizer_file.unlink()
+        run.config.tokenizer.vocab_size = 270
+        prepare(run)
+        assert len(reads) == 5
+
+    def test_a_store_that_is_gone_or_damaged_is_made_again(self, run, reads, caplog):
+        _, stream = prepare(run)
+        folder = Path(run.config.data.cache_dir) / stream.corpus
+        whole = (folder / "target_ids.npy").read_bytes()
+        (folder / "target_ids.npy").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        prepare(run)
+        assert len(reads) == 2 and "target_ids.npy is damaged; the text is tokenised again" in caplog.text
+        assert (folder / "target_ids.npy").read_bytes() == whole
+        shutil.rmtree(folder)
+        prepare(run)
+        assert len(reads) == 3
+        for note in (Path(run.config.data.cache_dir) / "notes").iterdir():
+            note.write_text("{")
+        prepare(run)
+        assert len(reads) == 4

@@ -250,8 +250,9 @@ def test_a_store_half_written_or_damaged_is_not_taken(tokenizer, tmp_path, monke
     (tmp_path / "0123.partial-xyz").mkdir()
     good = open_store(PAIRS, tokenizer, tmp_path)
     (folder,) = (path for path in tmp_path.iterdir() if "partial" not in path.name)
-    for name in ("source_ids.npy", "target_offsets.npy", "sizes.json"):
-        for data in (b"", None, (folder / name).read_bytes()[:-2]):
+    for name in ("source_ids.npy", "target_offsets.npy", "manifest.json"):
+        whole = (folder / name).read_bytes()
+        for data in (b"", None, whole[:-2], whole[:-2] + bytes([whole[-2] ^ 4, whole[-1]])):
             (folder / name).unlink()
             if data is not None:
                 (folder / name).write_bytes(data)

@@ -7,32 +7,32 @@ from etils import epath
 
 from transformer_jax.files import write_whole
 
-__all__ = ["problem", "sealed", "write_manifest"]
+__all__ = ["MANIFEST", "problem", "sealed", "write_manifest"]
 
-_NAME = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: epath.PathLike) -> None:
     """Writes `manifest.json`, the size and BLAKE2b hash of every file in `folder`; it is there as a whole or not at all."""
     folder = epath.Path(folder)
-    files = {str(path.relative_to(folder)): _fingerprint(path) for path in _files(folder) if path != folder / _NAME}
-    write_whole(folder / _NAME, json.dumps(files, indent=1, sort_keys=True))
+    files = {str(path.relative_to(folder)): _fingerprint(path) for path in _files(folder) if path != folder / MANIFEST}
+    write_whole(folder / MANIFEST, json.dumps(files, indent=1, sort_keys=True))
 
 
 def sealed(folder: epath.PathLike) -> bool:
     """Has a manifest been written in `folder`?"""
-    return (epath.Path(folder) / _NAME).exists()
+    return (epath.Path(folder) / MANIFEST).exists()
 
 
 def problem(folder: epath.PathLike) -> str:
     """What is wrong with the files of `folder`, in a few words; empty if each is as it was when the manifest was written."""
     folder = epath.Path(folder)
     try:
-        expected = json.loads((folder / _NAME).read_text())
+        expected = json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError:
         return "has no checksums: it was not written to its end, or by an older version"
     except (OSError, ValueError):
-        return f"{_NAME} is damaged"
+        return f"{MANIFEST} is damaged"
     for name, fingerprint in expected.items():
         try:
             if _fingerprint(folder / name) != fingerprint:

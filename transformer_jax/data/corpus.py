@@ -15,7 +15,7 @@ from transformer_jax.data.lines import read_lines
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path
 
-__all__ = ["Pairs", "clean", "read_pairs", "split_options"]
+__all__ = ["Pairs", "clean", "read_pairs", "split_options", "text_files"]
 
 _KINDS = "demo:SPLIT, a PREFIX of two files, FILE.tsv, FILE.tsv.gz or sacrebleu:NAME"
 _NETWORK_TIMEOUT = 10.0  # seconds without an answer
@@ -49,18 +49,27 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
             raise UserError(f"{spec} ({next(iter(options))}=...): of a dev or test set only (tag=WORD) can be said")
         pairs = read_pairs(spec, source_language, target_language)
         return pairs._replace(source=[f"{tag} {line}" for line in pairs.source])
-    scheme = re.match(r"([A-Za-z]\w+):", spec)
     if spec.startswith("demo:"):
         return _read_demo(spec.removeprefix("demo:"), source_language, target_language)
     if spec.startswith("sacrebleu:"):
         return _read_sacrebleu(spec.removeprefix("sacrebleu:"), source_language, target_language)
+    files = text_files(spec, source_language, target_language)
+    return _read_tsv(*files) if len(files) == 1 else _read_files(*files)
+
+
+def text_files(spec: str, source_language: str, target_language: str) -> list[epath.Path]:
+    """The one or two files of a source that is read from files; none of a source of another kind. Raises UserError."""
+    spec, _ = split_options(spec)
+    if spec.startswith(("demo:", "sacrebleu:")):
+        return []
+    scheme = re.match(r"([A-Za-z]\w+):", spec)
     if scheme and not is_remote(spec) and not Path(spec).parent.is_dir():
         raise UserError(f"{spec}: unknown kind of source {scheme[0]!r}, expected {_KINDS}")
     if spec.endswith((".tsv", ".tsv.gz")):
-        return _read_tsv(to_path(spec))
+        return [to_path(spec)]
     if not spec:
         raise UserError(f"data: the name of a source is empty, expected {_KINDS}")
-    return _read_files(_plain_or_gz(spec, source_language), _plain_or_gz(spec, target_language))
+    return [_plain_or_gz(spec, source_language), _plain_or_gz(spec, target_language)]
 
 
 def split_options(spec: str) -> tuple[str, dict[str, str]]:

@@ -1,16 +1,21 @@
 """Training text of several sources: how often each comes, and what is cleaned from it."""
 
 import dataclasses
+import hashlib
+import json
 import logging
 import math
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from transformer_jax.config import Config, DataConfig, override, validate
-from transformer_jax.data.corpus import Pairs, clean, read_pairs, split_options
+from transformer_jax.data.corpus import Pairs, clean, read_pairs, split_options, text_files
 from transformer_jax.errors import UserError
+from transformer_jax.files import is_remote
+from transformer_jax.version import __version__
 
-__all__ = ["Source", "parse_sources", "read_sources"]
+__all__ = ["Source", "parse_sources", "read_sources", "stamp"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +52,23 @@ def read_sources(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:
         together.target.extend(pairs.target)
         parts.append((len(pairs.source), weight))
     return together, parts
+
+
+def stamp(data: DataConfig) -> str:
+    """Tells without reading them whether the files of `data.train`, or what is made of them, have changed: a hash of their
+    names, sizes, inodes and times of change, and of the settings. Empty where there is a source that is not in local files."""
+    facts: list = [__version__, {**dataclasses.asdict(data), "dev": "", "cache_dir": ""}]
+    for source in parse_sources(data):
+        files = text_files(source.spec, data.source_language, data.target_language)
+        if not files or any(map(is_remote, files)):
+            return ""
+        for path in map(Path, files):
+            if not path.is_file():
+                return ""  # reading it says what is wrong
+            status = path.stat()
+            times = status.st_mtime_ns, status.st_ctime_ns
+            facts.append([str(path.resolve()), status.st_dev, status.st_ino, status.st_size, *times])
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
 def _parse(item: str, data: DataConfig) -> Source:

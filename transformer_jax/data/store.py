@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -16,14 +17,16 @@ from etils import epath
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.files import is_remote, to_path
+from transformer_jax.files import is_remote, to_path, write_whole
+from transformer_jax.manifest import MANIFEST, problem, sealed, write_manifest
 
-__all__ = ["Store", "default_cache_dir", "open_store"]
+__all__ = ["Store", "default_cache_dir", "open_store", "recall", "remember"]
+
+log = logging.getLogger(__name__)
 
 _FORMAT = 1  # goes into the hash: stores of another layout are not found, and so made anew
 _CHUNK = 20_000  # lines
 _Encode = Callable[[Sequence[str]], list[np.ndarray]]
-_SIZES = "sizes.json"
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets")
 
 
@@ -79,8 +82,10 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "") -
     store = _load(local / name)
     if store:
         return store
+    if (local / name).is_dir():
+        log.warning("%s: %s; the text is tokenised again", local / name, problem(local / name))
     try:
-        if remote and (remote / name / _SIZES).exists():
+        if remote and sealed(remote / name):
             _fill(local / name, lambda folder: _copy(remote / name, folder))
         else:
             _fill(local / name, lambda folder: _write(folder, pairs, tokenizer))
@@ -94,6 +99,32 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "") -
     if not store:
         raise UserError(f"{local / name}: the tokenised corpus was written but cannot be read back; set another data.cache_dir")
     return store
+
+
+def remember(store: Store, parts: Sequence[tuple[int, float]], stamp: str, tokenizer: Tokenizer, cache_dir: str = "") -> None:
+    """Notes that text of this `stamp` (`sources.stamp`) has become `store`, so that the next start need not read it."""
+    note = _note(stamp, tokenizer, cache_dir)
+    with contextlib.suppress(OSError):  # then it is read again
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(epath.Path(note), json.dumps({"store": store.fingerprint, "parts": parts}))
+
+
+def recall(stamp: str, tokenizer: Tokenizer, cache_dir: str = "") -> tuple[Store, list[tuple[int, float]]] | None:
+    """The store, and the `parts` of its sources, that text of this `stamp` became, if it is still there."""
+    note = _note(stamp, tokenizer, cache_dir)
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+        store = _load(note.parents[1] / found["store"])
+        parts = [(int(count), float(weight)) for count, weight in found["parts"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (store, parts) if store else None
+
+
+def _note(stamp: str, tokenizer: Tokenizer, cache_dir: str) -> Path:
+    local = Path(cache_dir) if cache_dir and not is_remote(cache_dir) else default_cache_dir()
+    name = hashlib.blake2b(f"{_FORMAT} {tokenizer.fingerprint} {stamp}".encode(), digest_size=16).hexdigest()
+    return local / "notes" / f"{name}.json"
 
 
 def _hash(pairs: Pairs, tokenizer: Tokenizer) -> str:
@@ -133,14 +164,13 @@ def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
         ids, offsets = _flatten(lines, encode, tokenizer.vocab_size)
         np.save(folder / f"{side}_ids.npy", ids)
         np.save(folder / f"{side}_offsets.npy", offsets)
-    sizes = {name: (folder / f"{name}.npy").stat().st_size for name in _ARRAYS}
-    (folder / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
+    write_manifest(folder)
 
 
 def _copy(folder: epath.PathLike, to: epath.PathLike) -> None:
     folder, to = epath.Path(folder), epath.Path(to)
     to.mkdir(parents=True, exist_ok=True)
-    for name in (*(f"{name}.npy" for name in _ARRAYS), _SIZES):  # last what says that all are there
+    for name in (*(f"{name}.npy" for name in _ARRAYS), MANIFEST):  # last what says that all are there
         (folder / name).copy(to / name, overwrite=True)
 
 
@@ -155,14 +185,11 @@ def _flatten(lines: Sequence[str], encode: _Encode, vocab_size: int) -> tuple[np
 
 
 def _load(folder: Path) -> Store | None:
-    try:
-        sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
-        if any((folder / f"{name}.npy").stat().st_size != sizes[name] for name in _ARRAYS):
-            return None
-        # Views as plain arrays: indexing through numpy's memmap class costs several times as much.
-        return Store(*(np.asarray(_map(folder / f"{name}.npy")) for name in _ARRAYS), folder.name)
-    except (OSError, ValueError, KeyError):
+    """The store in `folder`, if there is one and each of its bytes is as it was written."""
+    if problem(folder):
         return None
+    # Views as plain arrays: indexing through numpy's memmap class costs several times as much.
+    return Store(*(np.asarray(_map(folder / f"{name}.npy")) for name in _ARRAYS), folder.name)
 
 
 def _map(path: Path) -> np.ndarray:

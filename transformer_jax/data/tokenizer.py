@@ -16,6 +16,7 @@ from etils import epath
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.data.word_table import SPACE, WordTable, words_are_independent
 from transformer_jax.errors import UserError
+from transformer_jax.files import write_whole
 
 __all__ = ["Tokenizer"]
 
@@ -107,7 +108,8 @@ class Tokenizer:
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _MODEL).write_bytes(model.getvalue())
-        (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        # Last, and as a whole: it says that all is there.
+        write_whole(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
         return cls(folder)
 
     @classmethod

@@ -4,8 +4,8 @@ import logging
 
 from transformer_jax import hosts
 from transformer_jax.config import Config
-from transformer_jax.data.sources import read_sources
-from transformer_jax.data.store import open_store
+from transformer_jax.data.sources import read_sources, stamp
+from transformer_jax.data.store import open_store, recall, remember
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.run import Run
@@ -25,13 +25,18 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream]:
     """The run's tokenizer, trained now if the run is new, and its stream of training batches. Raises UserError."""
     config = run.config
     data = config.data
-    pairs, parts = read_sources(data)
+    known, mark = None, stamp(data)
+    if mark and run.tokenizer_file.exists():
+        known = recall(mark, run.tokenizer(), data.cache_dir)
+    pairs, parts = (None, known[1]) if known else read_sources(data)
     # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
     with hosts.first_before_others("tokenizer and tokenised text"):
         if not run.tokenizer_file.exists():
             Tokenizer.train([*pairs.source, *pairs.target], config.tokenizer, run.tokenizer_folder)
         tokenizer = run.tokenizer()
-        store = open_store(pairs, tokenizer, data.cache_dir)
+        store = known[0] if known else open_store(pairs, tokenizer, data.cache_dir)
+    if mark and not known:
+        remember(store, parts, mark, tokenizer, data.cache_dir)
     stream = BatchStream(store, config.batch, tokenizer, config.train.seed, parts)
     log.info(
         "%s pairs an epoch, of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
