@@ -1,5 +1,6 @@
 """Several processes, each with devices of its own, against one: run with `make test-processes`."""
 
+import json
 import os
 import signal
 import socket
@@ -19,9 +20,9 @@ SECONDS = 400  # after which a process that should have ended counts as hanging
 
 
 class Processes:
-    """`train.py` of a config in `count` processes of `devices` virtual devices each."""
+    """A script with its flags in `count` processes of `devices` virtual devices each."""
 
-    def __init__(self, config_file: Path, workdir: Path, count: int = 1, devices: int = 1, *overrides: str):
+    def __init__(self, command: list[str], log: Path, count: int = 1, devices: int = 1):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -30,14 +31,15 @@ class Processes:
             "JAX_PLATFORMS": "cpu",
             "PJRT_NPROC": "16",
         }
-        command = [sys.executable, "train.py", f"--config={config_file}", f"--workdir={workdir}", *overrides]
-        self.logs = [workdir.with_name(f"{workdir.name}-{time.monotonic_ns()}-{number}.log") for number in range(count)]
+        self.logs = [log.with_name(f"{log.name}-{time.monotonic_ns()}-{number}.log") for number in range(count)]
         self._processes = []
         for number, log in enumerate(self.logs):
             flags = [f"--coordinator={address}", f"--processes={count}", f"--process={number}"] if count > 1 else []
             with log.open("w") as out:
                 self._processes.append(
-                    subprocess.Popen([*command, *flags], cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
+                    subprocess.Popen(
+                        [sys.executable, *command, *flags], cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT
+                    )
                 )
 
     def send(self, number: int, what: int) -> None:
@@ -65,6 +67,11 @@ class Processes:
 
     def told(self) -> str:
         return "\n".join(log.read_text() for log in self.logs)
+
+
+def training(config_file: Path, workdir: Path, count: int = 1, devices: int = 1, *overrides: str) -> Processes:
+    command = ["train.py", f"--config={config_file}", f"--workdir={workdir}", *overrides]
+    return Processes(command, workdir, count, devices)
 
 
 @pytest.fixture(scope="module")
@@ -113,32 +120,54 @@ def mode(request) -> str:
 def one(mode, config_file, tmp_path_factory) -> Path:
     """The training that one process with one device does."""
     workdir = tmp_path_factory.mktemp("one") / "run"
-    assert_ended(Processes(config_file(parallel__mode=mode, parallel__min_sharded_size=64), workdir), 0)
+    assert_ended(training(config_file(parallel__mode=mode, parallel__min_sharded_size=64), workdir), 0)
     return workdir
 
 
 @pytest.mark.parametrize(("count", "devices"), [(2, 1), (2, 2), (1, 4)])
 def test_many_processes_and_devices_are_one(count, devices, mode, one, config_file, tmp_path):
     config = config_file(parallel__mode=mode, parallel__min_sharded_size=64)
-    assert_ended(Processes(config, tmp_path / "run", count, devices), *[0] * count)
+    assert_ended(training(config, tmp_path / "run", count, devices), *[0] * count)
     assert_same_training(tmp_path / "run", one)
 
 
 @pytest.mark.parametrize(("before", "after"), [((2, 1), (1, 1)), ((2, 1), (1, 4)), ((1, 4), (2, 1)), ((1, 1), (2, 2))])
 def test_a_run_goes_on_with_another_number_of_processes_and_devices(before, after, mode, one, config_file, tmp_path):
     config = config_file(parallel__mode=mode, parallel__min_sharded_size=64)
-    assert_ended(Processes(config, tmp_path / "run", *before, "--config.train.steps=3"), *[0] * before[0])
-    assert_ended(Processes(config, tmp_path / "run", *after), *[0] * after[0])
+    assert_ended(training(config, tmp_path / "run", *before, "--config.train.steps=3"), *[0] * before[0])
+    assert_ended(training(config, tmp_path / "run", *after), *[0] * after[0])
     assert_same_training(tmp_path / "run", one)
 
 
 def test_killed_and_resumed_is_straight_with_two_processes(mode, config_file, tmp_path):
     config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, model__dropout=0.3)
-    assert_ended(Processes(config, tmp_path / "straight", 2), 0, 0)
-    assert_ended(Processes(config, tmp_path / "resumed", 2, 1, "--config.train.steps=3"), 0, 0)
-    assert_ended(Processes(config, tmp_path / "resumed", 2), 0, 0)
+    assert_ended(training(config, tmp_path / "straight", 2), 0, 0)
+    assert_ended(training(config, tmp_path / "resumed", 2, 1, "--config.train.steps=3"), 0, 0)
+    assert_ended(training(config, tmp_path / "resumed", 2), 0, 0)
     assert metrics_of(tmp_path / "resumed") == metrics_of(tmp_path / "straight")
     assert_trees_equal(arrays_of(tmp_path / "resumed", 6)[0], arrays_of(tmp_path / "straight", 6)[0])
+
+
+def test_search_and_scores_are_those_of_one_process(mode, config_file, tmp_path):
+    """In training, where each evaluation translates the dev set, and in evaluate.py."""
+    config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, train__evaluate_bleu=True, decode__tokens=32)
+    assert_ended(training(config, tmp_path / "one"), 0)
+    assert_ended(training(config, tmp_path / "two", 2), 0, 0)
+    assert_same_training(tmp_path / "two", tmp_path / "one")
+    assert all("bleu" in line for line in metrics_of(tmp_path / "two") if line["split"] == "dev")
+    (dev,) = config.parent.glob("dev.tsv")
+    found = []
+    for count, devices in [(1, 1), (2, 1), (1, 2), (2, 2)]:
+        files = tmp_path / f"text{count}{devices}", tmp_path / f"report{count}{devices}"
+        flags = [f"--workdir={tmp_path / 'one'}", f"--test={dev}", f"--output={files[0]}", f"--report={files[1]}"]
+        scoring = Processes(["evaluate.py", *flags], tmp_path / "scoring", count, devices)
+        assert_ended(scoring, *[0] * count)
+        report = json.loads(files[1].read_text())
+        for each in report:
+            del each["seconds"], each["source_tokens_per_second"]
+        found.append((files[0].read_text(), report))
+        assert [f"{dev}: 10 sentences" in log.read_text() for log in scoring.logs] == [True] + [False] * (count - 1)
+    assert all(each == found[0] for each in found)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -147,14 +176,14 @@ def test_a_signal_to_one_stops_all_at_the_same_step(to, number, config_file, tmp
     config = config_file(
         train__steps=100_000, train__checkpoint_every=50_000, train__evaluate_every=50_000, train__log_every=20
     )
-    processes = Processes(config, tmp_path / "run", 2)
+    processes = training(config, tmp_path / "run", 2)
     processes.wait_for("step 60/")
     processes.send(to, number)
     codes = processes.codes(60)
     assert codes == [75, 75], processes.told()
     (step,) = [int(path.name) for path in (tmp_path / "run" / "interrupted").iterdir() if path.name.isdecimal()]
     assert step > 60
-    again = Processes(config, tmp_path / "run")
+    again = training(config, tmp_path / "run")
     again.wait_for(f"going on from step {step}\n")
     again.send(0, signal.SIGTERM)
     assert_ended(again, 75)
@@ -163,7 +192,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(to, number, config_file, tmp
 @pytest.mark.parametrize("killed", [0, 1])
 def test_the_other_process_of_a_killed_one_ends_with_a_line(killed, config_file, tmp_path):
     config = config_file(**LONG, train__checkpoint_every=20)
-    processes = Processes(config, tmp_path / "run", 2)
+    processes = training(config, tmp_path / "run", 2)
     processes.wait_for("step 60/")
     processes.send(killed, signal.SIGKILL)
     started = time.monotonic()
