@@ -1,12 +1,10 @@
 """An LSTM encoder-decoder with attention and input feeding on WMT14 English-German.
 
-    python train.py --config=configs/lstm_attention.py --workdir=runs/lstm_attention \
-        --config.data.train=WMT14/train --config.data.dev=WMT14/newstest2013
+    python train.py --config=configs/lstm_attention.py --workdir=runs/lstm_attention
     python evaluate.py --workdir=runs/lstm_attention --test sacrebleu:wmt14/full
 
-where WMT14/train.en and WMT14/train.de are the training text, a sentence a line. After Luong et al. 2015: four layers of 1000
-(here 1024) cells, the source reversed, dropout 0.2, gradients clipped at 5, twelve epochs; unlike theirs with a shared
-vocabulary of subwords and Adam.
+After Luong et al. 2015: four layers of 1000 (here 1024) cells, the source reversed, dropout 0.2, gradients clipped at 5, twelve
+epochs; unlike theirs with a shared vocabulary of subwords and Adam.
 
 Hardware: one accelerator; --config.train.accumulation=N divides the memory of a step by N. Not yet trained here. Expected from
 the literature: 18.1 BLEU on newstest2014 in the paper's way of counting (tokenised).
@@ -17,8 +15,8 @@ from transformer_jax.config import Config
 
 def get_config() -> Config:
     config = Config()
-    config.data.train = "wmt14/train"
-    config.data.dev = "wmt14/newstest2013"
+    config.data.train = "tfds:wmt14_translate/de-en"
+    config.data.dev = "tfds:wmt14_translate/de-en#validation"  # newstest2013
     config.tokenizer.vocab_size = 32_000
     config.batch.tokens = 16_384
     config.batch.max_length = 128

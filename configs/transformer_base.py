@@ -1,7 +1,6 @@
 """Transformer base on WMT14 English-German (Vaswani et al. 2017, Table 3, row "base"): 63 million parameters.
 
-    python train.py --config=configs/transformer_base.py --workdir=runs/base \
-        --config.data.train=WMT14/train --config.data.dev=WMT14/newstest2013
+    python train.py --config=configs/transformer_base.py --workdir=runs/base
     python evaluate.py --workdir=runs/base --checkpoint=average:5 --test sacrebleu:wmt14/full --paper_bleu
 
 Hardware: eight accelerators, as in the paper; fewer take longer, and --config.train.accumulation=N divides the memory of a
@@ -14,8 +13,8 @@ from transformer_jax.config import Config
 
 def get_config() -> Config:
     config = Config()
-    config.data.train = "wmt14/train"
-    config.data.dev = "wmt14/newstest2013"
+    config.data.train = "tfds:wmt14_translate/de-en"
+    config.data.dev = "tfds:wmt14_translate/de-en#validation"  # newstest2013
     config.tokenizer.vocab_size = 37_000
     config.batch.tokens = 25_600  # positions; the paper has about 25,000 tokens of each side in a batch
     config.batch.max_length = 256

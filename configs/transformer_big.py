@@ -1,7 +1,6 @@
 """Transformer big on WMT14 English-German (Vaswani et al. 2017, Table 3, row "big"): 214 million parameters.
 
-    python train.py --config=configs/transformer_big.py --workdir=runs/big \
-        --config.data.train=WMT14/train --config.data.dev=WMT14/newstest2013
+    python train.py --config=configs/transformer_big.py --workdir=runs/big
     python evaluate.py --workdir=runs/big --checkpoint=average:20 --test sacrebleu:wmt14/full --paper_bleu
 
 Hardware: eight accelerators, as in the paper; --config.train.accumulation=N divides the memory of a step by N. Not yet trained
@@ -14,8 +13,8 @@ from transformer_jax.config import Config
 
 def get_config() -> Config:
     config = Config()
-    config.data.train = "wmt14/train"
-    config.data.dev = "wmt14/newstest2013"
+    config.data.train = "tfds:wmt14_translate/de-en"
+    config.data.dev = "tfds:wmt14_translate/de-en#validation"  # newstest2013
     config.tokenizer.vocab_size = 37_000
     config.batch.tokens = 25_600
     config.batch.max_length = 256

@@ -1,8 +1,7 @@
 """The paper's variations of Transformer base (Vaswani et al. 2017, Table 3), each as what it changes in `transformer_base.py`.
 
-    python train.py --config=configs/transformer_table3.py:C-N2 --workdir=runs/C-N2 \
-        --config.data.train=WMT14/train --config.data.dev=WMT14/newstest2013
-    python evaluate.py --workdir=runs/C-N2 --checkpoint=latest --test WMT14/newstest2013
+    python train.py --config=configs/transformer_table3.py:C-N2 --workdir=runs/C-N2
+    python evaluate.py --workdir=runs/C-N2 --checkpoint=latest --test sacrebleu:wmt13
 
 Without a row it names them all. The paper's figures are those of newstest2013, beam 4, length penalty 0.6, the last checkpoint
 alone, BLEU of tokenised text with compounds split; perplexity is of its own word pieces, so compare it between rows only.

@@ -38,6 +38,7 @@ class DataConfig:
     * `demo:train`, `demo:dev`, `demo:test`, `demo:long`, `demo:beyond`: the built-in corpus
     * `PREFIX`: the two files `PREFIX.<source_language>` and `PREFIX.<target_language>`, plain or `.gz`
     * `FILE.tsv` or `FILE.tsv.gz`: one pair a line, source and target separated by a tab
+    * `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG#SPLIT`: a data set of TensorFlow Datasets, such as `tfds:wmt14_translate/de-en`
     * `sacrebleu:NAME`: a named test set of sacreBLEU (dev and test only)
 
     Files may be on an object store (gs://BUCKET/...), as may `cache_dir`. After any of them `(tag=WORD)` puts WORD and a space

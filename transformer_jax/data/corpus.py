@@ -17,7 +17,7 @@ from transformer_jax.files import is_remote, to_path
 
 __all__ = ["Pairs", "clean", "read_pairs", "split_options", "text_files"]
 
-_KINDS = "demo:SPLIT, a PREFIX of two files, FILE.tsv, FILE.tsv.gz or sacrebleu:NAME"
+_KINDS = "demo:SPLIT, a PREFIX of two files, FILE.tsv, FILE.tsv.gz, tfds:NAME or sacrebleu:NAME"
 _NETWORK_TIMEOUT = 10.0  # seconds without an answer
 
 
@@ -37,6 +37,7 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
         data/train                 data/train.en and data/train.de, each plain or .gz
         data/train.tsv[.gz]        source, tab, target (either kind of file also on gs://)
         sacrebleu:wmt14/full       a named test set, downloaded by sacreBLEU where it is not there yet; its first reference
+        tfds:wmt14_translate/de-en#validation    a data set of TFDS (see `tfds_source`), without #SPLIT its training split
         any of these (tag=WORD)    with WORD and a space before each source sentence
 
     Raises UserError, in one line, where there is no such source or file, the sides differ in number, a file is empty or a line
@@ -53,6 +54,10 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
         return _read_demo(spec.removeprefix("demo:"), source_language, target_language)
     if spec.startswith("sacrebleu:"):
         return _read_sacrebleu(spec.removeprefix("sacrebleu:"), source_language, target_language)
+    if spec.startswith("tfds:"):
+        from transformer_jax.data.tfds_source import read_tfds
+
+        return Pairs(*read_tfds(spec.removeprefix("tfds:"), source_language, target_language))
     files = text_files(spec, source_language, target_language)
     return _read_tsv(*files) if len(files) == 1 else _read_files(*files)
 
@@ -60,7 +65,7 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
 def text_files(spec: str, source_language: str, target_language: str) -> list[epath.Path]:
     """The one or two files of a source that is read from files; none of a source of another kind. Raises UserError."""
     spec, _ = split_options(spec)
-    if spec.startswith(("demo:", "sacrebleu:")):
+    if spec.startswith(("demo:", "sacrebleu:", "tfds:")):
         return []
     scheme = re.match(r"([A-Za-z]\w+):", spec)
     if scheme and not is_remote(spec) and not Path(spec).parent.is_dir():

@@ -15,7 +15,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote
 from transformer_jax.version import __version__
 
-__all__ = ["Source", "parse_sources", "read_sources", "stamp"]
+__all__ = ["Source", "fetch", "parse_sources", "read_sources", "stamp"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,15 @@ def read_sources(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:
         together.target.extend(pairs.target)
         parts.append((len(pairs.source), weight))
     return together, parts
+
+
+def fetch(data: DataConfig) -> None:
+    """Downloads and prepares what `data` names and is not here yet, which several processes should not do at once."""
+    for spec in (*(source.spec for source in parse_sources(data)), data.dev):
+        if spec.startswith("tfds:"):
+            from transformer_jax.data.tfds_source import fetch_tfds
+
+            fetch_tfds(split_options(spec)[0].removeprefix("tfds:"))
 
 
 def stamp(data: DataConfig) -> str:

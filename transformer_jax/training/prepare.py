@@ -4,7 +4,7 @@ import logging
 
 from transformer_jax import hosts
 from transformer_jax.config import Config
-from transformer_jax.data.sources import read_sources, stamp
+from transformer_jax.data.sources import fetch, read_sources, stamp
 from transformer_jax.data.store import open_store, recall, remember
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.data.tokenizer import Tokenizer
@@ -28,6 +28,8 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream]:
     known, mark = None, stamp(data)
     if mark and run.tokenizer_file.exists():
         known = recall(mark, run.tokenizer(), data.cache_dir)
+    with hosts.first_before_others("data sets"):
+        fetch(data)
     pairs, parts = (None, known[1]) if known else read_sources(data)
     # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
     with hosts.first_before_others("tokenizer and tokenised text"):
