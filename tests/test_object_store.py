@@ -25,6 +25,8 @@ def environment(tmp_path_factory):
     """What sends programs to an emulator, with an empty bucket, instead of to Google."""
     if MISSING:
         pytest.skip(f"needs {' and '.join(MISSING)}: pip install --editable '.[test,test-gcs]'")
+    if importlib.util.find_spec("tensorflow"):
+        pytest.skip("where TensorFlow is installed etils reads gs:// through it, and it knows of no emulator")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
