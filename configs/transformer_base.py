@@ -16,6 +16,7 @@ def get_config() -> Config:
     config.data.train = "tfds:wmt14_translate/de-en"
     config.data.dev = "tfds:wmt14_translate/de-en#validation"  # newstest2013
     config.tokenizer.vocab_size = 37_000
+    config.tokenizer.sample_lines = 500_000
     config.batch.tokens = 25_600  # positions; the paper has about 25,000 tokens of each side in a batch
     config.batch.max_length = 256
     config.model.num_layers = 6

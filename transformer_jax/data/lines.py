@@ -27,16 +27,10 @@ def read_lines(path: str | Path) -> list[str]:
 
     Raises UserError if there is no such file, it is empty or damaged, or a line is not UTF-8 (naming the line).
     """
-    with _reading(path) as file:
-        data = file.read().removeprefix(codecs.BOM_UTF8)
-    if not data:
+    lines = list(iter_lines(path))
+    if not lines:
         raise UserError(f"{path}: the file is empty, expected one sentence a line")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _not_utf8(path, line) from None
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    return lines
 
 
 def iter_lines(path: str | Path | None) -> Iterator[str]:

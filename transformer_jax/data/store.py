@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from transformer_jax.data.corpus import Pairs
+from transformer_jax.data.encoders import encode_lines
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path, write_whole
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1  # goes into the hash: stores of another layout are not found, and so made anew
 _CHUNK = 20_000  # lines
-_Encode = Callable[[Sequence[str]], list[np.ndarray]]
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets")
 
 
@@ -157,13 +157,18 @@ def _fill(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
-    for side, lines, encode in (
-        ("source", pairs.source, tokenizer.encode_source),
-        ("target", pairs.target, tokenizer.encode_target),
-    ):
-        ids, offsets = _flatten(lines, encode, tokenizer.vocab_size)
-        np.save(folder / f"{side}_ids.npy", ids)
-        np.save(folder / f"{side}_offsets.npy", offsets)
+    kind = np.dtype(np.uint16 if tokenizer.vocab_size < 1 << 16 else np.int32)
+    for side, lines in pairs._asdict().items():
+        lengths = [np.zeros(1, np.int64)]
+        # The header of an .npy file tells the size, which is known at the end; all ids at once would double the memory.
+        unsized = folder / f"{side}_ids"
+        with unsized.open("wb") as file:
+            for ids, of_lines in encode_lines(tokenizer, side, lines):
+                file.write(ids.astype(kind).data)
+                lengths.append(of_lines)
+        np.save(folder / f"{side}_ids.npy", np.memmap(unsized, kind, "r") if unsized.stat().st_size else np.zeros(0, kind))
+        unsized.unlink()
+        np.save(folder / f"{side}_offsets.npy", np.cumsum(np.concatenate(lengths)))
     write_manifest(folder)
 
 
@@ -172,16 +177,6 @@ def _copy(folder: epath.PathLike, to: epath.PathLike) -> None:
     to.mkdir(parents=True, exist_ok=True)
     for name in (*(f"{name}.npy" for name in _ARRAYS), MANIFEST):  # last what says that all are there
         (folder / name).copy(to / name, overwrite=True)
-
-
-def _flatten(lines: Sequence[str], encode: _Encode, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    kind = np.uint16 if vocab_size < 1 << 16 else np.int32
-    chunks, lengths = [np.zeros(0, kind)], [0]
-    for start in range(0, len(lines), _CHUNK):
-        rows = encode(lines[start : start + _CHUNK])
-        chunks.append(np.concatenate(rows).astype(kind))
-        lengths.extend(map(len, rows))
-    return np.concatenate(chunks), np.cumsum(lengths, dtype=np.int64)
 
 
 def _load(folder: Path) -> Store | None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ class Tokenizer:
     vocabulary map between pieces and embedding rows (today none: piece i is row i) and the special ids.
 
     Attributes:
+        folder: where it was read from
         vocab_size: rows of the embedding table
         pad_id, bos_id, eos_id, unknown_id: the special ids
         decoder_start_id: what the decoder sees before its first token
@@ -41,7 +43,7 @@ class Tokenizer:
     """
 
     def __init__(self, folder: epath.PathLike):
-        folder = epath.Path(folder)
+        self.folder = folder = epath.Path(folder)
         description, content = _read_description(folder)
         names = [description["source_model"], description["target_model"]]
         models = {name: _read_model(folder / name) for name in dict.fromkeys(names)}
@@ -186,8 +188,9 @@ def _sample(lines: Iterable[str], count: int) -> list[str]:
     lines = list(lines)
     if len(lines) <= count:
         return lines
-    hashes = [hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest() for line in lines]
-    smallest = np.argsort(np.frombuffer(b"".join(hashes), np.uint64), kind="stable")[:count]
+    digests = (hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest() for line in lines)
+    hashes = np.fromiter((int.from_bytes(digest, sys.byteorder) for digest in digests), np.uint64, len(lines))
+    smallest = np.argsort(hashes, kind="stable")[:count]
     return [lines[i] for i in smallest]
 
 

@@ -1,5 +1,6 @@
 """From the training text to the stream of batches: read, clean, train the tokenizer, tokenise."""
 
+import itertools
 import logging
 
 from transformer_jax import hosts
@@ -34,7 +35,7 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream]:
     # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
     with hosts.first_before_others("tokenizer and tokenised text"):
         if not run.tokenizer_file.exists():
-            Tokenizer.train([*pairs.source, *pairs.target], config.tokenizer, run.tokenizer_folder)
+            Tokenizer.train(itertools.chain(*pairs), config.tokenizer, run.tokenizer_folder)
         tokenizer = run.tokenizer()
         store = known[0] if known else open_store(pairs, tokenizer, data.cache_dir)
     if mark and not known:

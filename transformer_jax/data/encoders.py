@@ -1,0 +1,89 @@
+"""Many lines to ids, on all cores: in processes of their own, because looking words up holds Python's lock."""
+
+import collections
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from transformer_jax.data.tokenizer import Tokenizer
+
+__all__ = ["encode_lines"]
+
+_CHUNK = 20_000  # lines
+_FEW = 200_000  # lines, of which this process encodes as many in the time that others need to start
+_MOST_PROCESSES = 16
+
+
+def encode_lines(
+    tokenizer: Tokenizer, side: str, lines: Sequence[str], processes: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The ids int32 [tokens] of the `side` (source or target) that `lines` are of, EOS included, and the number of each line's,
+    a chunk of lines after the other. By so many other processes (0: as many as there are cores, none for few lines)."""
+    processes = processes or (min(_cores(), _MOST_PROCESSES) if len(lines) > _FEW else 1)
+    chunks = (lines[start : start + _CHUNK] for start in range(0, len(lines), _CHUNK))
+    with tqdm(
+        total=len(lines), desc=f"tokenising the {side}", unit=" lines", unit_scale=True, disable=None, leave=False
+    ) as bar:
+        encoded = (
+            _by_others(tokenizer, side, chunks, processes)
+            if processes > 1
+            else (_encode(tokenizer, side, each) for each in chunks)
+        )
+        for ids, lengths in encoded:
+            bar.update(len(lengths))
+            yield ids, lengths
+
+
+def serve() -> None:
+    """What such a process does: chunks come on standard input, their ids go to standard output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that reads
+    tokenizer, side = Tokenizer.load(sys.argv[1]), sys.argv[2]
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            _send(_encode(tokenizer, side, pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
+
+
+def _by_others(tokenizer: Tokenizer, side: str, chunks: Iterator[Sequence[str]], count: int) -> Iterator[tuple]:
+    """In order: process i has the chunks i, i + count, ...; it gets one when it has given the one before."""
+    command = [sys.executable, "-c", f"from {__name__} import serve; serve()", os.fspath(tokenizer.folder), side]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) for _ in range(count)]
+    try:
+        at_work = collections.deque()
+        for worker, chunk in zip(workers, chunks, strict=False):
+            _send(chunk, worker.stdin)
+            at_work.append(worker)
+        while at_work:
+            worker = at_work.popleft()
+            yield pickle.load(worker.stdout)
+            if (chunk := next(chunks, None)) is not None:
+                _send(chunk, worker.stdin)
+                at_work.append(worker)
+    except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+        raise RuntimeError(f"a process that tokenises has ended (codes: {[each.poll() for each in workers]})") from error
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+def _send(value: Any, stream: BinaryIO) -> None:
+    pickle.dump(value, stream, pickle.HIGHEST_PROTOCOL)
+    stream.flush()
+
+
+def _encode(tokenizer: Tokenizer, side: str, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    rows = tokenizer.encode_source(lines) if side == "source" else tokenizer.encode_target(lines)
+    return np.concatenate(rows), np.fromiter(map(len, rows), np.int64, len(rows))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
