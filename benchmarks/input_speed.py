@@ -10,7 +10,9 @@ What was measured is in benchmarks/README.md.
 """
 
 import argparse
+import itertools
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -35,6 +37,7 @@ def main() -> int:
     parser.add_argument("--source_language", default="en")
     parser.add_argument("--target_language", default="de")
     parser.add_argument("--vocab_size", type=int, default=4000)
+    parser.add_argument("--sample_lines", type=int, default=10_000_000, help="of each side, for SentencePiece's training")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--row_multiple", type=int, default=8)
     parser.add_argument("--shapes", type=int, default=12)
@@ -55,19 +58,22 @@ def main() -> int:
 def measure(flags: argparse.Namespace, sizes: dict[str, int], folder: Path) -> None:
     languages = dict(source_language=flags.source_language, target_language=flags.target_language)
     pairs, parts = read_sources(DataConfig(train=flags.corpus, **languages))
-    tokenizer = Tokenizer.train(
-        [*pairs.source, *pairs.target], TokenizerConfig(vocab_size=flags.vocab_size), folder / "tokenizer"
-    )
-    peer = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer" / "sentencepiece.model"))
+    print(f"{flags.corpus}: {len(pairs.source):,} pairs, peak memory when read and cleaned {memory():.2f} GB", flush=True)
     started = time.perf_counter()
-    for side in pairs:
+    vocabulary = TokenizerConfig(vocab_size=flags.vocab_size, sample_lines=flags.sample_lines)
+    tokenizer = Tokenizer.train(itertools.chain(*pairs), vocabulary, folder / "tokenizer")
+    print(f"tokenizer trained in {time.perf_counter() - started:.1f} s, {memory():.2f} GB", flush=True)
+    peer = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer" / "sentencepiece.model"))
+    some = [side[:200_000] for side in pairs]
+    started = time.perf_counter()
+    for side in some:
         peer.encode(side, out_type=int, num_threads=os.cpu_count())
-    alone = len(pairs.source) / (time.perf_counter() - started)
+    alone = len(some[0]) / (time.perf_counter() - started)
     started = time.perf_counter()
     store = open_store(pairs, tokenizer, folder / "cache")
     seconds = time.perf_counter() - started
-    print(f"{flags.corpus}: {len(store):,} pairs, tokenised and written in {seconds:.1f} s, ", end="")
-    print(f"{len(store) / seconds:,.0f} pairs/s (SentencePiece's own encode on all cores: {alone:,.0f})\n")
+    print(f"tokenised and written in {seconds:.1f} s, {len(store) / seconds:,.0f} pairs/s on all cores, ", end="")
+    print(f"where SentencePiece's own encode does {alone:,.0f}; {memory():.2f} GB\n", flush=True)
     print("| batches | shapes | batches an epoch | dropped | fill | pairs/s | first batch, s |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for kind in ("bucketed", "packed"):
@@ -79,6 +85,11 @@ def measure(flags: argparse.Namespace, sizes: dict[str, int], folder: Path) -> N
             f"| {kind} | {len(stream.shapes)} | {batches} | {stream.dropped} | {fill:.1%} | {speed:,.0f} | {wait:.2f} |",
             flush=True,
         )
+
+
+def memory() -> float:
+    """The most that this process has had, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def epoch_seconds(stream: BatchStream) -> float:
