@@ -38,6 +38,8 @@ def test_a_list_of_sources():
         ("a * 0", "above 0"),
         ("a * inf", "above 0"),
         ("a *", "above 0"),
+        ("a,", "data.train='a,': the name of a source is empty"),
+        ("", "the name of a source is empty"),
         ("a, b (max_ratio)", "b \\(max_ratio\\): expected KEY=VALUE"),
         ("a ()", "expected KEY=VALUE"),
         ("a (ratio=3)", "ratio is none of the options of a source: max_words, max_ratio, deduplicate, tag"),

@@ -115,6 +115,11 @@ def test_a_weight_is_how_often_an_epoch_has_a_pair(kind, small_chunks):
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_weights_that_leave_nothing_are_named():
+    with pytest.raises(UserError, match=r"weights of \(0.001,\) an epoch has no pair"):
+        BatchStream(numbered(300), CONFIGS["bucketed"], IDS, 3, [(300, 0.001)])
+
+
 def test_weights_of_one_change_nothing():
     store = numbered(300)
     for config in CONFIGS.values():

@@ -40,7 +40,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None, pa
         raise UserError(f"--coordinator={coordinator} should be HOST:PORT, with a port that is free on that host")
     if process == 0:
         _check_free(coordinator)
-    on_slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    on_slurm = tasks.isdecimal() and int(tasks) > 1
     on_tpu = importlib.util.find_spec("libtpu") and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"))
     if any(given) or on_slurm or on_tpu:
         where = f" at --coordinator={coordinator}" if coordinator else ""

@@ -132,7 +132,7 @@ def clean(pairs: Pairs, config: DataConfig, seen: set[int] | None = None) -> tup
 
 
 def _mark(pair: tuple[str, str]) -> int:
-    # A fifth of the memory of the pair itself. No line has a line break.
+    # The pairs themselves would be a tuple each. No line has a line break.
     return int.from_bytes(hashlib.blake2b("\n".join(pair).encode(), digest_size=8).digest(), "little")
 
 

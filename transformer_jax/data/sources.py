@@ -91,6 +91,8 @@ def _parse(item: str, data: DataConfig) -> Source:
         times = math.nan
     if not 0 < times < math.inf:
         raise UserError(f"data.train: {item}: the weight should be a number above 0, as in {spec} * 2")
+    if not spec:
+        raise UserError(f"data.train={data.train!r}: the name of a source is empty, expected NAME * WEIGHT, NAME, ...")
     tag = options.pop("tag", "")
     config = Config(data=dataclasses.replace(data))
     for key, value in options.items():

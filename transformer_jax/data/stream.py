@@ -86,6 +86,8 @@ class BatchStream:
         self.pairs = len(self._always) + sum(count for _, count in self._sometimes)
         self.corpus = store.fingerprint
         self.dropped = len(store) - len(kept)
+        if len(kept) and not self.pairs:
+            raise UserError(f"data.train: with weights of {weights} an epoch has no pair; raise them")
         if not self.pairs:
             raise UserError(
                 f"data.train: none of {len(store)} pairs has at most batch.max_length={config.max_length} tokens; add text"
