@@ -44,7 +44,7 @@ def run() -> None:
     key = jax.random.key(0)
     with tempfile.TemporaryDirectory() as folder:
         run = Run.open_or_create(folder, config)
-        tokenizer, stream = prepare(run)
+        tokenizer, stream, _ = prepare(run)
         parallel, optimizer = Parallel(config), make_optimizer(config)
         model = build_model(config.model, tokenizer.vocab_size)
         step = parallel.step(make_train_step(model, optimizer, config.train))

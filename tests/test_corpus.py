@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import itertools
 import time
 from pathlib import Path
 from urllib.error import URLError
@@ -10,7 +11,10 @@ import pytest
 import sacrebleu.utils
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data.corpus import Pairs, clean, read_lines, read_pairs
+from transformer_jax.data import spool
+from transformer_jax.data.corpus import Cleaning, Pairs, read_pairs
+from transformer_jax.data.lines import read_lines
+from transformer_jax.data.spool import Spool
 from transformer_jax.errors import UserError
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
@@ -80,6 +84,32 @@ def test_bad_files_are_named(tmp_path):
     assert "3 lines" in told and "has 2" in told
 
 
+def test_a_spool_is_a_list_of_lines_that_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "_BLOCK", 3)
+    lines, expected = Spool(tmp_path / "new"), []
+    for i in range(11):
+        for side in (lines, expected):
+            side.append("" if i % 4 == 0 else f"{i} ü\u2028\r\x00 ")
+        # While it grows, and not in order.
+        assert lines[i // 2] == expected[i // 2] and lines[-1] == expected[-1]
+        assert len(lines) == len(expected) and list(lines) == expected
+    for start, stop, step in itertools.product([None, 0, 2, 3, -2, 20], [None, 1, 6, -1], [None, 1, 2, -1, -4]):
+        assert lines[start:stop:step] == expected[start:stop:step]
+    with pytest.raises(IndexError):
+        lines[11]
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_spool_that_cannot_be_written_says_so(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    assert "set data.cache_dir" in message(Spool, tmp_path / "file")
+    lines = Spool(tmp_path)
+    monkeypatch.setattr(spool, "_BLOCK", 1)
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(lines, "_file", full)
+        assert "No space left on device" in message(lines.append, "x")
+
+
 @pytest.mark.parametrize("spec", ["", "http://example.com/x", "nothing:here"])
 def test_an_unknown_kind_of_source_lists_the_kinds(spec):
     assert "sacrebleu:NAME" in message(read_pairs, spec, "en", "de")
@@ -113,13 +143,16 @@ def test_cleaning_counts_each_reason_and_changes_no_line():
         ["a b", " ", "a", long, "a b c d e f g h i", "a  b", "a b", "a b", "a"],
         ["c d", "b", "\u00a0", "x y", "x", "c d", "c d", "other", "x y"],
     )
-    kept, counts = clean(pairs, DataConfig(max_words=10, max_ratio=3.0))
-    assert counts == {"empty": 2, "too long": 1, "length ratio": 1, "duplicate": 1, "kept": 4}
-    assert kept == Pairs(["a b", "a  b", "a b", "a"], ["c d", "c d", "other", "x y"])
-    assert clean(kept, DataConfig(max_words=10, max_ratio=3.0))[0] == kept
-    assert clean(pairs, DataConfig(max_words=10, max_ratio=3.0, deduplicate=False))[1]["duplicate"] == 0
+    cleaning = Cleaning(DataConfig(max_words=10, max_ratio=3.0))
+    kept = Pairs(*zip(*(pair for pair in zip(*pairs, strict=True) if cleaning.keeps(*pair)), strict=True))
+    assert cleaning.counts == {"empty": 2, "too long": 1, "length ratio": 1, "duplicate": 1, "kept": 4}
+    assert kept == Pairs(("a b", "a  b", "a b", "a"), ("c d", "c d", "other", "x y"))
+    again = Cleaning(DataConfig(max_words=10, max_ratio=3.0))
+    assert all(again.keeps(*pair) for pair in zip(*kept, strict=True))
+    more = Cleaning(DataConfig(max_words=10, max_ratio=3.0, deduplicate=False))
+    assert sum(more.keeps(*pair) for pair in zip(*pairs, strict=True)) == len(kept.source) + 1
 
 
 def test_the_ratio_has_room_for_short_sentences():
-    edge = Pairs(["a", "a"], ["b " * 14, "b " * 15])
-    assert clean(edge, DataConfig())[1]["kept"] == 1  # 9 * 1 + 5 = 14
+    cleaning = Cleaning(DataConfig())  # 9 * 1 + 5 = 14
+    assert cleaning.keeps("a", "b " * 14) and not cleaning.keeps("a", "b " * 15)

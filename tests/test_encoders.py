@@ -10,6 +10,7 @@ from helpers import letters
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.data import encoders
 from transformer_jax.data.encoders import encode_lines
+from transformer_jax.data.sampling import Sampling
 from transformer_jax.data.tokenizer import Tokenizer
 
 LINES = letters(230, 9)
@@ -18,6 +19,21 @@ LINES = letters(230, 9)
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> Tokenizer:
     return Tokenizer.train(LINES, TokenizerConfig(vocab_size=272), tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.mark.parametrize(("processes", "chunk"), [(2, 50), (3, 20)])
+def test_any_number_of_processes_draws_the_same_segmentations(processes, chunk, tokenizer, monkeypatch):
+    monkeypatch.setattr(encoders, "_CHUNK", chunk)
+    found = [
+        [np.concatenate(each) for each in zip(*encode_lines(tokenizer, "source", LINES, count, Sampling(3, 0.5)), strict=True)]
+        for count in (1, processes)
+    ]
+    assert all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
+    ids, lengths = found[0]
+    rows = np.split(ids, np.cumsum(lengths)[:-1])
+    assert tokenizer.decode(rows) == 3 * LINES
+    times = [[row.tolist() for row in rows[start : start + len(LINES)]] for start in range(0, len(rows), len(LINES))]
+    assert times[0] != times[1] != times[2] != times[0]
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

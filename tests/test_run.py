@@ -410,14 +410,22 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("kind", "family"), [*(("bucketed", family) for family in FAMILIES), ("packed", "Transformer")], ids=str
+    ("kind", "family", "samples"),
+    [
+        *(("bucketed", family, 0) for family in FAMILIES),
+        ("bucketed", "Transformer", 3),
+        ("packed", "Transformer", 0),
+        ("packed", "Transformer", 3),
+    ],
+    ids=str,
 )
-def test_killed_and_resumed_is_straight(kind, family, tmp_path, monkeypatch):
+def test_killed_and_resumed_is_straight(kind, family, samples, tmp_path, monkeypatch):
     """Logged at steps 4 and 6, saved at 3 and 6, killed in step 5: what was written of step 4 is taken back, and its line is
     made again, of one step before the checkpoint and one after."""
     config = tiny_config(tmp_path)
     config.model = tiny_model(dropout=0.3, **FAMILIES[family])
     config.batch.kind, config.train.log_every = kind, 4
+    config.tokenizer.samples = samples
     train(config, tmp_path / "straight")
 
     def killing_meter(*args):

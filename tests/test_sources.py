@@ -11,7 +11,7 @@ from helpers import letters, write_tsv
 
 from transformer_jax.config import Config, DataConfig
 from transformer_jax.data import sources
-from transformer_jax.data.corpus import Pairs, clean, read_pairs
+from transformer_jax.data.corpus import Pairs, iter_pairs, read_pairs
 from transformer_jax.data.sources import Source, parse_sources, read_sources
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
@@ -53,23 +53,26 @@ def test_lists_that_cannot_be(train, message):
         parse_sources(DataConfig(train=train))
 
 
+def in_memory(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:
+    pairs, parts = read_sources(data)
+    return Pairs(*map(list, pairs)), parts
+
+
 def test_each_source_is_cleaned_by_its_own_filters_and_a_pair_of_two_is_the_firsts(tmp_path):
     news = write_tsv(tmp_path / "news.tsv", ["a", "a", "b b b b b b b b", "c"], ["x", "x", "y", "z"])
     talks = write_tsv(tmp_path / "talks.tsv", ["c", "d", "d"], ["z", "w", "w"])
     data = DataConfig(train=f"{news} * 3 (max_words=5), {talks} (deduplicate=false)")
-    assert read_sources(data) == (Pairs(["a", "c", "c", "d", "d"], ["x", "z", "z", "w", "w"]), [(2, 3.0), (3, 1.0)])
+    assert in_memory(data) == (Pairs(["a", "c", "c", "d", "d"], ["x", "z", "z", "w", "w"]), [(2, 3.0), (3, 1.0)])
     # All of one filter: the second's "c" is the first's.
     data = DataConfig(train=f"{news}, {talks}")
-    assert read_sources(data) == (Pairs(["a", "b b b b b b b b", "c", "d"], ["x", "y", "z", "w"]), [(3, 1.0), (1, 1.0)])
-    data = DataConfig(train=news)
-    assert read_sources(data)[0] == clean(read_pairs(news, "en", "de"), data)[0]
+    assert in_memory(data) == (Pairs(["a", "b b b b b b b b", "c", "d"], ["x", "y", "z", "w"]), [(3, 1.0), (1, 1.0)])
 
 
 def test_a_tag_goes_before_the_source_of_any_set(tmp_path):
     table = write_tsv(tmp_path / "set.tsv", ["a dog", ""], ["ein Hund", ""])
     assert read_pairs(f"{table} (tag=<bt>)", "en", "de") == Pairs(["<bt> a dog", "<bt> "], ["ein Hund", ""])
     data = DataConfig(train=f"{table} * 2 (tag=<bt>), {table}", max_words=2)
-    assert read_sources(data)[0] == Pairs(["a dog"], ["ein Hund"])  # with its tag it has three words
+    assert in_memory(data)[0] == Pairs(["a dog"], ["ein Hund"])  # with its tag it has three words
     with pytest.raises(UserError, match=r"max_words=.*only \(tag=WORD\)"):
         read_pairs(f"{table} (max_words=3)", "en", "de")
 
@@ -91,23 +94,29 @@ class TestUnchangedText:
     @pytest.fixture
     def reads(self, monkeypatch):
         found = []
-        monkeypatch.setattr(sources, "read_pairs", lambda *given: found.append(given[0]) or read_pairs(*given))
+        monkeypatch.setattr(sources, "iter_pairs", lambda *given: found.append(given[0]) or iter_pairs(*given))
         return found
 
+    def test_a_dev_set_that_cannot_be_read_is_told_before_it_is(self, run, reads):
+        run.config.data.dev = "no/such"
+        with pytest.raises(UserError, match="no/such"):
+            prepare(run)
+        assert not reads
+
     def test_it_is_read_once(self, run, reads):
-        _, stream = prepare(run)
+        _, stream, _ = prepare(run)
         batch, _ = next(stream.batches())
         assert len(reads) == 1
-        _, again = prepare(run)
+        _, again, _ = prepare(run)
         assert len(reads) == 1 and (again.corpus, again.pairs) == (stream.corpus, stream.pairs)
         assert all(np.array_equal(a, b) for a, b in zip(next(again.batches())[0], batch, strict=True))
 
     def test_another_text_filter_or_tokenizer_is_another(self, run, text, reads):
-        _, stream = prepare(run)
+        _, stream, _ = prepare(run)
         status = text.stat()
         text.write_bytes(text.read_bytes().replace(b"a", b"b"))
         os.utime(text, ns=(status.st_atime_ns, status.st_mtime_ns))  # the size and the time of change are as they were
-        _, other = prepare(run)
+        _, other, _ = prepare(run)
         assert len(reads) == 2 and other.corpus != stream.corpus
         run.config.data.max_words = 3
         assert prepare(run)[1].pairs < other.pairs and len(reads) == 3
@@ -120,7 +129,7 @@ class TestUnchangedText:
         assert len(reads) == 5
 
     def test_a_store_that_is_gone_or_damaged_is_made_again(self, run, reads, caplog):
-        _, stream = prepare(run)
+        _, stream, _ = prepare(run)
         folder = Path(run.config.data.cache_dir) / stream.corpus
         whole = (folder / "target_ids.npy").read_bytes()
         (folder / "target_ids.npy").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -1,5 +1,6 @@
 """The tokenised store, the stream of batches over it, and the thread that reads ahead."""
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from transformer_jax.config import BatchConfig, DataConfig, TokenizerConfig
+from transformer_jax.config import BatchConfig, TokenizerConfig
 from transformer_jax.data import store as store_module
 from transformer_jax.data import stream as stream_module
-from transformer_jax.data.corpus import Pairs, clean, read_pairs
+from transformer_jax.data.corpus import Pairs, read_pairs
+from transformer_jax.data.sampling import Sampling
 from transformer_jax.data.store import Store, default_cache_dir, open_store
 from transformer_jax.data.stream import BatchStream, Position, one_pass, prefetch
 from transformer_jax.data.tokenizer import Tokenizer
@@ -120,6 +122,31 @@ def test_weights_that_leave_nothing_are_named():
         BatchStream(numbered(300), CONFIGS["bucketed"], IDS, 3, [(300, 0.001)])
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_an_epoch_draws_one_of_the_samples_of_each_pair(kind, small_chunks):
+    """A store of 500 pairs three times over; a pair of which one sample is too long is left out."""
+    store, config = numbered(1500), CONFIGS[kind]
+    config = dataclasses.replace(config, max_length=30)
+    longer = np.maximum(store.source_lengths, store.target_lengths).reshape(3, 500).max(axis=0)
+    expected = np.flatnonzero(longer <= 30).tolist()
+    assert 300 < len(expected) < 500
+    stream = BatchStream(store, config, IDS, 3, samples=3)
+    assert (stream.pairs, stream.dropped) == (len(expected), 500 - len(expected))
+    epochs = [sorted(itertools.chain(*(members(store, batch) for batch in epoch(stream, number)))) for number in range(4)]
+    for entries in epochs:
+        assert sorted(entry % 500 for entry in entries) == expected
+        shares = np.bincount(np.array(entries) // 500, minlength=3) / len(entries)
+        assert (abs(shares - 1 / 3) < 0.1).all()
+    drawn = [dict((entry % 500, entry // 500) for entry in entries) for entries in epochs]
+    for one, other in itertools.combinations(drawn, 2):
+        assert abs(np.mean([one[pair] == other[pair] for pair in expected]) - 1 / 3) < 0.1
+    whole = [position for _, position in itertools.takewhile(after(1), stream_with_start(stream, 1))]
+    again = BatchStream(store, config, IDS, 3, samples=3)
+    for position in whole[:: len(whole) // 4]:
+        (one, _), (other, _) = (next(each.batches(position)) for each in (stream, again))
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def test_weights_of_one_change_nothing():
     store = numbered(300)
     for config in CONFIGS.values():
@@ -187,7 +214,7 @@ def test_one_pass_drops_nothing_whatever_its_length(kind):
 def test_multi30k_batches_are_full(kind, least, tmp_path):
     if not MULTI30K.is_dir():
         pytest.skip(f"needs Multi30k in {MULTI30K}")
-    pairs, _ = clean(read_pairs(str(MULTI30K / "train"), "en", "de"), DataConfig())
+    pairs = read_pairs(str(MULTI30K / "train"), "en", "de")
     tokenizer = Tokenizer.train([*pairs.source, *pairs.target], TokenizerConfig(), tmp_path / "tokenizer")
     store = open_store(pairs, tokenizer, tmp_path / "cache")
     stream = BatchStream(store, BatchConfig(kind=kind, row_multiple=8), tokenizer, seed=0)
@@ -238,6 +265,19 @@ def test_the_store_is_found_again_and_made_anew_when_something_changes(tokenizer
     other = Tokenizer.train(["some other text"] * 20, TokenizerConfig(vocab_size=275), tmp_path / "other")
     open_store(PAIRS, other, tmp_path)
     assert len(set(written)) == len(written) == 5
+
+
+def test_a_store_of_samples_has_the_text_so_many_times(tokenizer, tmp_path):
+    sampling = Sampling(3, 0.5)
+    store, again = (open_store(PAIRS, tokenizer, tmp_path / name, sampling) for name in "ab")
+    others = [open_store(PAIRS, tokenizer, tmp_path / "a", other) for other in (None, Sampling(3, 0.4), Sampling(2, 0.5))]
+    assert len({store.fingerprint, *(other.fingerprint for other in others)}) == 4 and store.fingerprint == again.fingerprint
+    for ids, offsets, lines in (
+        (store.source_ids, store.source_offsets, PAIRS.source),
+        (store.target_ids, store.target_offsets, PAIRS.target),
+    ):
+        assert tokenizer.decode(np.split(ids, offsets[1:-1])) == 3 * lines
+    assert np.array_equal(store.source_ids, again.source_ids) and np.array_equal(store.target_ids, again.target_ids)
 
 
 def test_a_store_half_written_or_damaged_is_not_taken(tokenizer, tmp_path, monkeypatch):

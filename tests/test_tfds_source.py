@@ -1,5 +1,6 @@
 """Data sets in TFDS's own format on disk, and the real WMT14 builder fed with small archives of the true names and layout."""
 
+import dataclasses
 import io
 import shutil
 import tarfile
@@ -60,10 +61,14 @@ def test_any_split_expression(split, count, tiny):
 
 def test_as_one_of_several_sources(tiny):
     data = DataConfig(train=f"tfds:{tiny}#train[:10] * 2 (tag=<t>), demo:dev", dev=f"tfds:{tiny}#validation")
-    fetch(data)
+    fetch([f"tfds:{tiny}#train[:10]", data.dev])
     pairs, parts = read_sources(data)
     assert parts[0] == (10, 2.0) and pairs.source[0].startswith("<t> dog ")
-    assert stamp(data) == ""  # is read at each start
+    data.train = f"tfds:{tiny}"
+    before = stamp(data)
+    assert before and before == stamp(data) != stamp(dataclasses.replace(data, train=f"tfds:{tiny}#validation"))
+    next(tiny.glob("*train*")).touch()
+    assert stamp(data) != before  # and the text is read again
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,15 @@
 """Text to ids and back, and what can be wrong with a tokenizer's files."""
 
 import io
+import itertools
 import json
+import math
 import random
 import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +17,8 @@ import pytest
 import sentencepiece
 
 from transformer_jax.config import TokenizerConfig
-from transformer_jax.data.corpus import read_lines
+from transformer_jax.data.lines import read_lines
+from transformer_jax.data.sampling import make_sampler
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.data.word_table import WordTable, words_are_independent
 from transformer_jax.errors import UserError
@@ -40,7 +47,7 @@ def lines(count: int = 400) -> list[str]:
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
 def tokenizer(request, tmp_path_factory) -> Tokenizer:
     return Tokenizer.train(
-        lines(), TokenizerConfig(vocab_size=300, algorithm=request.param), tmp_path_factory.mktemp("tokenizer")
+        lines(), TokenizerConfig(vocab_size=300, algorithm=request.param), tmp_path_factory.mktemp(request.param)
     )
 
 
@@ -140,6 +147,82 @@ def test_every_piece_knows_its_word(tokenizer, text):
     assert sorted(set(words[:-1]) - {-1}) == list(range(len(expected)))
     for number, word in enumerate(expected):
         assert tokenizer.decode([ids[words == number]])[0].strip() == word
+
+
+def test_text_segmented_at_random_is_the_same_text(tokenizer):
+    text = [*NASTY, *lines(100)]
+    for side in ("source", "target"):
+        encode, sample = getattr(tokenizer, f"encode_{side}"), getattr(tokenizer, f"sample_{side}")
+        best, one, other, again = encode(text), sample(text, 0.1, 1), sample(text, 0.1, 2), sample(text, 0.1, 1)
+        assert list(map(plain, tokenizer.decode(one))) == list(map(plain, text))
+        assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+        assert len({tuple(map(bytes, rows)) for rows in (best, one, other)}) == 3
+        assert all(row[-1] == tokenizer.eos_id for row in one) and sum(map(len, one)) > sum(map(len, best))
+    assert tokenizer.sample_source([], 0.1, 1) == [] and tokenizer.sample_source([""], 0.1, 1)[0].tolist() == [tokenizer.eos_id]
+
+
+def test_what_is_drawn_is_the_same_in_any_process(tokenizer):
+    program = (
+        f"from transformer_jax import Tokenizer; tokenizer = Tokenizer.load({str(tokenizer.folder)!r}); "
+        f"print([row.tolist() for row in tokenizer.sample_source({lines(50)!r}, 0.1, 7)])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert json.loads(found) == [row.tolist() for row in tokenizer.sample_source(lines(50), 0.1, 7)]
+
+
+def dropout(word: str, scores: dict[str, float], alpha: float, draw: random.Random) -> tuple[str, ...]:
+    """Provilkov et al. 2020, algorithm 1, as it stands there."""
+    symbols = list(word)
+    while True:
+        pairs = ["".join(pair) for pair in itertools.pairwise(symbols)]
+        merges = [i for i, pair in enumerate(pairs) if pair in scores and draw.random() >= alpha]
+        if not merges:
+            return tuple(symbols)
+        best = max(merges, key=lambda i: (scores[pairs[i]], -i))
+        symbols[best : best + 2] = [pairs[best]]
+
+
+def segmentations(word: str, scores: dict[str, float]) -> Iterator[tuple[str, ...]]:
+    if not word:
+        yield ()
+    for end in range(1, len(word) + 1):
+        if word[:end] in scores:
+            yield from ((word[:end], *rest) for rest in segmentations(word[end:], scores))
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_segmentations_are_drawn_as_often_as_published(algorithm, tmp_path):
+    """Of a text of three letters, so that there are many ways to cut a word."""
+    draw = random.Random(0)
+    text = [" ".join("".join(draw.choices("abc", k=draw.randint(1, 6))) for _ in range(5)) for _ in range(400)]
+    config = TokenizerConfig(vocab_size=40, algorithm=algorithm, byte_fallback=False)
+    folder = Tokenizer.train(text, config, tmp_path).folder
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.model"))
+    scores = {model.id_to_piece(i): model.get_score(i) for i in range(4, model.get_piece_size())}
+    count, alpha, word = 20_000, 0.3, "▁abcabac"
+    sampler = make_sampler((folder / "sentencepiece.model").read_bytes(), alpha)
+    ids, offsets = sampler._segment([word], np.zeros(count, np.int64), np.random.default_rng(0))
+    drawn = Counter(tuple(model.id_to_piece(row.tolist())) for row in np.split(ids, offsets[1:-1]))
+    if algorithm == "unigram":
+        weights = {found: math.exp(alpha * sum(map(scores.get, found))) for found in segmentations(word, scores)}
+    else:
+        weights = Counter(dropout(word, scores, alpha, draw) for _ in range(5 * count))
+    assert len(weights) > 5
+    for found in weights.keys() | drawn.keys():
+        share = weights.get(found, 0) / sum(weights.values())
+        assert abs(drawn[found] / count - share) < 5 * math.sqrt((share + 1e-4) / count), found
+
+
+def test_alpha_of_sampling(tmp_path):
+    """BPE: the chance of a merge to be left out, so that 0 is the best segmentation and 1 is letters. Unigram: a power of
+    probabilities, so that a large one is the best segmentation."""
+    bpe = Tokenizer.train(lines(), TokenizerConfig(vocab_size=300), tmp_path / "bpe")
+    unigram = Tokenizer.train(lines(), TokenizerConfig(vocab_size=300, algorithm="unigram"), tmp_path / "unigram")
+    for tokenizer, alpha in ((bpe, 0.0), (unigram, 100.0)):
+        pairs = zip(tokenizer.sample_source(lines(), alpha, 3), tokenizer.encode_source(lines()), strict=True)
+        assert all(np.array_equal(*pair) for pair in pairs)
+    letters = [len(line) + 2 for line in lines()]  # the space at the start, EOS
+    assert [len(row) for row in bpe.sample_source(lines(), 1.0, 3)] == letters
 
 
 def test_decoding_stops_at_eos_and_drops_special_ids(tokenizer):

@@ -1,5 +1,6 @@
 """Objective, optimizer and the step: sums add up, and slices and devices change nothing but the order of addition."""
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -18,11 +19,13 @@ from helpers import (
     rows_of,
     sentences,
     tiny_model,
+    untimed,
 )
 
 from transformer_jax.config import Config, TrainConfig
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model
+from transformer_jax.training import metrics
 from transformer_jax.training.metrics import Meter, loss_means
 from transformer_jax.training.objective import LossSums, loss_sums
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
@@ -406,9 +409,26 @@ def test_a_meter_goes_on_where_another_was():
     for value in sums[3:]:
         second.add(0, value)
     resumed, expected = second.take(), straight.take()
-    assert {name: value for name, value in resumed.items() if "second" not in name} == {
-        name: value for name, value in expected.items() if "second" not in name
-    }
+    assert untimed(resumed) == untimed(expected)
+
+
+def test_the_meter_counts_a_wait_for_input_if_the_device_is_idle_when_it_ends(monkeypatch):
+    class Steps(float):
+        ready = True
+
+        def is_ready(self):
+            return self.ready
+
+    now = itertools.count()  # a second passes between any two looks at the clock
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: float(next(now)))
+    meter, sums = Meter(), step_sums()._replace(steps=Steps(1.0))  # 0
+    for step, idle in enumerate([True, True, False], 1):
+        with meter.waiting():  # from 1 to 2, from 3 to 4; of the third only its start, at 5, is looked at
+            Steps.ready = idle
+        meter.add(step, sums)
+    second = Meter(meter.unwritten())  # at 6, which is 7 for the second
+    assert second.take()["input_wait"] == 2 / 7  # at 8
+    assert second.take()["input_wait"] == 0
 
 
 def test_the_meter_names_the_first_step_that_was_not_finite():

@@ -70,6 +70,10 @@ class TokenizerConfig:
     byte_fallback: bool = True  # characters outside the vocabulary become UTF-8 bytes, so that any text survives a round trip
     sample_lines: int = 10_000_000  # train on at most this many lines of each side
 
+    # Subword regularisation: the model sees training text (no other) segmented in several ways.
+    samples: int = 0  # each training pair is segmented so often at random, and each epoch draws one of these; 0: the best alone
+    alpha: float = 0.1  # bpe: the chance of each merge to be left out (BPE-dropout); unigram: the power of the probabilities
+
 
 @dataclass(slots=True)
 class BatchConfig:
@@ -200,7 +204,7 @@ _AT_LEAST_ZERO = (
     "model.decoder_layers model.key_width model.value_width optimizer.learning_rate optimizer.warmup_steps "
     "optimizer.decay_steps "
     "optimizer.weight_decay optimizer.clip_norm train.seed train.samples train.patience train.max_skipped "
-    "decode.length_penalty decode.max_length_ratio decode.max_length_extra decode.alignment_layer"
+    "tokenizer.samples decode.length_penalty decode.max_length_ratio decode.max_length_extra decode.alignment_layer"
 ).split()
 _FRACTIONS = (
     "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing"

@@ -15,6 +15,7 @@ from sacrebleu.metrics.base import Metric
 from transformer_jax import hosts
 from transformer_jax.data.corpus import read_pairs
 from transformer_jax.data.lines import open_output
+from transformer_jax.data.sources import fetch
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
 from transformer_jax.translator import Translation, Translator, load_translator
@@ -181,6 +182,8 @@ def evaluate_run(
     _metrics(tokenize, lowercase)
     run = Run(workdir)
     data = run.config.data
+    with hosts.first_before_others("test sets"):
+        fetch(test)
     sets = [(name, read_pairs(name, data.source_language, data.target_language)) for name in test]
     translator, found = load_translator(run, checkpoint)
     with _writable(output) as hypotheses_file, _writable(report) as report_file:

@@ -3,20 +3,21 @@
 import contextlib
 import difflib
 import hashlib
+import itertools
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from etils import epath
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data.lines import read_lines
+from transformer_jax.data.lines import iter_lines
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path
 
-__all__ = ["Pairs", "clean", "read_pairs", "split_options", "text_files"]
+__all__ = ["Cleaning", "Pairs", "iter_pairs", "read_pairs", "split_options", "text_files"]
 
 _KINDS = "demo:SPLIT, a PREFIX of two files, FILE.tsv, FILE.tsv.gz, tfds:NAME or sacrebleu:NAME"
 _NETWORK_TIMEOUT = 10.0  # seconds without an answer
@@ -25,8 +26,8 @@ _NETWORK_TIMEOUT = 10.0  # seconds without an answer
 class Pairs(NamedTuple):
     """Two lists of equally many sentences; line i of one is the translation of line i of the other."""
 
-    source: list[str]
-    target: list[str]
+    source: Sequence[str]
+    target: Sequence[str]
 
 
 def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
@@ -44,23 +45,32 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
     Raises UserError, in one line, where there is no such source or file, the sides differ in number, a file is empty or a line
     is not UTF-8 or not a pair.
     """
-    spec, options = split_options(spec)
-    if options:
-        tag = options.pop("tag", "")
-        if options:
-            raise UserError(f"{spec} ({next(iter(options))}=...): of a dev or test set only (tag=WORD) can be said")
-        pairs = read_pairs(spec, source_language, target_language)
-        return pairs._replace(source=[f"{tag} {line}" for line in pairs.source])
-    if spec.startswith("demo:"):
-        return _read_demo(spec.removeprefix("demo:"), source_language, target_language)
-    if spec.startswith("sacrebleu:"):
-        return _read_sacrebleu(spec.removeprefix("sacrebleu:"), source_language, target_language)
-    if spec.startswith("tfds:"):
-        from transformer_jax.data.tfds_source import read_tfds
+    pairs = Pairs([], [])
+    for source, target in iter_pairs(spec, source_language, target_language):
+        pairs.source.append(source)
+        pairs.target.append(target)
+    return pairs
 
-        return Pairs(*read_tfds(spec.removeprefix("tfds:"), source_language, target_language))
-    files = text_files(spec, source_language, target_language)
-    return _read_tsv(*files) if len(files) == 1 else _read_files(*files)
+
+def iter_pairs(spec: str, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:
+    """As `read_pairs`, one pair at a time as they come."""
+    spec, options = split_options(spec)
+    tag = options.pop("tag", "")
+    if options:
+        raise UserError(f"{spec} ({next(iter(options))}=...): of a dev or test set only (tag=WORD) can be said")
+    languages = source_language, target_language
+    if tag:
+        return ((f"{tag} {source}", target) for source, target in iter_pairs(spec, *languages))
+    if spec.startswith("demo:"):
+        return _iter_demo(spec.removeprefix("demo:"), *languages)
+    if spec.startswith("sacrebleu:"):
+        return _iter_sacrebleu(spec.removeprefix("sacrebleu:"), *languages)
+    if spec.startswith("tfds:"):
+        from transformer_jax.data.tfds_source import iter_tfds
+
+        return iter_tfds(spec.removeprefix("tfds:"), *languages)
+    files = text_files(spec, *languages)
+    return _iter_tsv(*files) if len(files) == 1 else _iter_files(*files)
 
 
 def text_files(spec: str, source_language: str, target_language: str) -> list[epath.Path]:
@@ -92,8 +102,8 @@ def split_options(spec: str) -> tuple[str, dict[str, str]]:
     return name, {key: value for key, _, value in found}
 
 
-def clean(pairs: Pairs, config: DataConfig, seen: set[int] | None = None) -> tuple[Pairs, dict[str, int]]:
-    """Drops what should not be trained on; for training text alone.
+class Cleaning:
+    """Says which pairs stay, and counts why the others go (`counts`); for training text alone.
 
     Words are separated by white space. In this order, a pair goes as
 
@@ -103,40 +113,44 @@ def clean(pairs: Pairs, config: DataConfig, seen: set[int] | None = None) -> tup
     * `duplicate`: the same pair came before, here or among those in `seen`, to which ours are added (if `config.deduplicate`);
       pairs are told apart by 64 bits of a hash, so that of ten million one may go that was only alike in these (1 in 400,000)
 
-    Returns the pairs that stay, in their order and unchanged, and the count for each reason and for `kept`; they add up to the
-    number of pairs given.
-
-    >>> clean(Pairs(["a b", "", "a b"], ["c", "d", "c"]), DataConfig())
-    (Pairs(source=['a b'], target=['c']), {'empty': 1, 'too long': 0, 'length ratio': 0, 'duplicate': 1, 'kept': 1})
+    >>> cleaning = Cleaning(DataConfig())
+    >>> [cleaning.keeps(*pair) for pair in [("a b", "c"), ("", "d"), ("a b", "c")]]
+    [True, False, False]
+    >>> cleaning.counts
+    {'empty': 1, 'too long': 0, 'length ratio': 0, 'duplicate': 1, 'kept': 1}
     """
-    counts = dict.fromkeys(("empty", "too long", "length ratio", "duplicate", "kept"), 0)
-    kept, seen = Pairs([], []), set() if seen is None else seen
-    for pair in zip(pairs.source, pairs.target, strict=True):
-        shorter, longer = sorted(len(side.split()) for side in pair)
+
+    def __init__(self, config: DataConfig, seen: set[int] | None = None):
+        self._config, self._seen = config, set() if seen is None else seen
+        self.counts = dict.fromkeys(("empty", "too long", "length ratio", "duplicate", "kept"), 0)
+
+    def keeps(self, source: str, target: str) -> bool:
+        reason = self._reason(source, target)
+        self.counts[reason] += 1
+        return reason == "kept"
+
+    def _reason(self, source: str, target: str) -> str:
+        shorter, longer = sorted((len(source.split()), len(target.split())))
         if shorter == 0:
-            reason = "empty"
-        elif longer > config.max_words:
-            reason = "too long"
-        elif longer > config.max_ratio * shorter + 5:
-            reason = "length ratio"
-        elif config.deduplicate and (mark := _mark(pair)) in seen:
-            reason = "duplicate"
-        else:
-            reason = "kept"
-            kept.source.append(pair[0])
-            kept.target.append(pair[1])
-            if config.deduplicate:
-                seen.add(mark)
-        counts[reason] += 1
-    return kept, counts
+            return "empty"
+        if longer > self._config.max_words:
+            return "too long"
+        if longer > self._config.max_ratio * shorter + 5:
+            return "length ratio"
+        if self._config.deduplicate:
+            mark = _mark(source, target)
+            if mark in self._seen:
+                return "duplicate"
+            self._seen.add(mark)
+        return "kept"
 
 
-def _mark(pair: tuple[str, str]) -> int:
+def _mark(source: str, target: str) -> int:
     # The pairs themselves would be a tuple each. No line has a line break.
-    return int.from_bytes(hashlib.blake2b("\n".join(pair).encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=8).digest(), "little")
 
 
-def _read_demo(split: str, source_language: str, target_language: str) -> Pairs:
+def _iter_demo(split: str, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:
     if (source_language, target_language) != ("en", "de"):
         raise UserError(f"demo:{split}: the built-in corpus is en to de, not {source_language} to {target_language}")
     from transformer_jax.data import demo
@@ -145,7 +159,7 @@ def _read_demo(split: str, source_language: str, target_language: str) -> Pairs:
         examples = demo.generate(split)
     except ValueError as error:
         raise UserError(f"demo:{split}: {error}") from None
-    return Pairs([example.source for example in examples], [example.target for example in examples])
+    return ((example.source, example.target) for example in examples)
 
 
 def _plain_or_gz(prefix: str, language: str) -> epath.Path:
@@ -156,26 +170,27 @@ def _plain_or_gz(prefix: str, language: str) -> epath.Path:
     raise UserError(f"{prefix}: no such file {paths[0]} (nor {paths[1].name}); a source is one of {_KINDS}")
 
 
-def _read_files(source: epath.Path, target: epath.Path) -> Pairs:
-    pairs = Pairs(read_lines(source), read_lines(target))
-    counts = len(pairs.source), len(pairs.target)
-    if counts[0] != counts[1]:
-        raise UserError(f"{source} has {counts[0]} lines and {target} has {counts[1]}; expected one line for each of the other")
-    return pairs
+def _iter_files(source: epath.Path, target: epath.Path) -> Iterator[tuple[str, str]]:
+    sides = iter_lines(source, expected=True), iter_lines(target, expected=True)
+    for before, pair in enumerate(itertools.zip_longest(*sides)):
+        if None in pair:
+            longer = before + 1 + sum(1 for _ in itertools.chain(*sides))
+            counts = (before, longer) if pair[0] is None else (longer, before)
+            raise UserError(
+                f"{source} has {counts[0]} lines and {target} has {counts[1]}; expected one line for each of the other"
+            )
+        yield pair
 
 
-def _read_tsv(path: epath.Path) -> Pairs:
-    pairs = Pairs([], [])
-    for number, line in enumerate(read_lines(path), 1):
+def _iter_tsv(path: epath.Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(iter_lines(path, expected=True), 1):
         columns = line.split("\t")
         if len(columns) != 2:
             raise UserError(f"{path}: line {number} has {len(columns) - 1} tabs, expected one, between source and target")
-        pairs.source.append(columns[0])
-        pairs.target.append(columns[1])
-    return pairs
+        yield columns[0], columns[1]
 
 
-def _read_sacrebleu(name: str, source_language: str, target_language: str) -> Pairs:
+def _iter_sacrebleu(name: str, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:
     from sacrebleu.dataset import DATASETS
     from sacrebleu.utils import get_reference_files, get_source_file
 
@@ -191,7 +206,7 @@ def _read_sacrebleu(name: str, source_language: str, target_language: str) -> Pa
     except (Exception, SystemExit) as error:  # sacreBLEU exits the process on a damaged download
         problem = " ".join(str(error).split())
         raise UserError(f"sacrebleu:{name}: not here and cannot be downloaded ({problem}); connect and try again") from None
-    return _read_files(epath.Path(paths[0]), epath.Path(paths[1]))
+    return _iter_files(epath.Path(paths[0]), epath.Path(paths[1]))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
+from transformer_jax.data.sampling import Sampling
 from transformer_jax.data.tokenizer import Tokenizer
 
 __all__ = ["encode_lines"]
@@ -23,19 +24,26 @@ _MOST_PROCESSES = 16
 
 
 def encode_lines(
-    tokenizer: Tokenizer, side: str, lines: Sequence[str], processes: int = 0
+    tokenizer: Tokenizer, side: str, lines: Sequence[str], processes: int = 0, sampling: Sampling | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The ids int32 [tokens] of the `side` (source or target) that `lines` are of, EOS included, and the number of each line's,
-    a chunk of lines after the other. By so many other processes (0: as many as there are cores, none for few lines)."""
-    processes = processes or (min(_cores(), _MOST_PROCESSES) if len(lines) > _FEW else 1)
-    chunks = (lines[start : start + _CHUNK] for start in range(0, len(lines), _CHUNK))
-    with tqdm(
-        total=len(lines), desc=f"tokenising the {side}", unit=" lines", unit_scale=True, disable=None, leave=False
-    ) as bar:
+    a chunk of lines after the other. By so many other processes (0: as many as there are cores, none for few lines).
+
+    With `sampling` all lines come `sampling.count` times over, each time segmented anew; the same at each call.
+    """
+    times = sampling.count if sampling else 1
+    total = times * len(lines)
+    processes = processes or (min(_cores(), _MOST_PROCESSES) if total > _FEW else 1)
+    tasks = (
+        (lines[start : start + _CHUNK], sampling and (sampling.alpha, _seed(time, start)))
+        for time in range(times)
+        for start in range(0, len(lines), _CHUNK)
+    )
+    with tqdm(total=total, desc=f"tokenising the {side}", unit=" lines", unit_scale=True, disable=None, leave=False) as bar:
         encoded = (
-            _by_others(tokenizer, side, chunks, processes)
+            _by_others(tokenizer, side, tasks, processes)
             if processes > 1
-            else (_encode(tokenizer, side, each) for each in chunks)
+            else (_encode(tokenizer, side, *each) for each in tasks)
         )
         for ids, lengths in encoded:
             bar.update(len(lengths))
@@ -48,24 +56,24 @@ def serve() -> None:
     tokenizer, side = Tokenizer.load(sys.argv[1]), sys.argv[2]
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            _send(_encode(tokenizer, side, pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
+            _send(_encode(tokenizer, side, *pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
 
 
-def _by_others(tokenizer: Tokenizer, side: str, chunks: Iterator[Sequence[str]], count: int) -> Iterator[tuple]:
-    """In order: process i has the chunks i, i + count, ...; it gets one when it has given the one before."""
+def _by_others(tokenizer: Tokenizer, side: str, tasks: Iterator[tuple], count: int) -> Iterator[tuple]:
+    """In order: process i has the tasks i, i + count, ...; it gets one when it has given the one before."""
     command = [sys.executable, "-c", f"from {__name__} import serve; serve()", os.fspath(tokenizer.folder), side]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) for _ in range(count)]
     try:
         at_work = collections.deque()
-        for worker, chunk in zip(workers, chunks, strict=False):
-            _send(chunk, worker.stdin)
+        for worker, task in zip(workers, tasks, strict=False):
+            _send(task, worker.stdin)
             at_work.append(worker)
         while at_work:
             worker = at_work.popleft()
             yield pickle.load(worker.stdout)
-            if (chunk := next(chunks, None)) is not None:
-                _send(chunk, worker.stdin)
+            if (task := next(tasks, None)) is not None:
+                _send(task, worker.stdin)
                 at_work.append(worker)
     except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
         raise RuntimeError(f"a process that tokenises has ended (codes: {[each.poll() for each in workers]})") from error
@@ -80,9 +88,19 @@ def _send(value: Any, stream: BinaryIO) -> None:
     stream.flush()
 
 
-def _encode(tokenizer: Tokenizer, side: str, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    rows = tokenizer.encode_source(lines) if side == "source" else tokenizer.encode_target(lines)
+def _encode(
+    tokenizer: Tokenizer, side: str, lines: Sequence[str], sampled: tuple[float, int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if sampled:
+        rows = (tokenizer.sample_source if side == "source" else tokenizer.sample_target)(lines, *sampled)
+    else:
+        rows = (tokenizer.encode_source if side == "source" else tokenizer.encode_target)(lines)
     return np.concatenate(rows), np.fromiter(map(len, rows), np.int64, len(rows))
+
+
+def _seed(time: int, start: int) -> int:
+    """Of the segmentations of the chunk of lines from `start` on."""
+    return int(np.random.SeedSequence([time, start]).generate_state(1)[0])
 
 
 def _cores() -> int:

@@ -27,15 +27,13 @@ def read_lines(path: str | Path) -> list[str]:
 
     Raises UserError if there is no such file, it is empty or damaged, or a line is not UTF-8 (naming the line).
     """
-    lines = list(iter_lines(path))
-    if not lines:
-        raise UserError(f"{path}: the file is empty, expected one sentence a line")
-    return lines
+    return list(iter_lines(path, expected=True))
 
 
-def iter_lines(path: str | Path | None) -> Iterator[str]:
-    """As `read_lines`, one line at a time as they come; None is standard input. No lines at all are no error."""
-    name = "standard input" if path is None else path
+def iter_lines(path: str | Path | None, expected: bool = False) -> Iterator[str]:
+    """As `read_lines`, one line at a time as they come; None is standard input. No lines at all are an error if some are
+    `expected`."""
+    name, number = "standard input" if path is None else path, 0
     with contextlib.nullcontext(sys.stdin.buffer) if path is None else _reading(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
@@ -44,6 +42,8 @@ def iter_lines(path: str | Path | None) -> Iterator[str]:
                 yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
             except UnicodeDecodeError:
                 raise _not_utf8(name, number) from None
+    if expected and not number:
+        raise UserError(f"{name}: the file is empty, expected one sentence a line")
 
 
 @contextlib.contextmanager

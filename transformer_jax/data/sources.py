@@ -6,11 +6,14 @@ import json
 import logging
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from transformer_jax.config import Config, DataConfig, override, validate
-from transformer_jax.data.corpus import Pairs, clean, read_pairs, split_options, text_files
+from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs, split_options, text_files
+from transformer_jax.data.spool import Spool
+from transformer_jax.data.store import local_cache
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote
 from transformer_jax.version import __version__
@@ -42,21 +45,26 @@ def parse_sources(data: DataConfig) -> list[Source]:
 
 def read_sources(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:
     """The cleaned pairs of all sources of `data.train`, one source after the other, and for each how many they are and their
-    weight. Of pairs that several sources have the first source's is kept. Raises UserError."""
-    together, parts, seen = Pairs([], []), [], set()
+    weight. Of pairs that several sources have the first source's is kept. They are not in memory, but in a file in the cache
+    that goes with them. Raises UserError."""
+    folder = local_cache(data.cache_dir)
+    together, parts, seen = Pairs(Spool(folder), Spool(folder)), [], set()
     for spec, weight, filters in parse_sources(data):
-        pairs, counts = clean(read_pairs(spec, data.source_language, data.target_language), filters, seen)
+        cleaning = Cleaning(filters, seen)
+        for source, target in iter_pairs(spec, data.source_language, data.target_language):
+            if cleaning.keeps(source, target):
+                together.source.append(source)
+                together.target.append(target)
         often = f" * {weight:g}" if weight != 1 else ""
-        log.info("training text %s%s: %s", spec, often, ", ".join(f"{count:,} {reason}" for reason, count in counts.items()))
-        together.source.extend(pairs.source)
-        together.target.extend(pairs.target)
-        parts.append((len(pairs.source), weight))
+        told = ", ".join(f"{count:,} {reason}" for reason, count in cleaning.counts.items())
+        log.info("training text %s%s: %s", spec, often, told)
+        parts.append((cleaning.counts["kept"], weight))
     return together, parts
 
 
-def fetch(data: DataConfig) -> None:
-    """Downloads and prepares what `data` names and is not here yet, which several processes should not do at once."""
-    for spec in (*(source.spec for source in parse_sources(data)), data.dev):
+def fetch(specs: Iterable[str]) -> None:
+    """Downloads and prepares what these sources name and is not here yet, which several processes should not do at once."""
+    for spec in specs:
         if spec.startswith("tfds:"):
             from transformer_jax.data.tfds_source import fetch_tfds
 
@@ -65,10 +73,16 @@ def fetch(data: DataConfig) -> None:
 
 def stamp(data: DataConfig) -> str:
     """Tells without reading them whether the files of `data.train`, or what is made of them, have changed: a hash of their
-    names, sizes, inodes and times of change, and of the settings. Empty where there is a source that is not in local files."""
+    names, sizes, inodes and times of change, and of the settings. Empty where there is a source that is not in local files.
+    Raises UserError."""
     facts: list = [__version__, {**dataclasses.asdict(data), "dev": "", "cache_dir": ""}]
     for source in parse_sources(data):
-        files = text_files(source.spec, data.source_language, data.target_language)
+        if source.spec.startswith("tfds:"):
+            from transformer_jax.data.tfds_source import tfds_files
+
+            files = tfds_files(split_options(source.spec)[0].removeprefix("tfds:"))
+        else:
+            files = text_files(source.spec, data.source_language, data.target_language)
         if not files or any(map(is_remote, files)):
             return ""
         for path in map(Path, files):

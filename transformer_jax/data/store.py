@@ -16,12 +16,13 @@ from etils import epath
 
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.encoders import encode_lines
+from transformer_jax.data.sampling import Sampling
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path, write_whole
 from transformer_jax.manifest import MANIFEST, problem, sealed, write_manifest
 
-__all__ = ["Store", "default_cache_dir", "open_store", "recall", "remember"]
+__all__ = ["Store", "default_cache_dir", "local_cache", "open_store", "recall", "remember"]
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,16 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transformer_jax"
 
 
-def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "") -> Store:
-    """The store of `pairs`, tokenised now or, where text and tokenizer are those of an earlier call, read from `cache_dir`.
+def local_cache(cache_dir: str | Path = "") -> Path:
+    """The folder on this disk that stands for `data.cache_dir`."""
+    return Path(cache_dir) if cache_dir and not is_remote(cache_dir) else default_cache_dir()
+
+
+def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", sampling: Sampling | None = None) -> Store:
+    """The store of `pairs`, tokenised now or, where all that goes into it is as in an earlier call, read from `cache_dir`.
+
+    With `sampling` it has each pair `sampling.count` times over, each time segmented anew at random: first all pairs once, then
+    all of them again. They are the same at each call.
 
     It is written to a temporary folder that gets its name, the hash, when it is complete: one that is half there is never
     found, and of two processes that write the same store the second throws its own away. A store in a `cache_dir` on an object
@@ -77,8 +86,8 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "") -
     Raises UserError if a cache cannot be written.
     """
     remote = to_path(cache_dir) if cache_dir and is_remote(cache_dir) else None
-    local = Path(cache_dir) if cache_dir and not remote else default_cache_dir()
-    name = _hash(pairs, tokenizer)
+    local = local_cache(cache_dir)
+    name = _hash(pairs, tokenizer, sampling)
     store = _load(local / name)
     if store:
         return store
@@ -88,7 +97,7 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "") -
         if remote and sealed(remote / name):
             _fill(local / name, lambda folder: _copy(remote / name, folder))
         else:
-            _fill(local / name, lambda folder: _write(folder, pairs, tokenizer))
+            _fill(local / name, lambda folder: _write(folder, pairs, tokenizer, sampling))
             if remote:
                 _copy(epath.Path(local / name), remote / name)
     except OSError as error:
@@ -101,17 +110,26 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "") -
     return store
 
 
-def remember(store: Store, parts: Sequence[tuple[int, float]], stamp: str, tokenizer: Tokenizer, cache_dir: str = "") -> None:
+def remember(
+    store: Store,
+    parts: Sequence[tuple[int, float]],
+    stamp: str,
+    tokenizer: Tokenizer,
+    cache_dir: str = "",
+    sampling: Sampling | None = None,
+) -> None:
     """Notes that text of this `stamp` (`sources.stamp`) has become `store`, so that the next start need not read it."""
-    note = _note(stamp, tokenizer, cache_dir)
+    note = _note(stamp, tokenizer, cache_dir, sampling)
     with contextlib.suppress(OSError):  # then it is read again
         note.parent.mkdir(parents=True, exist_ok=True)
         write_whole(epath.Path(note), json.dumps({"store": store.fingerprint, "parts": parts}))
 
 
-def recall(stamp: str, tokenizer: Tokenizer, cache_dir: str = "") -> tuple[Store, list[tuple[int, float]]] | None:
+def recall(
+    stamp: str, tokenizer: Tokenizer, cache_dir: str = "", sampling: Sampling | None = None
+) -> tuple[Store, list[tuple[int, float]]] | None:
     """The store, and the `parts` of its sources, that text of this `stamp` became, if it is still there."""
-    note = _note(stamp, tokenizer, cache_dir)
+    note = _note(stamp, tokenizer, cache_dir, sampling)
     try:
         found = json.loads(note.read_text(encoding="utf-8"))
         store = _load(note.parents[1] / found["store"])
@@ -121,14 +139,17 @@ def recall(stamp: str, tokenizer: Tokenizer, cache_dir: str = "") -> tuple[Store
     return (store, parts) if store else None
 
 
-def _note(stamp: str, tokenizer: Tokenizer, cache_dir: str) -> Path:
-    local = Path(cache_dir) if cache_dir and not is_remote(cache_dir) else default_cache_dir()
-    name = hashlib.blake2b(f"{_FORMAT} {tokenizer.fingerprint} {stamp}".encode(), digest_size=16).hexdigest()
-    return local / "notes" / f"{name}.json"
+def _note(stamp: str, tokenizer: Tokenizer, cache_dir: str, sampling: Sampling | None) -> Path:
+    name = hashlib.blake2b(f"{_identity(tokenizer, sampling)} {stamp}".encode(), digest_size=16).hexdigest()
+    return local_cache(cache_dir) / "notes" / f"{name}.json"
 
 
-def _hash(pairs: Pairs, tokenizer: Tokenizer) -> str:
-    digest = hashlib.blake2b(f"{_FORMAT} {tokenizer.fingerprint} {len(pairs.source)}\n".encode(), digest_size=16)
+def _identity(tokenizer: Tokenizer, sampling: Sampling | None) -> str:
+    return f"{_FORMAT} {tokenizer.fingerprint}" + (f" {sampling.count} x {sampling.alpha!r}" if sampling else "")
+
+
+def _hash(pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> str:
+    digest = hashlib.blake2b(f"{_identity(tokenizer, sampling)} {len(pairs.source)}\n".encode(), digest_size=16)
     for lines in pairs:
         for start in range(0, len(lines), _CHUNK):
             # A line has no "\n", so that the joined text says where each ends.
@@ -156,14 +177,14 @@ def _fill(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> None:
     kind = np.dtype(np.uint16 if tokenizer.vocab_size < 1 << 16 else np.int32)
     for side, lines in pairs._asdict().items():
         lengths = [np.zeros(1, np.int64)]
         # The header of an .npy file tells the size, which is known at the end; all ids at once would double the memory.
         unsized = folder / f"{side}_ids"
         with unsized.open("wb") as file:
-            for ids, of_lines in encode_lines(tokenizer, side, lines):
+            for ids, of_lines in encode_lines(tokenizer, side, lines, sampling=sampling):
                 file.write(ids.astype(kind).data)
                 lengths.append(of_lines)
         np.save(folder / f"{side}_ids.npy", np.memmap(unsized, kind, "r") if unsized.stat().st_size else np.zeros(0, kind))

@@ -49,7 +49,8 @@ class BatchStream:
 
     An epoch is a permutation of all pairs drawn from (seed, epoch). Where `parts`, (number of pairs, weight) of stretches of
     the store, are given, an epoch has each pair of a stretch as often as its weight says: of 2.3, twice, and 30% of them, drawn
-    from (seed, epoch), a third time.
+    from (seed, epoch), a third time. Where the store has each pair `samples` times over (`open_store` with `sampling`), the
+    epoch draws one of these for each.
 
     Bucketed: the pairs of each shape are cut into batches in that order, what is left over moves up to the next larger shape,
     so that at most one batch of the epoch has empty rows, and the batches are shuffled. Packed: the permutation is cut into
@@ -57,7 +58,7 @@ class BatchStream:
 
     Attributes:
         shapes: the static shapes that batches come in
-        dropped: pairs left out because a side has more than `config.max_length` tokens
+        dropped: pairs left out because a side has, in any of its samples, more than `config.max_length` tokens
         pairs: pairs in an epoch, repetitions included
         corpus: the store's fingerprint
 
@@ -71,10 +72,13 @@ class BatchStream:
         tokenizer: Tokenizer,
         seed: int,
         parts: Sequence[tuple[int, float]] = (),
+        samples: int = 1,
     ):
-        longer = np.maximum(store.source_lengths, store.target_lengths)
+        self._count, self._samples = len(store) // samples, samples
+        source_lengths, target_lengths = store.source_lengths, store.target_lengths
+        longer = np.maximum(source_lengths, target_lengths).reshape(samples, self._count).max(axis=0)
         kept = np.flatnonzero(longer <= config.max_length)
-        counts, weights = zip(*parts or [(len(store), 1.0)], strict=True)
+        counts, weights = zip(*parts or [(self._count, 1.0)], strict=True)
         weight = np.repeat(weights, counts)[kept]
         self._always = np.repeat(kept, weight.astype(np.int64))
         # [pairs that may come once more], how many of them an epoch has
@@ -85,20 +89,21 @@ class BatchStream:
         ]
         self.pairs = len(self._always) + sum(count for _, count in self._sometimes)
         self.corpus = store.fingerprint
-        self.dropped = len(store) - len(kept)
+        self.dropped = self._count - len(kept)
         if len(kept) and not self.pairs:
             raise UserError(f"data.train: with weights of {weights} an epoch has no pair; raise them")
         if not self.pairs:
             raise UserError(
-                f"data.train: none of {len(store)} pairs has at most batch.max_length={config.max_length} tokens; add text"
+                f"data.train: none of {self._count} pairs has at most batch.max_length={config.max_length} tokens; add text"
             )
         self._store, self._seed, self._ids = store, seed, (tokenizer.pad_id, tokenizer.decoder_start_id)
         possible = np.repeat(kept, np.ceil(weight).astype(np.int64))
-        lengths = store.source_lengths[possible], store.target_lengths[possible]
+        possible = np.concatenate([possible + sample * self._count for sample in range(samples)])
+        lengths = source_lengths[possible], target_lengths[possible]
         self._mean_length = (lengths[0].mean() + lengths[1].mean()) / 2
         self._packed = config.kind == "packed"
         self.shapes = [batching.fit_packed_shape(*lengths, config)] if self._packed else batching.fit_shapes(*lengths, config)
-        self._buckets = batching.bucket_of(store.source_lengths, store.target_lengths, self.shapes).astype(np.uint16)
+        self._buckets = batching.bucket_of(source_lengths, target_lengths, self.shapes).astype(np.uint16)
 
     def batches(self, position: Position = _START, part: int = 0, parts: int = 1) -> Iterator[tuple[Batch, Position]]:
         """Batches from `position` on, endless over epochs, each with the position after it.
@@ -120,6 +125,8 @@ class BatchStream:
         random = np.random.default_rng([self._seed, epoch])
         more = [random.choice(chosen, count, replace=False) for chosen, count in self._sometimes]
         order = random.permutation(np.concatenate([self._always, *more]))
+        if self._samples > 1:
+            order += self._count * random.integers(self._samples, size=len(order))
         if not self._packed:
             plans = _bucketed_plans(order, self._buckets, self.shapes)
             yield from _after(offset, [plans[i] for i in random.permutation(len(plans))])

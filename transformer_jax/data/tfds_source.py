@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from xml.sax.saxutils import unescape
 
 from transformer_jax.errors import UserError
 
-__all__ = ["fetch_tfds", "read_tfds"]
+__all__ = ["fetch_tfds", "iter_tfds", "tfds_files"]
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ _NETWORK_TIMEOUT = 10.0  # seconds
 _ENTITIES = {"&quot;": '"', "&apos;": "'"}  # beside &amp; &lt; &gt;
 
 
-def read_tfds(name: str, source_language: str, target_language: str) -> tuple[list[str], list[str]]:
+def iter_tfds(name: str, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:
     """The pairs of `NAME/CONFIG[:VERSION][#SPLIT]`, or of a prepared data set's folder, in TFDS's order.
 
         wmt14_translate/de-en                        its training split
@@ -54,13 +55,9 @@ def read_tfds(name: str, source_language: str, target_language: str) -> tuple[li
             f"tfds:{name}: {builder.data_path} has TFRecords, which only TensorFlow reads; set TFDS_DATA_DIR to "
             "another folder, where it is prepared anew"
         ) from error
-    rows = (
-        row
-        for start in range(0, len(pairs), _CHUNK)
-        for row in pairs.__getitems__(range(start, min(start + _CHUNK, len(pairs))))
-    )
-    read = [(_text(row[source_language]), _text(row[target_language])) for row in rows]
-    return [source for source, _ in read], [target for _, target in read]
+    for start in range(0, len(pairs), _CHUNK):
+        for row in pairs.__getitems__(range(start, min(start + _CHUNK, len(pairs)))):
+            yield _text(row[source_language]), _text(row[target_language])
 
 
 def fetch_tfds(name: str) -> Any:
@@ -80,6 +77,11 @@ def fetch_tfds(name: str) -> Any:
     if not builder.is_prepared():
         _prepare(tfds, builder, name)
     return builder
+
+
+def tfds_files(name: str) -> list[Path]:
+    """The files of a data set that is on this disk, if need be from now on. Raises UserError."""
+    return sorted(Path(os.fspath(fetch_tfds(name).data_path)).iterdir())
 
 
 def _check_name(tfds: Any, name: str) -> None:

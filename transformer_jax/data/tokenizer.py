@@ -1,12 +1,12 @@
 """Text to ids and back with SentencePiece. The tokenizer owns every special id; nobody else writes a 0 or a 2 for one."""
 
+import functools
 import hashlib
 import io
 import itertools
 import json
 import os
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +15,7 @@ import sentencepiece
 from etils import epath
 
 from transformer_jax.config import TokenizerConfig
+from transformer_jax.data.sampling import make_sampler
 from transformer_jax.data.word_table import SPACE, WordTable, words_are_independent
 from transformer_jax.errors import UserError
 from transformer_jax.files import write_whole
@@ -49,6 +50,8 @@ class Tokenizer:
         models = {name: _read_model(folder / name) for name in dict.fromkeys(names)}
         self._source, self._target = (models[name][0] for name in names)
         self._tables = {model: WordTable(model) for model, data in models.values() if words_are_independent(data)}
+        self._models = dict(models.values())
+        self._sampler = functools.cache(make_sampler)
         self.vocab_size: int = self._target.get_piece_size()
         self.pad_id: int = description["pad_id"]
         self.eos_id: int = description["eos_id"]
@@ -130,6 +133,17 @@ class Tokenizer:
         """As `encode_source`, for the target language."""
         return self._encode(self._target, lines, add_eos)
 
+    def sample_source(self, lines: Sequence[str], alpha: float, seed: int) -> list[np.ndarray]:
+        """As `encode_source`, segmented at random (see `make_sampler`): a function of the arguments, and of the same text.
+
+        "Ein Hund" -> [17, 230, 1], or [17, 9, 41, 1], ...
+        """
+        return self._sample(self._source, lines, alpha, seed)
+
+    def sample_target(self, lines: Sequence[str], alpha: float, seed: int) -> list[np.ndarray]:
+        """As `sample_source`, for the target language."""
+        return self._sample(self._target, lines, alpha, seed)
+
     def decode(self, rows: Iterable[Sequence[int] | np.ndarray]) -> list[str]:
         """The text of each row of target ids, up to its first EOS; special ids are dropped.
 
@@ -166,15 +180,23 @@ class Tokenizer:
         if not len(lines):
             return []
         if model in self._tables and not any(SPACE in line for line in lines):
-            flat, lengths = self._tables[model].encode(lines)
-        else:
-            encoded = model.encode(list(lines), out_type=int, num_threads=os.cpu_count() or 1)
-            lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-            flat = np.fromiter(itertools.chain.from_iterable(encoded), np.int32, int(lengths.sum()))
+            return self._rows(*self._tables[model].encode(lines), add_eos)
+        encoded = model.encode(list(lines), out_type=int, num_threads=os.cpu_count() or 1)
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return self._rows(np.fromiter(itertools.chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths, add_eos)
+
+    def _sample(
+        self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], alpha: float, seed: int
+    ) -> list[np.ndarray]:
+        if not len(lines):
+            return []
+        return self._rows(*self._sampler(self._models[model], alpha).encode(lines, seed), True)
+
+    def _rows(self, flat: np.ndarray, lengths: np.ndarray, add_eos: bool) -> list[np.ndarray]:
         ends = np.cumsum(lengths)
         if add_eos:
             flat = np.insert(flat, ends, self.eos_id)
-            ends += np.arange(1, len(lines) + 1)
+            ends += np.arange(1, len(ends) + 1)
         # Views: an array of its own for each line takes three times as long.
         return [flat[start:stop] for start, stop in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
 
@@ -185,13 +207,19 @@ class Tokenizer:
 
 
 def _sample(lines: Iterable[str], count: int) -> list[str]:
-    lines = list(lines)
-    if len(lines) <= count:
-        return lines
-    digests = (hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest() for line in lines)
-    hashes = np.fromiter((int.from_bytes(digest, sys.byteorder) for digest in digests), np.uint64, len(lines))
-    smallest = np.argsort(hashes, kind="stable")[:count]
-    return [lines[i] for i in smallest]
+    """The `count` lines of smallest hash, in memory for twice as many."""
+    kept, largest = [], None
+    for line in lines:
+        if largest is None or _hash(line) < largest:
+            kept.append(line)
+        if len(kept) == 2 * count:
+            kept = sorted(kept, key=_hash)[:count]
+            largest = _hash(kept[-1])
+    return sorted(kept, key=_hash)[:count] if len(kept) > count else kept
+
+
+def _hash(line: str) -> bytes:
+    return hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest()[::-1]
 
 
 def _read_description(folder: epath.Path) -> tuple[dict[str, Any], bytes]:

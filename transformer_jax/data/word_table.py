@@ -9,7 +9,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto
 
-__all__ = ["SPACE", "WordTable", "words_are_independent"]
+__all__ = ["SPACE", "WordTable", "gather", "read_model", "splits_at_spaces", "words_are_independent"]
 
 SPACE = "\u2581"  # SentencePiece's sign for a space; in text it would begin a word without a space
 
@@ -20,12 +20,21 @@ def words_are_independent(model: bytes) -> bool:
     So it is with BPE pieces that do not reach over spaces, as we train them, and without normalisation. Not with a unigram
     model, whose scores are rounded sums over the line, nor for text with U+2581.
     """
+    spec = read_model(model)
+    return spec.trainer_spec.model_type == proto.TrainerSpec.BPE and splits_at_spaces(spec)
+
+
+def read_model(model: bytes) -> proto.ModelProto:
     spec = proto.ModelProto()
     spec.ParseFromString(model)
+    return spec
+
+
+def splits_at_spaces(spec: proto.ModelProto) -> bool:
+    """Has it no piece that reaches over a space, and does it leave the text as it is?"""
     trainer, normalizer = spec.trainer_spec, spec.normalizer_spec
     return (
-        trainer.model_type == proto.TrainerSpec.BPE
-        and trainer.split_by_whitespace
+        trainer.split_by_whitespace
         and not trainer.treat_whitespace_as_suffix
         and not normalizer.precompiled_charsmap
         and normalizer.add_dummy_prefix
@@ -72,10 +81,7 @@ class WordTable:
                 these, new, unknown = words, set(words), slice(None)
             self._learn(list(new))
             rows[unknown] = self._find(these)
-        starts, lengths = self._offsets[rows], self._offsets[rows + 1] - self._offsets[rows]
-        ends = np.cumsum(lengths)
-        # Token t of the result is of word w, and its place in the table is t minus where w begins in the result.
-        return self._ids[np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)], ends
+        return gather(self._ids, self._offsets, rows)
 
     def _find(self, words: list[str]) -> np.ndarray:
         return np.fromiter(map(self._row.get, words, itertools.repeat(-1)), np.int64, len(words))
@@ -87,3 +93,15 @@ class WordTable:
         added = np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths.sum()))
         self._offsets = np.concatenate([self._offsets, self._offsets[-1] + np.cumsum(lengths)])
         self._ids = np.concatenate([self._ids, added])
+
+
+def gather(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows with these numbers one after the other, where row r is ids[offsets[r] : offsets[r + 1]], and where each ends.
+
+    >>> gather(np.array([5, 6, 7]), np.array([0, 1, 3]), np.array([1, 0, 1]))
+    (array([6, 7, 5, 6, 7]), array([2, 3, 5]))
+    """
+    starts, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+    ends = np.cumsum(lengths)
+    # Token t of the result is of row r: it is as far from r's start in `ids` as from r's start in the result.
+    return ids[np.arange(lengths.sum()) + np.repeat(starts - ends + lengths, lengths)], ends

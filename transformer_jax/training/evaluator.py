@@ -12,7 +12,7 @@ from transformer_jax import hosts
 from transformer_jax.alignment import mutual_information
 from transformer_jax.config import Config
 from transformer_jax.data.batching import Batch, Shape
-from transformer_jax.data.corpus import read_pairs
+from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import one_pass
 from transformer_jax.data.tokenizer import Tokenizer
@@ -38,19 +38,19 @@ def make_evaluator(
     config: Config,
     model: nn.Module,
     tokenizer: Tokenizer,
+    pairs: Pairs,
     shapes: Sequence[Shape],
     between: Callable[[], None] | None = None,
 ) -> Callable[[Any], Evaluation]:
-    """evaluate(params) -> Evaluation, over the whole dev set, unfiltered. Raises UserError if it cannot be read.
+    """evaluate(params) -> Evaluation, over the whole dev set, `pairs`. Raises UserError if the model cannot take a sentence.
 
     The work is shared by all devices of all processes; `between` is called between two batches.
     """
-    data = config.data
-    pairs = read_pairs(data.dev, data.source_language, data.target_language)
-    store = open_store(pairs, tokenizer, data.cache_dir)
+    store = open_store(pairs, tokenizer, config.data.cache_dir)
     longest = max(store.source_lengths.max(), store.target_lengths.max())
     if config.model.positions == "learned" and longest > config.model.max_positions:
-        raise UserError(f"{data.dev}: a sentence has {longest} tokens; raise model.max_positions={config.model.max_positions}")
+        most = config.model.max_positions
+        raise UserError(f"{config.data.dev}: a sentence has {longest} tokens; raise model.max_positions={most}")
     # A few thousand sentences: their batches are kept.
     batches = list(one_pass(store, shapes, config.batch, tokenizer))
     eval_step = over_rows(make_eval_step(model, tokenizer.eos_id))

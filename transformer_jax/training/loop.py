@@ -1,5 +1,6 @@
 """train(config, workdir): the whole of a training, from text to the last checkpoint."""
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -37,10 +38,10 @@ def train(config: Config, workdir: str) -> Progress:
     parallel = Parallel(validate(config))
     with Preemption() as preemption, locked(workdir):
         run = open_run(workdir, config)
-        tokenizer, stream = prepare(run)
+        tokenizer, stream, dev = prepare(run)
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
-        evaluate = make_evaluator(config, model, tokenizer, stream.shapes, preemption.check)
+        evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, preemption.check)
         rate = learning_rate(config)
         init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
         state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer), init_key)
@@ -60,7 +61,8 @@ def train(config: Config, workdir: str) -> Progress:
                     session.evaluate_if_left_undone()
                     while not session.done():
                         preemption.check()
-                        batch, position = next(batches)
+                        with session.waiting():
+                            batch, position = next(batches)
                         session.state, sums = train_step(session.state, batch, step_key)
                         session.after_update(position, sums)
                         if session.due(config.train.log_every):
@@ -98,6 +100,9 @@ class _Session:
 
     def done(self) -> bool:
         return self.progress.stopped or self.progress.step >= self._config.steps
+
+    def waiting(self) -> contextlib.AbstractContextManager:
+        return self._meter.waiting()
 
     def due(self, every: int) -> bool:
         """Is what happens every so many steps, and at the last, to happen at this one?"""

@@ -41,10 +41,10 @@ class Meter:
     """
 
     def __init__(self, unwritten: Sequence[float] = (), skipped: int = 0, max_skipped: int = 0):
-        seconds, *sums = unwritten or (0.0, *jax.tree.leaves(_ZERO))
+        seconds, waited, *sums = unwritten or (0.0, 0.0, *jax.tree.leaves(_ZERO))
         self._pending: list[tuple[int, StepSums]] = []
         self._total: StepSums = jax.tree.unflatten(jax.tree.structure(_ZERO), sums)
-        self._since = time.perf_counter() - seconds
+        self._since, self._waited = time.perf_counter() - seconds, waited
         self.skipped, self._max_skipped = skipped, max_skipped
 
     def add(self, step: int, sums: StepSums) -> None:
@@ -72,17 +72,18 @@ class Meter:
         self._pending.clear()
 
     def unwritten(self) -> list[float]:
-        """Seconds and sums since the last `take`, for a checkpoint: a resumed run then writes what a straight one does."""
+        """Seconds, those waited for input, and sums since the last `take`, for a checkpoint: a resumed run then writes what a
+        straight one does."""
         self.check_finite()
-        return [time.perf_counter() - self._since, *jax.tree.leaves(self._total)]
+        return [time.perf_counter() - self._since, self._waited, *jax.tree.leaves(self._total)]
 
     def take(self) -> Mapping[str, float]:
         """The numbers of all steps since the last call, and a fresh start. Rates are per second of wall clock."""
         self.check_finite()
         now = time.perf_counter()
-        total, seconds = self._total, now - self._since
+        total, seconds, waited = self._total, now - self._since, self._waited
         applied = max(total.finite, 1.0)
-        self._total, self._since = _ZERO, now
+        self._total, self._since, self._waited = _ZERO, now, 0.0
         return loss_means(total.loss) | {
             "gradient_norm": total.gradient_norm / applied,
             "skipped_steps": self.skipped,
@@ -90,7 +91,17 @@ class Meter:
             "target_tokens_per_second": total.loss.tokens / seconds,
             "source_tokens_per_second": total.source_tokens / seconds,
             "steps_per_second": total.steps / seconds,
+            "input_wait": waited / seconds,
         }
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as waited for input, unless the device still has work when it ends. The share of these
+        (`input_wait`) is an upper bound of the share of time in which the device stood idle for want of a batch."""
+        start = time.perf_counter()
+        yield
+        if all(sums.steps.is_ready() for _, sums in self._pending[-1:]):
+            self._waited += time.perf_counter() - start
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

@@ -5,7 +5,9 @@ import logging
 
 from transformer_jax import hosts
 from transformer_jax.config import Config
-from transformer_jax.data.sources import fetch, read_sources, stamp
+from transformer_jax.data.corpus import Pairs, read_pairs
+from transformer_jax.data.sampling import Sampling
+from transformer_jax.data.sources import fetch, parse_sources, read_sources, stamp
 from transformer_jax.data.store import open_store, recall, remember
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.data.tokenizer import Tokenizer
@@ -22,25 +24,27 @@ def open_run(workdir: str, config: Config) -> Run:
         return Run.open_or_create(workdir, config) if first else Run(workdir)
 
 
-def prepare(run: Run) -> tuple[Tokenizer, BatchStream]:
-    """The run's tokenizer, trained now if the run is new, and its stream of training batches. Raises UserError."""
+def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
+    """The run's tokenizer, trained now if the run is new, its stream of training batches, and the dev set. Raises UserError."""
     config = run.config
     data = config.data
+    with hosts.first_before_others("data sets"):
+        fetch([*(source.spec for source in parse_sources(data)), data.dev])
+    dev = read_pairs(data.dev, data.source_language, data.target_language)  # first: if it cannot be read, nobody waits to know
+    sampling = Sampling(config.tokenizer.samples, config.tokenizer.alpha) if config.tokenizer.samples else None
     known, mark = None, stamp(data)
     if mark and run.tokenizer_file.exists():
-        known = recall(mark, run.tokenizer(), data.cache_dir)
-    with hosts.first_before_others("data sets"):
-        fetch(data)
+        known = recall(mark, run.tokenizer(), data.cache_dir, sampling)
     pairs, parts = (None, known[1]) if known else read_sources(data)
     # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
     with hosts.first_before_others("tokenizer and tokenised text"):
         if not run.tokenizer_file.exists():
             Tokenizer.train(itertools.chain(*pairs), config.tokenizer, run.tokenizer_folder)
         tokenizer = run.tokenizer()
-        store = known[0] if known else open_store(pairs, tokenizer, data.cache_dir)
+        store = known[0] if known else open_store(pairs, tokenizer, data.cache_dir, sampling)
     if mark and not known:
-        remember(store, parts, mark, tokenizer, data.cache_dir)
-    stream = BatchStream(store, config.batch, tokenizer, config.train.seed, parts)
+        remember(store, parts, mark, tokenizer, data.cache_dir, sampling)
+    stream = BatchStream(store, config.batch, tokenizer, config.train.seed, parts, sampling.count if sampling else 1)
     log.info(
         "%s pairs an epoch, of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
         f"{stream.pairs:,}",
@@ -49,4 +53,4 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream]:
         tokenizer.vocab_size,
         ", ".join("x".join(map(str, shape)) for shape in stream.shapes),
     )
-    return tokenizer, stream
+    return tokenizer, stream, dev

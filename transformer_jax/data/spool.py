@@ -1,0 +1,82 @@
+"""Lines of text kept on disk: a corpus may be larger than memory."""
+
+import contextlib
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+from transformer_jax.errors import UserError
+
+__all__ = ["Spool"]
+
+_BLOCK = 4096  # lines that are read and written at once
+
+
+class Spool(Sequence[str]):
+    r"""A list of lines, none with a `\n` in it, in a file in `folder` that nobody else sees and that is gone with us.
+
+    A slice, an iteration or a single line reads whole blocks of lines. Raises UserError where nothing (more) can be written.
+
+    >>> lines = Spool(tempfile.gettempdir())
+    >>> lines.append("one"), lines.append("two")
+    (None, None)
+    >>> lines[0], lines[1:], list(lines)
+    ('one', ['two'], ['one', 'two'])
+    """
+
+    def __init__(self, folder: str | Path):
+        self._folder = Path(folder)
+        self._starts = [0]  # of each block in the file, and the file's end
+        self._last: list[str] = []  # what has not filled a block yet
+        with self._writing():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        weakref.finalize(self, self._file.close)
+
+    def append(self, line: str) -> None:
+        self._last.append(line)
+        if len(self._last) == _BLOCK:
+            block = memoryview("\n".join(self._last).encode("utf-8"))
+            with self._writing():
+                self._file.seek(self._starts[-1])
+                self._starts.append(self._starts[-1] + len(block))
+                while block:
+                    block = block[self._file.write(block) :]
+            self._last = []
+
+    def __len__(self) -> int:
+        return (len(self._starts) - 1) * _BLOCK + len(self._last)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index):
+        wanted = range(len(self))[index]
+        if not isinstance(index, slice):
+            return self._block(wanted // _BLOCK)[wanted % _BLOCK]
+        if not wanted:
+            return []
+        first, last = sorted((wanted[0] // _BLOCK, wanted[-1] // _BLOCK))
+        read = [line for block in range(first, last + 1) for line in self._block(block)]
+        return [read[i - first * _BLOCK] for i in wanted]
+
+    def __iter__(self) -> Iterator[str]:
+        for block in range(len(self._starts)):
+            yield from self._block(block)
+
+    def _block(self, index: int) -> list[str]:
+        if index == len(self._starts) - 1:
+            return self._last
+        start, end = self._starts[index : index + 2]
+        self._file.seek(start)
+        return self._file.read(end - start).decode("utf-8").split("\n")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self._folder}: cannot be written ({error}); free space or set data.cache_dir") from None
