@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,16 +74,11 @@ def fetch(specs: Iterable[str]) -> None:
 
 def stamp(data: DataConfig) -> str:
     """Tells without reading them whether the files of `data.train`, or what is made of them, have changed: a hash of their
-    names, sizes, inodes and times of change, and of the settings. Empty where there is a source that is not in local files.
-    Raises UserError."""
+    names, sizes, inodes and times of change, and of the settings. (The built-in corpus is its program's files.) Empty where
+    there is a source that is not in local files. Raises UserError."""
     facts: list = [__version__, {**dataclasses.asdict(data), "dev": "", "cache_dir": ""}]
     for source in parse_sources(data):
-        if source.spec.startswith("tfds:"):
-            from transformer_jax.data.tfds_source import tfds_files
-
-            files = tfds_files(split_options(source.spec)[0].removeprefix("tfds:"))
-        else:
-            files = text_files(source.spec, data.source_language, data.target_language)
+        files = _files(source.spec, data)
         if not files or any(map(is_remote, files)):
             return ""
         for path in map(Path, files):
@@ -92,6 +88,16 @@ def stamp(data: DataConfig) -> str:
             times = status.st_mtime_ns, status.st_ctime_ns
             facts.append([str(path.resolve()), status.st_dev, status.st_ino, status.st_size, *times])
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def _files(spec: str, data: DataConfig) -> Sequence[PathLike]:
+    if spec.startswith("demo:"):
+        return sorted(Path(__file__).parent.glob("demo*.py"))
+    if spec.startswith("tfds:"):
+        from transformer_jax.data.tfds_source import tfds_files
+
+        return tfds_files(split_options(spec)[0].removeprefix("tfds:"))
+    return text_files(spec, data.source_language, data.target_language)
 
 
 def _parse(item: str, data: DataConfig) -> Source:

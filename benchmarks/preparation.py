@@ -1,0 +1,71 @@
+"""How long a training takes from its start to its first batch, and how much memory, when text is new and when it is prepared.
+
+    python benchmarks/preparation.py --config=configs/transformer_base.py --config.data.train=BIG/train --config.data.dev=DEV
+
+Three processes, one after the other, do what `train.py` does up to the first batch, with a cache of their own: the first finds
+new text (reads, cleans, trains the tokenizer, tokenises), the second finds all prepared, the third goes on at nine tenths of an
+epoch. Seconds count from the start of the process, and of them its imports; memory is the most that it had at any time, and the
+most that one of the processes had that tokenise for it. What was measured is in benchmarks/README.md.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+STARTED = time.perf_counter()
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+# ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
+from transformer_jax.command_line import Parser, load_config, main, set_up
+
+STAGES = {"new text": [], "prepared": [], "going on late in an epoch": ["--late"]}
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--config", default="configs/demo.py")
+    parser.add_argument("--workdir", help="of one process (the others are started without)")
+    parser.add_argument("--late", action="store_true")
+    flags, overrides = parser.parse_with_overrides()
+    if flags.workdir:
+        one_start(load_config(flags.config, overrides), Path(flags.workdir), flags.late)
+        return
+    print(
+        "| | to the first batch, s | imports, s | its memory, GB | the largest of its processes, GB |\n|---|---:|---:|---:|---:|"
+    )
+    with tempfile.TemporaryDirectory(dir=os.environ.get("XDG_CACHE_HOME")) as folder:
+        for name, more in STAGES.items():
+            command = [sys.executable, __file__, *sys.argv[1:], f"--workdir={folder}/run", *more]
+            found = subprocess.run(command, env=os.environ | {"XDG_CACHE_HOME": folder}, stdout=subprocess.PIPE, check=True)
+            seconds, imports, own, others = json.loads(found.stdout)
+            print(f"| {name} | {seconds:.1f} | {imports:.1f} | {own:.2f} | {others:.2f} |", flush=True)
+
+
+def one_start(config, folder: Path, late: bool) -> None:
+    set_up()
+    from transformer_jax.data.stream import Position, prefetch
+    from transformer_jax.training.parallel import Parallel
+    from transformer_jax.training.prepare import open_run, prepare
+
+    place = folder.with_name("late.json")
+    parallel = Parallel(config)  # which starts JAX
+    imports = time.perf_counter() - STARTED
+    _, stream, _ = prepare(open_run(folder, config))
+    start = Position(*json.loads(place.read_text())) if late else Position()
+    with prefetch(stream.batches(start, *parallel.part_of_rows)) as batches:
+        next(batches)
+        seconds = time.perf_counter() - STARTED
+    memory = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(json.dumps([seconds, imports, *memory]))
+    if not place.exists():
+        positions = (position for _, position in stream.batches())
+        place.write_text(json.dumps(next(position for position in positions if position.offset > 0.9 * stream.pairs)))
+
+
+if __name__ == "__main__":
+    main(run)
