@@ -13,9 +13,6 @@ def run() -> None:
         "--test", required=True, nargs="+", metavar="SOURCE", help="demo:test, PREFIX (.en and .de), FILE.tsv, sacrebleu:wmt14"
     )
     parser.add_argument("--checkpoint", default="best", help="latest, best, a step, or average:N (default: best)")
-    parser.add_argument("--beam", type=int, help="hypotheses of the search, 1 is greedy (default: the config's)")
-    parser.add_argument("--length_penalty", type=float, help="0 favours short translations (default: the config's)")
-    parser.add_argument("--decode_tokens", type=int, metavar="N", help="source positions of one batch (default: the config's)")
     parser.add_argument("--tokenize", default="13a", help="BLEU's: 13a, intl, char, or none for text that is tokenised already")
     parser.add_argument("--lowercase", action="store_true", help="BLEU without regard to case")
     parser.add_argument(
@@ -25,6 +22,7 @@ def run() -> None:
         "--output", metavar="FILE", help="write the translations here, those of several test sets one after the other"
     )
     parser.add_argument("--report", metavar="FILE.json", help="write the scores here")
+    parser.add_search()
     parser.add_processes()
     flags = vars(parser.parse_args())
     set_up(*(flags.pop(name) for name in ("coordinator", "processes", "process")))

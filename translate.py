@@ -13,9 +13,11 @@ def run() -> None:
     parser.add_argument("--checkpoint", default="best", help="latest, best, a step, or average:N (default: best)")
     parser.add_argument("--input", metavar="FILE", help="a file to translate, plain or .gz (default: standard input)")
     parser.add_argument("--output", metavar="FILE", help="where the translations go (default: standard output)")
-    parser.add_argument("--beam", type=int, help="hypotheses of the search, 1 is greedy (default: the config's)")
-    parser.add_argument("--length_penalty", type=float, help="0 favours short translations (default: the config's)")
-    parser.add_argument("--decode_tokens", type=int, metavar="N", help="source positions of one batch (default: the config's)")
+    parser.add_argument("--errors", default="strict", help="input that is not UTF-8: strict (an error), or replace by U+FFFD")
+    parser.add_argument("--format", default="text", help="of the output: text, tsv, or json (an object a line)")
+    parser.add_argument("--nbest", type=int, metavar="N", help="the N best of each line, or N that are drawn (tsv and json)")
+    parser.add_argument("--prefixes", metavar="FILE", help="what each line's translation begins with, in whole words")
+    parser.add_argument("--score", metavar="FILE", help="translate nothing, but score the translations in FILE, a line each")
     parser.add_argument(
         "--batch_lines", type=int, default=1000, help="lines read before they are translated together (default: 1000)"
     )
@@ -30,6 +32,7 @@ def run() -> None:
     parser.add_argument("--attention_words", action="store_true", help="a picture of words, not of the tokenizer's pieces")
     parser.add_argument("--alignments", metavar="FILE", help="which word became which: a line like 0-0 1-2 for each line")
     parser.add_argument("--alignment_layer", type=int, metavar="N", help="from 1 (default: the best on the dev set)")
+    parser.add_search()
     flags = vars(parser.parse_args())
     set_up()
     from transformer_jax.translate import translate_lines

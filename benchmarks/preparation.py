@@ -35,9 +35,8 @@ def run() -> None:
     if flags.workdir:
         one_start(load_config(flags.config, overrides), Path(flags.workdir), flags.late)
         return
-    print(
-        "| | to the first batch, s | imports, s | its memory, GB | the largest of its processes, GB |\n|---|---:|---:|---:|---:|"
-    )
+    print("| | to the first batch, s | imports, s | its memory, GB | the largest of its processes, GB |")
+    print("|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory(dir=os.environ.get("XDG_CACHE_HOME")) as folder:
         for name, more in STAGES.items():
             command = [sys.executable, __file__, *sys.argv[1:], f"--workdir={folder}/run", *more]

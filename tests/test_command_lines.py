@@ -225,6 +225,75 @@ class TestTranslate:
         assert re.search(r"line 6: too long for the model, translated in \d+ pieces", done.err)
         assert "line 1:" not in done.err
 
+    def test_nasty_lines_come_out_one_for_one(self, here, tmp_path):
+        source = here.short[0]
+        nasty = [
+            source.encode(),
+            b"",
+            b" \t ",
+            b"word " * 5000,
+            "👩‍👩‍👧‍👦 🇩🇪 \U0001f600".encode(),
+            b"\x00\x01\x1b[31mred\x7f",
+            "שלום \u202eright to left\u202c مرحبا".encode(),
+            "日本語 한국어 ไทย हिन्दी".encode(),
+            "\u2028\x85\x0b\x0c\x1c \u00a0".encode(),
+            f"{source}\r".encode(),
+            b"caf\xe9 \xff\xfe\x80",
+            b"</s> <pad> <unk> <0x0A> <b>bold</b> &quot; [MASK] \xe2\x96\x81",
+            b"https://example.org/a?b=c&d=%20#e me@example.org C:\\x /etc/passwd",
+            b"1,234.56 -7e10 \xc2\xbd \xe2\x85\xa7 12:34 50% $3",
+            b"x" * 3000,
+            source.encode(),
+        ]
+        runs = [
+            script("translate", f"--workdir={here.run}", "--errors=replace", "--batch_lines=5", *more, stdin=b"\n".join(nasty))
+            for more in ([], ["--format=json"])
+        ]
+        lines = runs[0].lines
+        assert len(lines) == len(nasty) + 1 and lines[-1] == ""
+        assert lines[0] == lines[9] == lines[15] != "" and lines[1] == lines[2] == ""
+        told = [json.loads(line) for line in runs[1].lines[:-1]]
+        assert [each["translations"][0]["text"] for each in told] == lines[:-1]
+        assert [each["line"] for each in told] == list(range(1, len(nasty) + 1))
+        assert told[10]["source"] == "caf\ufffd \ufffd\ufffd\ufffd" and told[9]["source"] == source
+        assert re.search(r"line 4: too long for the model, translated in \d+ pieces", runs[0].err)
+
+    def test_formats_and_scores_agree(self, here, tmp_path):
+        """Text, tab-separated and JSON tell the same, and scoring what was found gives its log-probability again."""
+        run, text = f"--workdir={here.run}", "\n".join([*here.short[:3], ""]).encode() + b"\n"
+        plain = script("translate", run, stdin=text)
+        rows = [line.split("\t") for line in script("translate", run, "--format=tsv", "--nbest=2", stdin=text).lines[:-1]]
+        told = [json.loads(line) for line in script("translate", run, "--format=json", "--nbest=2", stdin=text).lines[:-1]]
+        assert [row[:2] for row in rows] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"], ["3", "1"], ["3", "2"], ["4", "1"]]
+        assert [row[4] for row in rows if row[1] == "1"] == plain.lines[:-1]
+        flat = [each for line in told for each in line["translations"]]
+        for row, each in zip(rows, flat, strict=True):
+            assert row[4] == each["text"]
+            assert (float(row[2]), float(row[3])) == pytest.approx((each["score"], each["log_prob"]), abs=1e-5)
+            assert sum(each["token_log_probs"]) == pytest.approx(each["log_prob"], abs=1e-4)
+            assert len(each["pieces"]) == len(each["token_log_probs"])
+        (tmp_path / "found").write_bytes(plain.out)
+        scored = script("translate", run, f"--score={tmp_path / 'found'}", "--format=json", stdin=text).lines[:-1]
+        numbers = script("translate", run, f"--score={tmp_path / 'found'}", stdin=text).lines[:-1]
+        same = 0
+        for line, again, number in zip(told, map(json.loads, scored), numbers, strict=True):
+            (found,), best = again["translations"], line["translations"][0]
+            assert found["text"] == best["text"] and float(number) == pytest.approx(found["log_prob"], abs=1e-5)
+            if found["pieces"] == best["pieces"]:  # search may spell a text in other pieces than the tokenizer does
+                same += 1
+                assert found["log_prob"] == pytest.approx(best["log_prob"], abs=1e-4)
+        assert same
+        (tmp_path / "found").write_bytes(b"x\n")
+        error = script("translate", run, f"--score={tmp_path / 'found'}", stdin=text, code=2).err
+        assert "input has more than the 1 lines of" in only_error(error)
+
+    def test_samples(self, here):
+        run, text = f"--workdir={here.run}", "\n".join([*here.short[:2], *here.short[:2]]).encode()
+        flags = run, "--temperature=1", "--nbest=3", "--format=tsv"
+        one, again, other = (script("translate", *flags, f"--seed={seed}", stdin=text).lines for seed in (1, 1, 2))
+        assert one == again != other and len(one) == 13
+        assert [line.split("\t")[1:] for line in one[:6]] == [line.split("\t")[1:] for line in one[6:12]]
+
     @pytest.mark.parametrize("stdin, expected", [(b"", b""), (b"\n\n\n", b"\n\n\n"), (b"\xef\xbb\xbf\n ", b"\n\n")])
     def test_nothing_and_blank_lines_stay_what_they_are(self, here, stdin, expected):
         assert script("translate", f"--workdir={here.run}", stdin=stdin).out == expected
@@ -359,6 +428,14 @@ class TestBadFlags:
             ("evaluate", ["--checkpoint=average:0"], ["average:0", "average:N"]),
             ("translate", ["", "--decode_tokens=0"], ["decode.tokens=0"]),
             ("translate", ["", "--batch_lines=0"], ["batch_lines=0"]),
+            ("translate", ["", "--format=xml"], ["--format=xml", "text, tsv, json"]),
+            ("translate", ["", "--errors=ignore"], ["--errors=ignore", "strict or replace"]),
+            ("translate", ["", "--nbest=2"], ["--nbest", "--format=tsv"]),
+            ("translate", ["", "--nbest=9", "--format=tsv"], ["nbest=9", "at most decode.beam=2"]),
+            ("translate", ["", "--temperature=-1"], ["temperature=-1"]),
+            ("translate", ["", "--top_p=2"], ["top_p=2", "at most 1"]),
+            ("translate", ["", "--score=x", "--alignments=y"], ["--score", "--alignments"]),
+            ("translate", ["", "--score=/no/such"], ["/no/such", "no such file"]),
             ("translate", ["", "--input=x"], ["--input"]),
             ("translate", ["", "--output=/no/such/folder/out"], ["/no/such/folder/out", "cannot be written"]),
             ("translate", ["", "--attention=map.png"], ["map.png", "blank"]),

@@ -14,7 +14,7 @@ from transformer_jax.config import DataConfig
 from transformer_jax.data import spool
 from transformer_jax.data.corpus import Cleaning, Pairs, read_pairs
 from transformer_jax.data.lines import read_lines
-from transformer_jax.data.spool import Spool
+from transformer_jax.data.spool import Spool, joined
 from transformer_jax.errors import UserError
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
@@ -85,7 +85,7 @@ def test_bad_files_are_named(tmp_path):
 
 
 def test_a_spool_is_a_list_of_lines_that_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool, "_BLOCK", 3)
+    monkeypatch.setattr(spool, "CHUNK", 3)
     lines, expected = Spool(tmp_path / "new"), []
     for i in range(11):
         for side in (lines, expected):
@@ -95,6 +95,8 @@ def test_a_spool_is_a_list_of_lines_that_leaves_nothing_behind(tmp_path, monkeyp
         assert len(lines) == len(expected) and list(lines) == expected
     for start, stop, step in itertools.product([None, 0, 2, 3, -2, 20], [None, 1, 6, -1], [None, 1, 2, -1, -4]):
         assert lines[start:stop:step] == expected[start:stop:step]
+    for start, stop in itertools.combinations(range(12), 2):
+        assert joined(lines, start, stop) == joined(expected, start, stop) == "\n".join(expected[start:stop]).encode()
     with pytest.raises(IndexError):
         lines[11]
     assert list((tmp_path / "new").iterdir()) == []
@@ -104,7 +106,7 @@ def test_a_spool_that_cannot_be_written_says_so(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     assert "set data.cache_dir" in message(Spool, tmp_path / "file")
     lines = Spool(tmp_path)
-    monkeypatch.setattr(spool, "_BLOCK", 1)
+    monkeypatch.setattr(spool, "CHUNK", 1)
     with open("/dev/full", "wb", buffering=0) as full:
         monkeypatch.setattr(lines, "_file", full)
         assert "No space left on device" in message(lines.append, "x")

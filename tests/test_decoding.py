@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import math
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from transformer_jax.decoding import beam, beam_search, greedy_search, length_divisors
+from transformer_jax.decoding import beam, beam_search, greedy_search, length_divisors, restricted, sample_search
 
 PAD, EOS, START = 0, 1, 2
 IDS = {"start_id": START, "eos_id": EOS, "pad_id": PAD}
@@ -298,3 +300,145 @@ def test_what_is_refused():
         with pytest.raises(ValueError, match=words):
             search(table, [3], beams=2, **options)
     np.testing.assert_allclose(length_divisors(7, 1.0)[[1, 7]], [1.0, 2.0])
+
+
+# Sampling
+
+
+@functools.partial(jax.jit, static_argnames=("samples", "length", "options"))
+def run_sample(table, cache, max_length, numbers, samples, length, seed, options):
+    given = dict(batch=len(max_length), samples=samples, key=jax.random.key(seed), numbers=numbers)
+    return sample_search(make_step(table), cache, max_length=max_length, length=length, **given, **IDS, **dict(options))
+
+
+def draw(table, limits, *, samples=1, sentences=None, length=None, seed=0, **options):
+    sentences = list(range(len(limits)) if sentences is None else sentences)
+    length = length or max(limits)
+    cache = make_cache(sentences, samples, length)
+    arrays = jnp.asarray(limits, jnp.int32), jnp.asarray(sentences, jnp.int32)
+    return jax.tree.map(np.asarray, run_sample(table, cache, *arrays, samples, length, seed, tuple(options.items())))
+
+
+def distribution(table, limit, temperature=1.0, top_k=0, top_p=1.0, prefix=(), state=0, previous=START):
+    """The chance of each translation of the first sentence, by the definition."""
+    state = hashed(state, previous, len(prefix))
+    if len(prefix) + 1 == limit:
+        return {(*prefix, EOS): 1.0}
+    chances = {v: math.exp(table[0, state, v] / temperature) for v in range(table.shape[2]) if v not in (PAD, START)}
+    ordered = sorted(chances, key=lambda v: -chances[v])[: top_k or None]
+    chances = {v: chances[v] / sum(chances[v] for v in ordered) for v in ordered}
+    below = np.cumsum(list(chances.values())) - list(chances.values())
+    chances = {v: chance for (v, chance), share in zip(chances.items(), below, strict=True) if share < top_p}
+    found = {}
+    for v, chance in chances.items():
+        rest = (top_k, top_p, (*prefix, v), state, v)
+        after = {(*prefix, v): 1.0} if v == EOS else distribution(table, limit, temperature, *rest)
+        found |= {tokens: chance / sum(chances.values()) * share for tokens, share in after.items()}
+    return found
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.7}, {"temperature": 2.0, "top_k": 2}, {"top_p": 0.8}, {"top_k": 3, "top_p": 0.6}], ids=str
+)
+def test_samples_come_as_often_as_they_should(options):
+    table, count = make_table(8, 1, 7, 1.0), 20_000
+    out = draw(table, [3], samples=count, **options)
+    found = Counter(translations(out, 0))
+    expected = distribution(table, 3, **options)
+    assert found.keys() <= expected.keys() and sum(expected.values()) == pytest.approx(1)
+    for tokens, chance in expected.items():
+        assert abs(found[tokens] / count - chance) < 5 * math.sqrt((chance + 1e-4) / count)
+    for row in range(10):  # as if found by search
+        np.testing.assert_allclose(out.log_prob[0, row], log_prob_of(table, 0, translations(out, 0)[row]), rtol=1e-5)
+        np.testing.assert_allclose(out.score[0, row], out.log_prob[0, row] / ((5 + out.length[0, row]) / 6) ** 0.6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"top_k": 1}, {"temperature": 1e-3}, {"top_p": 1e-6}], ids=str)
+def test_sampling_with_nothing_to_choose_is_greedy(options):
+    table, limits = make_table(5, 6, 40, 3.0), [9, 12, 1, 3, 0, 7]
+    assert_same(draw(table, limits, length=12, **options), search(table, limits, beams=None, length=12))
+
+
+def test_what_is_drawn_depends_on_the_sentence_and_the_seed_alone():
+    table, limits = make_table(1, 5, 30, 0.5), [7, 2, 10, 1, 5]
+    together = draw(table, limits, samples=3)
+    assert_same(together, draw(table, limits, samples=3, length=17))
+    for row, limit in enumerate(limits):
+        assert_same(rows(together, [row]), draw(table, [limit], sentences=[row], samples=3))
+    assert translations(together, 2) != translations(draw(table, limits, samples=3, seed=1), 2)
+    assert len(set(translations(together, 2))) == 3
+
+
+def test_sampling_that_cannot_be():
+    for options in ({"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            draw(make_table(0, 1, 6), [3], **options)
+
+
+# Rules
+
+
+@functools.partial(jax.jit, static_argnames=("beams", "length", "n"))
+def run_restricted(table, cache, max_length, rules, beams, length, n):
+    step, cache = restricted(make_step(table), cache, length=length, eos_id=EOS, no_repeat_ngram=n, **rules)
+    common = dict(batch=len(max_length), max_length=max_length, length=length, **IDS)
+    if beams is None:
+        return greedy_search(step, cache, **common)
+    return beam_search(step, cache, beams=beams, returned=beams, **common)
+
+
+def search_restricted(table, limits, beams, n=0, **rules):
+    length, each = max(limits), jnp.asarray(limits, jnp.int32)
+    rules = {name: jnp.repeat(jnp.asarray(value, jnp.int32), beams or 1, axis=0) for name, value in rules.items()}
+    cache = make_cache(range(len(limits)), beams or 1, length)
+    return jax.tree.map(np.asarray, run_restricted(table, cache, each, rules, beams, length, n))
+
+
+def keeps(tokens, n, least, prefix):
+    grams = [tokens[i : i + n] for i in range(len(tokens) - n + 1)] if n else []
+    # What is forced may repeat; nothing else may complete a run that was there before.
+    repeats = [i for i, gram in enumerate(grams) if gram in grams[:i] and i + n > len(prefix)]
+    return len(tokens) >= least and tokens[: len(prefix)] == prefix and not repeats
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_restricted_search_is_brute_force_over_what_is_allowed(n):
+    table, limits = make_table(11, 4, 6), [5, 4, 3, 5]
+    least, prefixes = [1, 3, 2, 5 if n != 1 else 4], [(), (3,), (), (4, 4)]
+    padded = np.array([[*prefix, 0, 0][:2] for prefix in prefixes])
+    rules = {"min_length": least, "prefix": padded, "prefix_length": list(map(len, prefixes))}
+    out = search_restricted(table, limits, 130, n, **rules)
+    for row, limit in enumerate(limits):
+        truth = [each for each in brute_force(table, row, limit, 0.6) if keeps(each[2], n, least[row], prefixes[row])]
+        count = len(truth)
+        assert 0 < count < 130
+        assert translations(out, row)[:count] == [tokens for _, _, tokens in truth]
+        np.testing.assert_allclose(out.score[row, :count], [score for score, _, _ in truth], rtol=1e-5)
+        assert (out.length[row, count:] == 0).all()
+
+
+@pytest.mark.parametrize("beams", [None, 1, 4])
+@pytest.mark.parametrize("n", [1, 2])
+def test_rules_hold_in_any_search_and_without_batch_mates(n, beams):
+    table, limits = make_table(12, 5, 12, 1.0), [9, 3, 8, 9, 5]
+    least, prefixes = [6, 1, 8, 4, 5], [(5,), (), (3, 4, 5), (), (7, 7)]
+    padded = np.array([[*prefix, 0, 0, 0][:3] for prefix in prefixes])
+    rules = {"min_length": np.array(least), "prefix": padded, "prefix_length": np.array(list(map(len, prefixes)))}
+    out = search_restricted(table, limits, beams, n, **rules)
+    for row, limit in enumerate(limits):
+        for tokens, log_prob in zip(translations(out, row), out.log_prob[row], strict=True):
+            if tokens:
+                assert keeps(tokens, n, least[row], prefixes[row]) and len(tokens) <= limit
+                np.testing.assert_allclose(log_prob, log_prob_of(table, row, tokens), rtol=1e-5)
+        assert out.length[row, 0]
+        alone = search_restricted(table[[row]], [limit], beams, n, **{name: value[[row]] for name, value in rules.items()})
+        assert translations(out, row) == translations(alone, 0)
+        np.testing.assert_allclose(out.score[row], alone.score[0], rtol=1e-6)
+
+
+def test_rules_that_ask_for_nothing_change_nothing():
+    table, limits = make_table(13, 3, 20), [7, 4, 9]
+    expected = search(table, limits, beams=4, returned=4)
+    assert_same(search_restricted(table, limits, 4), expected)
+    rules = {"min_length": [1, 0, 1], "prefix": [[0], [0], [0]], "prefix_length": [0, 0, 0]}
+    assert_same(search_restricted(table, limits, 4, 10, **rules), expected)

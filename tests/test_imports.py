@@ -31,6 +31,7 @@ ROOMS = [
     "attention_map",
     "attention_page",
     "rows",
+    "search",
     "translator",
     "translate",
     "evaluation",

@@ -13,6 +13,7 @@ from transformer_jax.config import Config, DataConfig
 from transformer_jax.data import sources
 from transformer_jax.data.corpus import Pairs, iter_pairs, read_pairs
 from transformer_jax.data.sources import Source, parse_sources, read_sources
+from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
 from transformer_jax.training.prepare import prepare
@@ -127,6 +128,23 @@ class TestUnchangedText:
         run.config.tokenizer.vocab_size = 270
         prepare(run)
         assert len(reads) == 5
+
+    def test_another_run_of_it_reads_and_trains_nothing(self, run, reads, tmp_path, monkeypatch):
+        tokenizer, stream, _ = prepare(run)
+        with monkeypatch.context() as patch:
+            patch.setattr(Tokenizer, "train", None)
+            other = Run.open_or_create(tmp_path / "other", run.config)
+            again, same, _ = prepare(other)
+        assert len(reads) == 1 and again.fingerprint == tokenizer.fingerprint and same.corpus == stream.corpus
+        assert again.folder == other.tokenizer_folder
+        # Segmented in another way it is the same tokenizer, damaged it is none.
+        run.config.tokenizer.samples = 2
+        third, sampled, _ = prepare(Run.open_or_create(tmp_path / "third", run.config))
+        assert len(reads) == 2 and third.fingerprint == tokenizer.fingerprint and sampled.corpus != stream.corpus
+        (kept,) = (Path(run.config.data.cache_dir) / "tokenizers").iterdir()
+        (kept / "sentencepiece.model").write_bytes(b"x")
+        fourth, _, _ = prepare(Run.open_or_create(tmp_path / "fourth", run.config))
+        assert len(reads) == 3 and fourth.fingerprint == tokenizer.fingerprint
 
     def test_a_store_that_is_gone_or_damaged_is_made_again(self, run, reads, caplog):
         _, stream, _ = prepare(run)

@@ -1,5 +1,6 @@
 """Text in, text out: what a translation is depends on its line, the model and the search, and on nothing beside it."""
 
+import itertools
 import types
 
 import jax
@@ -185,8 +186,100 @@ def test_a_line_feed_in_a_translation_is_a_space(translator, monkeypatch):
     assert translator.translate(["a"])[0].text == "one two"
 
 
+def test_the_n_best_are_the_best_in_order_and_each_is_scored_as_search_scored_it(translator):
+    found = translator.translate(LINES, beam=4, nbest=4, token_log_probs=True)
+    assert_same(found, translator.translate(LINES, beam=4, nbest=1))
+    for line, best in zip(LINES, found, strict=True):
+        every = [best, *best.others]
+        assert len(every) == (4 if line.strip() else 1) and len({each.tokens for each in every}) == len(every)
+        assert [each.score for each in every] == sorted((each.score for each in every), reverse=True)
+        if not line.strip():
+            continue
+        scored = translator.score([line] * len(every), [each.tokens for each in every])
+        for each, again in zip(every, scored, strict=True):
+            assert again.text == each.text and again.tokens == each.tokens
+            assert again.log_prob == pytest.approx(each.log_prob, abs=1e-4)
+            assert again.score == pytest.approx(each.score, abs=1e-4)
+            assert sum(each.token_log_probs) == pytest.approx(each.log_prob, abs=1e-4)
+            np.testing.assert_allclose(each.token_log_probs, again.token_log_probs, atol=1e-5)
+
+
+def test_given_text_is_scored_by_teacher_forcing(translator):
+    score = make_scorer(translator)
+    sources, targets = ["a b c d", "", "e f", "h"], ["b c", "a", "", "f e d c b a " * 5]
+    found = translator.score(sources, targets, length_penalty=1.0)
+    for source, target, each in zip(sources, targets, found, strict=True):
+        ids = translator.tokenizer.encode_target([target])[0]
+        expected = score(translator.tokenizer.encode_source([source])[0], ids, 80)[np.arange(len(ids)), ids]
+        assert each.text == target and each.tokens == tuple(ids)
+        np.testing.assert_allclose(each.token_log_probs, expected, atol=1e-5)
+        assert each.log_prob == pytest.approx(expected.sum(), abs=1e-4)
+        assert each.score == pytest.approx(expected.sum() / ((5 + len(ids)) / 6), abs=1e-4)
+    assert translator.score([], []) == []
+
+
+def test_the_n_best_of_a_line_in_parts_are_the_best_combinations(translator):
+    long = "a b c d e f g h. " * 3 + "b d f h."
+    pieces = split_line(long, lambda text: len(translator.tokenizer.encode_source([text])[0]), 20)
+    found, *parts = translator.translate([long, *pieces], beam=3, nbest=3)
+    every = [[part, *part.others] for part in parts]
+    best = sorted((sum(one.score for one in chosen) for chosen in itertools.product(*every)), reverse=True)[:3]
+    np.testing.assert_allclose([found.score, *(each.score for each in found.others)], best, rtol=1e-5)
+    assert all(each.parts == len(pieces) for each in found.others)
+
+
+def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(translator):
+    prefixes = ["b c", "", "x", "h", "", "a", "g f e d c b a " * 6, "", "c", "d"]
+    rules = dict(beam=3, nbest=2, min_length_extra=6, min_length_ratio=0.5, no_repeat_ngram=2, max_length_extra=9)
+    found = translator.translate(LINES, prefixes=prefixes, token_log_probs=True, **rules)
+    count = lambda text, **more: len(translator.tokenizer.encode_source([text], **more)[0])  # noqa: E731
+    for line, prefix, best in zip(LINES, prefixes, found, strict=True):
+        for each in [best, *best.others] if line.strip() else []:
+            start = translator.tokenizer.encode_target([prefix], add_eos=False)[0].tolist()
+            assert list(each.tokens[: len(start)]) == start and each.text.startswith(prefix.strip())
+            assert len(each.tokens) >= min(6 + count(line) // 2, len(start) + 1)
+            assert len(each.tokens) <= max(count(line) + 9, len(start) + 1)
+            pairs = list(itertools.pairwise(each.tokens))
+            assert not [pair for i, pair in enumerate(pairs) if pair in pairs[:i] and i + 2 > len(start)]
+            assert sum(each.token_log_probs) == pytest.approx(each.log_prob, abs=1e-3)
+    assert_same(found, [translator.translate([a], prefixes=[b], **rules)[0] for a, b in zip(LINES, prefixes, strict=True)])
+    greedy = translator.translate(LINES, prefixes=prefixes, beam=1, no_repeat_ngram=2)
+    drawn = translator.translate(LINES, prefixes=prefixes, temperature=1.0, top_k=1, no_repeat_ngram=2)
+    assert_same(greedy, drawn)
+
+
+def test_samples_are_a_function_of_the_sentence_and_the_seed(translator):
+    chance = dict(temperature=1.0, nbest=3)
+    expected = {line: translator.translate([line], **chance)[0] for line in LINES}
+    found = translator.translate(LINES[::-1], **chance, tokens=24)
+    assert_same(found, [expected[line] for line in LINES[::-1]])
+    for one, other in zip(found, (expected[line] for line in LINES[::-1]), strict=True):
+        assert [each.tokens for each in one.others] == [each.tokens for each in other.others]
+    drawn = [(each.tokens, *(other.tokens for other in each.others)) for each in found if each.tokens]
+    assert all(len(each) == 3 for each in drawn) and any(len(set(each)) == 3 for each in drawn)
+    other = translator.translate(LINES[::-1], **chance, seed=1)
+    assert [each.tokens for each in other] != [each.tokens for each in found]
+    for line, each in zip(LINES[::-1], found, strict=True):
+        if each.tokens:
+            assert each.log_prob == pytest.approx(translator.score([line], [each.tokens])[0].log_prob, abs=1e-4)
+    assert_same(translator.translate(LINES, temperature=1.0, top_k=1), translator.translate(LINES, beam=1))
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"beam": 0}, {"beam": -1}, {"length_penalty": -1.0}, {"length_penalty": float("nan")}, {"tokens": 0}]
+    "wrong",
+    [
+        {"nbest": 3},
+        {"nbest": 0},
+        {"temperature": -1.0},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"beam": 0},
+        {"beam": -1},
+        {"length_penalty": -1.0},
+        {"length_penalty": float("nan")},
+        {"tokens": 0},
+    ],
 )
 def test_values_that_cannot_be_are_told(translator, wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
@@ -202,6 +295,6 @@ def test_a_batch_too_large_for_memory_says_what_to_lower(translator, monkeypatch
     def search(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 140737488355344 bytes.")
 
-    monkeypatch.setattr(translator, "_search", search)
+    monkeypatch.setattr(translator._searcher, "_search", search)
     with pytest.raises(UserError, match=r"lower decode\.tokens=4096"):
         translator.translate(["a"])

@@ -13,7 +13,7 @@
     Tokenizer, Batch                          text to ids, ids to arrays
     build_model, Transformer, LSTM            the linen modules; `models/seq2seq.py` has the contract
     attention_maps, alignment_error_rate      what attention looked at, and how well it aligns words
-    beam_search, greedy_search                over any `step(token, index, cache)` function
+    beam_search, greedy_search, sample_search over any `step(token, index, cache)` function
 
 Whatever the user can mend is raised as UserError.
 """
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from transformer_jax.data.batching import Batch
     from transformer_jax.data.tokenizer import Tokenizer
     from transformer_jax.decoding.beam import beam_search
-    from transformer_jax.decoding.greedy import greedy_search
+    from transformer_jax.decoding.greedy import greedy_search, sample_search
     from transformer_jax.evaluation import Report, Score, evaluate, score
     from transformer_jax.models.lstm import LSTM
     from transformer_jax.models.seq2seq import build_model
     from transformer_jax.models.transformer import Transformer
     from transformer_jax.training.loop import train
-    from transformer_jax.translator import Translation, Translator
+    from transformer_jax.translator import SearchOptions, Translation, Translator
 
 __all__ = [
     "LSTM",
@@ -60,6 +60,7 @@ __all__ = [
     "OptimizerConfig",
     "Report",
     "Score",
+    "SearchOptions",
     "Tokenizer",
     "TokenizerConfig",
     "TrainConfig",
@@ -74,6 +75,7 @@ __all__ = [
     "build_model",
     "evaluate",
     "greedy_search",
+    "sample_search",
     "score",
     "train",
 ]
@@ -86,6 +88,7 @@ _LATER = {
     "LSTM": "models.lstm",
     "Report": "evaluation",
     "Score": "evaluation",
+    "SearchOptions": "translator",
     "Tokenizer": "data.tokenizer",
     "Transformer": "models.transformer",
     "Translation": "translator",
@@ -96,6 +99,7 @@ _LATER = {
     "build_model": "models.seq2seq",
     "evaluate": "evaluation",
     "greedy_search": "decoding.greedy",
+    "sample_search": "decoding.greedy",
     "score": "evaluation",
     "train": "training.loop",
 }

@@ -38,6 +38,24 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--processes", type=int, metavar="N", help="how many there are")
         group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
 
+    def add_search(self) -> None:
+        """Flags of `translator.SearchOptions`, but for `nbest`."""
+        group = self.add_argument_group("search, and sampling (default: the config's decode)")
+        group.add_argument("--beam", type=int, help="hypotheses of the search, 1 is greedy")
+        group.add_argument("--length_penalty", type=float, help="0 favours short translations")
+        group.add_argument(
+            "--max_length_ratio", type=float, help="a translation has at most ratio * source tokens + extra tokens"
+        )
+        group.add_argument("--max_length_extra", type=int, metavar="N")
+        group.add_argument("--min_length_ratio", type=float, help="... and at least ratio * source tokens + extra")
+        group.add_argument("--min_length_extra", type=int, metavar="N")
+        group.add_argument("--no_repeat_ngram", type=int, metavar="N", help="no run of N tokens comes twice")
+        group.add_argument("--temperature", type=float, help="above 0: draw each token from P^(1/temperature)")
+        group.add_argument("--top_k", type=int, metavar="N", help="draw from the N most probable")
+        group.add_argument("--top_p", type=float, metavar="SHARE", help="draw from the fewest with this share of probability")
+        group.add_argument("--seed", type=int, help="of what is drawn, a function of it and the sentence")
+        group.add_argument("--decode_tokens", type=int, dest="tokens", metavar="N", help="source positions of one batch")
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the flags")
 

@@ -170,8 +170,18 @@ class DecodeConfig:
     length_penalty: float = 0.6
     max_length_ratio: float = 2.0  # a translation has at most ratio * (source tokens) + extra tokens
     max_length_extra: int = 16
+    min_length_ratio: float = 0.0  # ... and at least ratio * (source tokens) + extra tokens, EOS included
+    min_length_extra: int = 0
+    no_repeat_ngram: int = 0  # no run of so many tokens comes twice; 0: it may
+    nbest: int = 1  # how many translations of each sentence; of a beam at most as many as it has
     tokens: int = 4096  # source positions decoded at once
     alignment_layer: int = 0  # whose attention aligns words, from 1; 0: the one that aligned the dev set best
+
+    # Sampling, instead of search: each token is drawn.
+    temperature: float = 0.0  # 0: search; else tokens are drawn with probability P^(1 / temperature) / Z
+    top_k: int = 0  # ... from so many of the most probable; 0: from all
+    top_p: float = 1.0  # ... from the fewest that have this share of the probability together
+    seed: int = 0  # what is drawn for a sentence is a function of seed and sentence
 
 
 @dataclass(slots=True)
@@ -204,7 +214,9 @@ _AT_LEAST_ZERO = (
     "model.decoder_layers model.key_width model.value_width optimizer.learning_rate optimizer.warmup_steps "
     "optimizer.decay_steps "
     "optimizer.weight_decay optimizer.clip_norm train.seed train.samples train.patience train.max_skipped "
-    "tokenizer.samples decode.length_penalty decode.max_length_ratio decode.max_length_extra decode.alignment_layer"
+    "tokenizer.samples decode.length_penalty decode.max_length_ratio decode.max_length_extra decode.alignment_layer "
+    "decode.min_length_ratio decode.min_length_extra decode.no_repeat_ngram "
+    "decode.temperature decode.top_k decode.seed"
 ).split()
 _FRACTIONS = (
     "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing"
@@ -248,6 +260,10 @@ def validate(config: Config) -> Config:
             _require(value >= 0, name, value, "0 or more")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             _require(value > 0, name, value, "more than 0")
+    decode = config.decode
+    most = f"at most decode.beam={decode.beam}, or with decode.temperature above 0"
+    _require(decode.temperature > 0 or decode.nbest <= decode.beam, "decode.nbest", decode.nbest, most)
+    _require(decode.top_p <= 1, "decode.top_p", decode.top_p, "at most 1")
     _validate_model(config.model, config.batch)
     batch, train = config.batch, config.train
     if batch.kind == "packed":

@@ -7,18 +7,19 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from typing import TextIO
+from typing import TextIO, Unpack
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 
 from transformer_jax import hosts
+from transformer_jax.config import DecodeConfig
 from transformer_jax.data.corpus import read_pairs
 from transformer_jax.data.lines import open_output
 from transformer_jax.data.sources import fetch
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
-from transformer_jax.translator import Translation, Translator, load_translator
+from transformer_jax.translator import SearchOptions, Translation, Translator, load_translator
 
 __all__ = ["TOKENIZERS", "Report", "Score", "evaluate", "evaluate_run", "paper_bleu", "score", "split_compounds"]
 
@@ -124,12 +125,10 @@ def evaluate(
     *,
     test: str,
     checkpoint: str,
-    beam: int | None = None,
-    length_penalty: float | None = None,
-    tokens: int | None = None,
     tokenize: str = "13a",
     lowercase: bool = False,
     papers_bleu_of: str = "",
+    **search: Unpack[SearchOptions],
 ) -> Report:
     """Translates all of `source` and scores it. Nothing is filtered: an empty line scores as an empty translation.
 
@@ -139,16 +138,15 @@ def evaluate(
     """
     _check_lines(source, references, "source lines")
     started = time.perf_counter()
-    translations = translator.translate(source, beam=beam, length_penalty=length_penalty, tokens=tokens)
+    translations = translator.translate(source, **search)
     seconds = time.perf_counter() - started
     hypotheses = [translation.text for translation in translations]
     source_tokens = sum(len(row) for row in translator.tokenizer.encode_source(source))
-    beam = translator.config.beam if beam is None else beam
-    penalty = translator.config.length_penalty if length_penalty is None else length_penalty
+    decode = translator.search_config(**search)
     return Report(
         test=test,
         checkpoint=checkpoint,
-        search="greedy" if beam == 1 else f"beam {beam}, length penalty {penalty}",
+        search=_in_words(decode),
         sentences=len(hypotheses),
         scores=score(hypotheses, references, tokenize=tokenize, lowercase=lowercase)
         + (paper_bleu(hypotheses, references, papers_bleu_of) if papers_bleu_of else []),
@@ -166,14 +164,12 @@ def evaluate_run(
     test: Sequence[str],
     checkpoint: str = "best",
     *,
-    beam: int | None = None,
-    length_penalty: float | None = None,
-    decode_tokens: int | None = None,
     tokenize: str = "13a",
     lowercase: bool = False,
     paper_bleu: bool = False,
     output: str | None = None,
     report: str | None = None,
+    **search: Unpack[SearchOptions],
 ) -> list[Report]:
     """What `evaluate.py` does: scores a run's checkpoint on each test set, and writes translations and scores to files.
 
@@ -193,12 +189,10 @@ def evaluate_run(
                 *pairs,
                 test=name,
                 checkpoint=found,
-                beam=beam,
-                length_penalty=length_penalty,
-                tokens=decode_tokens,
                 tokenize=tokenize,
                 lowercase=lowercase,
                 papers_bleu_of=data.target_language if paper_bleu else "",
+                **search,
             )
             for name, pairs in sets
         ]
@@ -207,6 +201,13 @@ def evaluate_run(
         if report_file:
             report_file.write(json.dumps([dataclasses.asdict(each) for each in reports], indent=2, ensure_ascii=False) + "\n")
     return reports
+
+
+def _in_words(decode: DecodeConfig) -> str:
+    if decode.temperature:
+        parts = f"temperature {decode.temperature:g}", f"top {decode.top_k}" * bool(decode.top_k), f"seed {decode.seed}"
+        return "sampling, " + ", ".join(filter(None, [*parts, f"top p {decode.top_p:g}" * (decode.top_p < 1)]))
+    return "greedy" if decode.beam == 1 else f"beam {decode.beam}, length penalty {decode.length_penalty}"
 
 
 def _check_lines(lines: Sequence[str], references: Sequence[str], what: str) -> None:

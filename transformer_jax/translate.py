@@ -2,19 +2,27 @@
 
 import contextlib
 import itertools
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TypeVar, Unpack
 
 from transformer_jax.alignment import pharaoh
 from transformer_jax.attention_map import attention_maps, draw
 from transformer_jax.attention_page import write_page
 from transformer_jax.data.lines import iter_lines, open_output
+from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
-from transformer_jax.translator import Translation, Translator, load_translator
+from transformer_jax.translator import SearchOptions, Translation, Translator, load_translator
 
-__all__ = ["translate_lines"]
+__all__ = ["COLUMNS", "FORMATS", "translate_lines"]
+
+FORMATS = ("text", "tsv", "json")
+COLUMNS = ("line", "rank", "score", "log_prob", "text")  # of tsv; lines and ranks from 1
+
+Item = TypeVar("Item")
 
 
 def translate_lines(
@@ -24,9 +32,10 @@ def translate_lines(
     checkpoint: str = "best",
     input: str | None = None,
     output: str | None = None,
-    beam: int | None = None,
-    length_penalty: float | None = None,
-    decode_tokens: int | None = None,
+    prefixes: str | None = None,
+    score: str | None = None,
+    format: str = "text",
+    errors: str = "strict",
     batch_lines: int = 1000,
     attention: str | None = None,
     attention_kind: str = "cross",
@@ -35,42 +44,97 @@ def translate_lines(
     attention_words: bool = False,
     alignments: str | None = None,
     alignment_layer: int | None = None,
+    **search: Unpack[SearchOptions],
 ) -> None:
     """What `translate.py` does: `text`, or the lines of `input`, or standard input -> `output`, or standard output.
+
+    `format` is a translation a line (`text`), a line of tab-separated `COLUMNS` for each of the n best (`tsv`), or one of JSON
+    for each line (`json`), with the pieces and their log-probabilities. `prefixes` is a file with what each line's translation
+    begins with, `score` one with a translation of each line: these are scored instead (`Translator.score`; as `text`, the
+    log-probability).
 
     Each `batch_lines` lines are written before the next are read, so memory does not grow with the file. A line that had to be
     cut is told on standard error. `attention` is the file of a picture (or, ending in `.html`, a page) of what the first line's
     translation looked at; kinds, layers and heads are those of `AttentionMap`. `alignments` is a file that gets a line for each
-    line, its word alignment in Pharaoh's format. Raises UserError for bad input; the lines before a bad one are written.
+    line, its word alignment in Pharaoh's format. Input that is not UTF-8 is bad, or with `errors="replace"` has U+FFFD there.
+    Raises UserError for bad input; the lines before a bad one are written.
     """
     if batch_lines < 1:
         raise UserError(f"--batch_lines={batch_lines} should be 1 or more")
     if text and input:
         raise UserError("give either sentences or --input, not both")
-    files = [("input", input), ("output", output), ("alignments", alignments), ("attention", attention)]
+    if format not in FORMATS:
+        raise UserError(f"--format={format} should be one of {', '.join(FORMATS)}")
+    if errors not in ("strict", "replace"):
+        raise UserError(f"--errors={errors} should be strict or replace")
+    if score and (attention or alignments or prefixes or search.get("nbest")):
+        raise UserError("--score goes with none of --nbest, --attention, --alignments and --prefixes: it does not translate")
+    if format == "text" and (search.get("nbest") or 1) > 1:
+        raise UserError("--nbest needs --format=tsv or --format=json: as text, N lines in are N lines out")
+    files = [("input", input), ("output", output), ("alignments", alignments), ("attention", attention), ("score", score)]
+    files.append(("prefixes", prefixes))
     for (name, path), (other, same) in itertools.combinations([each for each in files if each[1]], 2):
         if _same_file(path, same):
             raise UserError(f"--{other}={same} is the file of --{name}; name another")
     translator, _ = load_translator(Run(workdir), checkpoint)
     if alignment_layer is not None:
         translator.alignment_layer = alignment_layer
-    blocks = _blocks(_arguments(text) if text else iter_lines(input), batch_lines)
+    lines = _arguments(text) if text else iter_lines(input, errors=errors)
+    beside = score or prefixes
+    blocks = _blocks(_with_given(lines, beside) if beside else ((line, "") for line in lines), batch_lines)
     first = next(blocks, [])  # before the output is opened: what cannot be read should not empty a file
     done = 0
     align = alignments is not None
     with open_output(output) as out, open_output(alignments) if align else contextlib.nullcontext() as links:
         for block in itertools.chain([first], blocks):
-            found = translator.translate(block, beam=beam, length_penalty=length_penalty, tokens=decode_tokens, align=align)
-            for number, translation in enumerate(found, done + 1):
+            sources, given = ([pair[side] for pair in block] for side in (0, 1))
+            if score:
+                found = translator.score(sources, given, length_penalty=search.get("length_penalty"))
+            else:
+                more = dict(align=align, token_log_probs=format == "json")
+                found = translator.translate(sources, prefixes=given, **more, **search)
+            for number, (source, translation) in enumerate(zip(sources, found, strict=True), done + 1):
                 if translation.parts > 1:
                     print(f"line {number}: too long for the model, translated in {translation.parts} pieces", file=sys.stderr)
-                out.write(f"{translation.text}\n")
+                out.write(_record(number, source, translation, format, bool(score), translator.tokenizer))
                 if align:
                     links.write(f"{pharaoh(translation.alignment)}\n")
             out.flush()
             if attention and not done:
-                _draw(translator, block, found, attention, attention_kind, attention_layer, attention_head, attention_words)
+                _draw(translator, sources, found, attention, attention_kind, attention_layer, attention_head, attention_words)
             done += len(block)
+
+
+def _record(number: int, source: str, best: Translation, format: str, scored: bool, tokenizer: Tokenizer) -> str:
+    """What the output has of a line."""
+    if format == "text":
+        return f"{best.log_prob:.6f}\n" if scored else f"{best.text}\n"
+    every = [best, *best.others]
+    if format == "tsv":
+        return "".join(
+            f"{number}\t{rank}\t{each.score:.6f}\t{each.log_prob:.6f}\t{each.text.replace(chr(9), ' ')}\n"
+            for rank, each in enumerate(every, 1)
+        )
+    translations = [
+        {
+            "text": each.text,
+            "score": each.score,
+            "log_prob": each.log_prob,
+            "pieces": tokenizer.pieces(each.tokens),
+            "token_log_probs": each.token_log_probs,
+        }
+        for each in every
+    ]
+    return json.dumps({"line": number, "source": source, "translations": translations}, ensure_ascii=False) + "\n"
+
+
+def _with_given(lines: Iterator[str], path: str) -> Iterator[tuple[str, str]]:
+    given = iter_lines(path)
+    for number, (line, translation) in enumerate(itertools.zip_longest(lines, given), 1):
+        if line is None or translation is None:
+            more, fewer = ("input", path) if translation is None else (path, "input")
+            raise UserError(f"{more} has more than the {number - 1} lines of {fewer}; expected a translation for each line")
+        yield line, translation
 
 
 def _same_file(path: str, other: str) -> bool:
@@ -87,7 +151,7 @@ def _arguments(text: Sequence[str]) -> Iterator[str]:
         yield line.replace("\n", " ")
 
 
-def _blocks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
+def _blocks(lines: Iterator[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` lines, the last as long as it comes; what comes before an error is a block of its own."""
     block = []
     try:

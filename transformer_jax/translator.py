@@ -1,34 +1,27 @@
 """Text in, text out: lines to batches, search on the device, and the translations back in the order the lines came."""
 
-import bisect
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from transformer_jax import hosts
-from transformer_jax.alignment import Links, join_links, most_attended, word_links
+from transformer_jax.alignment import Links, join_links, word_links
 from transformer_jax.config import Config, DecodeConfig, validate
-from transformer_jax.data.batching import Batch, Shape, bucketed_batch, pad_rows
 from transformer_jax.data.lines import split_line
-from transformer_jax.data.store import Store
 from transformer_jax.data.tokenizer import Tokenizer
-from transformer_jax.decoding.beam import Hypotheses, beam_search
-from transformer_jax.decoding.greedy import greedy_search
-from transformer_jax.errors import UserError, memory_advice
+from transformer_jax.decoding.beam import length_divisors
+from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
-from transformer_jax.rows import over_rows
 from transformer_jax.run import Run
+from transformer_jax.search import Searcher
 
-__all__ = ["Translation", "Translator", "load_translator"]
-
-# Source lengths that batches are padded to: few, so that few shapes are compiled.
-_LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+__all__ = ["SearchOptions", "Translation", "Translator", "load_translator"]
 
 
 class Translation(NamedTuple):
@@ -40,6 +33,26 @@ class Translation(NamedTuple):
     tokens: tuple[int, ...]  # the tokenizer's ids, EOS included where the model gave one
     parts: int = 1  # how many parts the line was translated in; 0: it was blank
     alignment: Links | None = None  # which words of the line became which of the text, if it was asked for
+    token_log_probs: tuple[float, ...] | None = None  # of each of `tokens`, if they were asked for
+    others: tuple["Translation", ...] = ()  # the next best, best first, or what else was drawn (`nbest`)
+
+
+class SearchOptions(TypedDict, total=False):
+    """What a call may set instead of the config: the fields of `config.DecodeConfig`; None stands for the config's."""
+
+    beam: int | None
+    length_penalty: float | None
+    nbest: int | None
+    max_length_ratio: float | None
+    max_length_extra: int | None
+    min_length_ratio: float | None
+    min_length_extra: int | None
+    no_repeat_ngram: int | None
+    tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
 
 
 class Translator:
@@ -57,10 +70,7 @@ class Translator:
         self.config = config.decode
         self.alignment_layer = config.decode.alignment_layer or alignment_layer
         self._longest = config.batch.max_length
-        # Places that the model has a position for: there is no row for others in a table of learned ones.
-        self._room = config.model.max_positions if config.model.positions == "learned" else np.iinfo(np.int32).max
-        self._most_attended = over_rows(_make_most_attended(model, tokenizer.eos_id))
-        self._search = over_rows(_make_search(model, tokenizer))
+        self._searcher = Searcher(model, tokenizer, config)
 
     @classmethod
     def load(cls, workdir: str | Path, checkpoint: str = "best") -> "Translator":
@@ -71,26 +81,26 @@ class Translator:
         self,
         lines: Sequence[str],
         *,
+        prefixes: Sequence[str] | None = None,
         params: Any = None,
-        beam: int | None = None,
-        length_penalty: float | None = None,
-        tokens: int | None = None,
         align: bool = False,
+        token_log_probs: bool = False,
         between: Callable[[], None] | None = None,
+        **search: Unpack[SearchOptions],
     ) -> list[Translation]:
         """One translation for each line, in the order of the lines; a blank line has the empty translation.
 
         A line of more tokens than any the model was trained on (`batch.max_length`) is translated in pieces, cut at the ends
-        of sentences where it can be. `params` stands in for the translator's own; `beam`, `length_penalty` and `tokens` (the
-        source positions of one batch) for the config's. With `align` each has its word alignment, as method `align` makes it.
+        of sentences where it can be. `prefixes`, one for each line, are what the translations begin with, in whole words.
+        `params` stands in for the translator's own, `search` for fields of the config. With `align` each has its word
+        alignment, as method `align` makes it, with `token_log_probs` those of its tokens.
+
         The rows of a batch are shared by all local devices; where there are several processes, all of them must come here, with
         the same lines, and each works through a part of the batches. `between` is called between two of them.
 
         Raises UserError for impossible values, and where memory is too small.
         """
-        given = {"beam": beam, "length_penalty": length_penalty, "tokens": tokens}
-        decode = dataclasses.replace(self.config, **{name: value for name, value in given.items() if value is not None})
-        validate(Config(decode=decode))
+        decode = self.search_config(**search)
         params = self.params if params is None else params
         sizes = map(len, self.tokenizer.encode_source(lines))  # one call for all; few lines are asked about again
         parts = [
@@ -98,12 +108,54 @@ class Translator:
             for line, size in zip(lines, sizes, strict=True)
         ]
         flat = [part for pieces in parts for part in pieces]
-        found = self._translate_parts(flat, decode, params, between)
-        if align:
-            links = self.align(flat, [each.tokens for each in found], params=params)
-            found = [each._replace(alignment=of_part) for each, of_part in zip(found, links, strict=True)]
+        # The first of a line's parts begins with its prefix.
+        starts = [
+            prefix * (not i)
+            for prefix, pieces in zip(prefixes or [""] * len(lines), parts, strict=True)
+            for i in range(len(pieces))
+        ]
+        found = self._translate_parts(flat, starts, decode, params, between)
+        if align or token_log_probs:
+            found = self._tell_more(flat, found, align, token_log_probs, params)
         rest = iter(found)
-        return [_join(line, pieces, [next(rest) for _ in pieces], align) for line, pieces in zip(lines, parts, strict=True)]
+        nothing = Translation("", 0.0, 0.0, (), 0, () if align else None, () if token_log_probs else None)
+        return [
+            _join(line, pieces, [next(rest) for _ in pieces], decode) if pieces else nothing
+            for line, pieces in zip(lines, parts, strict=True)
+        ]
+
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str | Sequence[int]],
+        *,
+        params: Any = None,
+        length_penalty: float | None = None,
+    ) -> list[Translation]:
+        """The translations that are given, with the model's log-probability of them, of each token, and the score that search
+        would have given them: one pass with the target known.
+
+        `targets` are text or translations' tokens. A text has many spellings in pieces; the tokenizer's is scored, which is not
+        always the one that search found. Raises UserError if a sentence is too long for the model.
+        """
+        decode = self.search_config(length_penalty=length_penalty)
+        source, target = self.tokenizer.encode_source(sources), self._target_rows(targets)
+        texts = self._lines(target)
+        given = [each if isinstance(each, str) else text for each, text in zip(targets, texts, strict=True)]
+        params = self.params if params is None else params
+        scored = []
+        for text, ids, row in zip(
+            given, target, self._searcher.token_log_probs(params, source, target, decode.tokens), strict=True
+        ):
+            log_prob = math.fsum(row.tolist())
+            score = log_prob / length_divisors(len(row), decode.length_penalty)[-1].item()
+            scored.append(Translation(text, log_prob, score, tuple(ids.tolist()), token_log_probs=tuple(row.tolist())))
+        return scored
+
+    def search_config(self, **search: Unpack[SearchOptions]) -> DecodeConfig:
+        """The config's, but for what is given. Raises UserError for impossible values."""
+        decode = dataclasses.replace(self.config, **{name: value for name, value in search.items() if value is not None})
+        return validate(Config(decode=decode)).decode
 
     def align(
         self, sources: Sequence[str], targets: Sequence[str | Sequence[int]], *, layer: int | None = None, params: Any = None
@@ -116,74 +168,60 @@ class Translator:
         """
         layer = self.alignment_layer if layer is None else layer
         params = self.params if params is None else params
-        source = self.tokenizer.encode_source(sources)
-        target = [
+        source, target = self.tokenizer.encode_source(sources), self._target_rows(targets)
+        places = self._searcher.most_attended(params, source, target, self.config.tokens)
+        if places is None:
+            raise UserError("this model has no attention to the source: it cannot align words")
+        layers = len(places[0]) if places else layer
+        if not 1 <= layer <= layers:
+            raise UserError(f"alignment layer {layer} should be from 1 to {layers}; name it with --alignment_layer")
+        words = self.tokenizer.words
+        return [word_links(row[layer - 1], words(x), words(y)) for row, x, y in zip(places, source, target, strict=True)]
+
+    def _lines(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
+        # A tokenizer that falls back to bytes can spell a line feed; a translation is one line.
+        return [text.replace("\n", " ") for text in self.tokenizer.decode(rows)]
+
+    def _target_rows(self, targets: Sequence[str | Sequence[int]]) -> list[np.ndarray]:
+        return [
             self.tokenizer.encode_target([each])[0] if isinstance(each, str) else np.asarray(each, np.int32) for each in targets
         ]
-        links: list[Links] = [()] * len(source)
-        lengths = [max(pair) for pair in zip(map(len, source), map(len, target), strict=True)]
-        if max(lengths, default=0) > self._room:
-            raise UserError(f"a sentence of {max(lengths)} tokens is too long for model.max_positions={self._room}")
-        for numbers, length in _batches(lengths, self.config.tokens):
-            store = Store.of([source[i] for i in numbers], [target[i] for i in numbers])
-            length = min(length, self._room)
-            shape = Shape(_filled(len(numbers)), length, length)
-            ids = self.tokenizer.pad_id, self.tokenizer.decoder_start_id
-            places = self._most_attended(params, bucketed_batch(store, np.arange(len(numbers)), shape, *ids))
-            if places is None:
-                raise UserError("this model has no attention to the source: it cannot align words")
-            layers = places.shape[1]
-            if not 1 <= layer <= layers:
-                raise UserError(f"alignment layer {layer} should be from 1 to {layers}; name it with --alignment_layer")
-            for i, row in zip(numbers, np.asarray(places[:, layer - 1]), strict=False):
-                links[i] = word_links(row, self.tokenizer.words(source[i]), self.tokenizer.words(target[i]))
-        return links
+
+    def _tell_more(
+        self, texts: list[str], found: list[Translation], align: bool, token_log_probs: bool, params: Any
+    ) -> list[Translation]:
+        """`found`, and the `others` of each, with what is asked for."""
+        if not found:
+            return []
+        counts = [1 + len(each.others) for each in found]
+        flat = [one for each in found for one in (each, *each.others)]
+        sources = [text for text, count in zip(texts, counts, strict=True) for _ in range(count)]
+        tokens = [one.tokens for one in flat]
+        if align:
+            links = self.align(sources, tokens, params=params)
+            flat = [one._replace(alignment=of_one) for one, of_one in zip(flat, links, strict=True)]
+        if token_log_probs:
+            scored = self.score(sources, tokens, params=params)
+            flat = [one._replace(token_log_probs=of_one.token_log_probs) for one, of_one in zip(flat, scored, strict=True)]
+        rest = iter(flat)
+        return [next(rest)._replace(others=tuple(next(rest) for _ in each.others)) for each in found]
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer.encode_source([text])[0])
 
     def _translate_parts(
-        self, texts: list[str], decode: DecodeConfig, params: Any, between: Callable[[], None] | None
+        self, texts: list[str], starts: list[str], decode: DecodeConfig, params: Any, between: Callable[[], None] | None
     ) -> list[Translation]:
         rows = self.tokenizer.encode_source(texts)
-        batches = list(_batches([len(row) for row in rows], decode.tokens))
-
-        def of_batch(batch: tuple[list[int], int]) -> list[tuple[list[int], float, float]]:
-            numbers, length = batch
-            best = self._decode_batch([rows[i] for i in numbers], length, decode, params)
-            ids = [tokens[:count].tolist() for tokens, count in zip(best.tokens[:, 0], best.length[:, 0], strict=True)]
-            return list(zip(ids, best.log_prob[:, 0].tolist(), best.score[:, 0].tolist(), strict=True))
-
-        results: list[Translation] = [None] * len(rows)
-        for (numbers, _), found in zip(batches, hosts.in_turns(of_batch, batches, between), strict=True):
-            texts = self.tokenizer.decode([ids for ids, _, _ in found])
-            for i, text, (ids, log_prob, score) in zip(numbers, texts, found, strict=True):
-                # A tokenizer that falls back to bytes can spell a line feed; a translation is one line.
-                results[i] = Translation(text.replace("\n", " "), log_prob, score, tuple(ids))
-        return results
-
-    def _decode_batch(self, rows: list[np.ndarray], length: int, decode: DecodeConfig, params: Any) -> Hypotheses:
-        """Search over one padded batch. It is filled up with empty rows, for few shapes; those cost no steps."""
-        lengths = np.array([len(row) for row in rows])
-        length = min(length, self._room)
-        filled = _filled(len(rows))
-        # A sentence's limit depends on its own length only, never on its batch mates'.
-        limits = np.minimum((decode.max_length_ratio * lengths).astype(np.int32) + decode.max_length_extra, self._room)
-        room = min(int(decode.max_length_ratio * length) + decode.max_length_extra, self._room)
-        source = pad_rows([*rows, *[rows[0][:0]] * (filled - len(rows))], length, self.tokenizer.pad_id)
-        segment = np.arange(length)[None, :] < np.pad(lengths, (0, filled - len(rows)))[:, None]
-        advice = f"lower decode.tokens={decode.tokens} (--decode_tokens of translate.py and evaluate.py) or the beam"
-        with memory_advice(advice):
-            found = self._search(
-                params,
-                source,
-                segment.astype(np.int32),
-                np.pad(limits, (0, filled - len(rows))),
-                beams=decode.beam,
-                length=room,
-                length_penalty=decode.length_penalty,
+        prefixes = self.tokenizer.encode_target(starts, add_eos=False)
+        translations = []
+        for of_sentence in self._searcher.search(params, rows, prefixes, decode, between):
+            best, *others = (
+                Translation(text, found.log_prob, found.score, tuple(found.ids))
+                for text, found in zip(self._lines([found.ids for found in of_sentence]), of_sentence, strict=True)
             )
-            return jax.tree.map(lambda x: x[: len(rows)], jax.device_get(found))
+            translations.append(best._replace(others=tuple(others)))
+        return translations
 
 
 def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
@@ -196,74 +234,32 @@ def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
     return Translator(model, jax.device_put(params), tokenizer, run.config, layer), name
 
 
-def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypotheses]:
-    ids = {"start_id": tokenizer.decoder_start_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
-    never = tuple({tokenizer.bos_id, tokenizer.unknown_id} - {tokenizer.eos_id})
-
-    def search(params, source, segment, limits, *, beams, length, length_penalty):
-        def call(method, *args):
-            return model.apply({"params": params}, *args, method=method)
-
-        position = jnp.broadcast_to(jnp.arange(source.shape[1])[None], source.shape)
-        memory = call("encode", source, segment, position)
-
-        def step(token, index, cache):
-            logits, cache = call("decode_step", token, index, memory, cache)
-            return jax.nn.log_softmax(logits), cache
-
-        cache = model.apply({"params": params}, memory, beams, length, method="init_cache")
-        common = dict(batch=source.shape[0], max_length=limits, length=length, forbidden_ids=never, **ids)
-        if beams == 1:
-            return greedy_search(step, cache, length_penalty=length_penalty, **common)
-        return beam_search(step, cache, beams=beams, length_penalty=length_penalty, **common)
-
-    return search
-
-
-def _make_most_attended(model: nn.Module, eos_id: int) -> Callable[[Any, Batch], jax.Array | None]:
-    def look(params: Any, batch: Batch) -> jax.Array | None:
-        _, sown = model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
-        places = most_attended(sown, batch.source, eos_id)
-        return None if places is None else places.swapaxes(0, 1)  # [B, L, T]
-
-    return look
-
-
-def _batches(lengths: list[int], tokens: int) -> Iterator[tuple[list[int], int]]:
-    """The numbers of the rows of each batch and the length it is padded to: longest first, at most `tokens` positions each.
-
-    The longest come first so that a batch too large for memory shows at once.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        length = _padded_length(lengths[order[start]])
-        # As many as a batch would be filled up to.
-        devices = jax.local_device_count()
-        rows = devices * (1 << (max(tokens // length // devices, 1).bit_length() - 1))
-        yield order[start : start + rows], length
-        start += rows
-
-
-def _filled(rows: int) -> int:
-    """A power of two on each device."""
-    devices = jax.local_device_count()
-    return devices * (1 << (-(-rows // devices) - 1).bit_length())
-
-
-def _padded_length(length: int) -> int:
-    """
-    >>> _padded_length(9), _padded_length(1025)
-    (12, 2048)
-    """
-    index = bisect.bisect_left(_LENGTHS, length)
-    return _LENGTHS[index] if index < len(_LENGTHS) else -(-length // _LENGTHS[-1]) * _LENGTHS[-1]
-
-
-def _join(line: str, sources: list[str], parts: list[Translation], align: bool) -> Translation:
+def _join(line: str, sources: list[str], parts: list[Translation], decode: DecodeConfig) -> Translation:
+    """The translation of a line from those of its parts. Its n best are the best of all combinations; of samples, the first of
+    each part belong together, the second, and so on."""
     if len(parts) == 1:
         return parts[0]
-    text = " ".join(part.text for part in parts)
-    tokens = tuple(token for part in parts for token in part.tokens)
-    links = join_links(line, sources, [part.text for part in parts], [part.alignment for part in parts]) if align else None
-    return Translation(text, sum(part.log_prob for part in parts), sum(part.score for part in parts), tokens, len(parts), links)
+    choices = [(part, *part.others) for part in parts]
+    if decode.temperature:
+        together = list(zip(*choices, strict=True))
+    else:
+        together = [()]
+        for of_part in choices:
+            longer = [(*before, one) for before in together for one in of_part]
+            together = sorted(longer, key=lambda chosen: -sum(one.score for one in chosen))[: decode.nbest]
+    best, *others = (_joined(line, sources, chosen) for chosen in together)
+    return best._replace(others=tuple(others))
+
+
+def _joined(line: str, sources: list[str], parts: Sequence[Translation]) -> Translation:
+    alignments = [part.alignment for part in parts]
+    log_probs = [part.token_log_probs for part in parts]
+    return Translation(
+        " ".join(part.text for part in parts),
+        sum(part.log_prob for part in parts),
+        sum(part.score for part in parts),
+        tuple(token for part in parts for token in part.tokens),
+        len(parts),
+        None if None in alignments else join_links(line, sources, [part.text for part in parts], alignments),
+        None if None in log_probs else tuple(itertools.chain(*log_probs)),
+    )

@@ -14,11 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from transformer_jax.data.sampling import Sampling
+from transformer_jax.data.spool import CHUNK, joined
 from transformer_jax.data.tokenizer import Tokenizer
 
 __all__ = ["encode_lines"]
 
-_CHUNK = 20_000  # lines
+_CHUNK = CHUNK
 _FEW = 200_000  # lines, of which this process encodes as many in the time that others need to start
 _MOST_PROCESSES = 16
 
@@ -35,7 +36,7 @@ def encode_lines(
     total = times * len(lines)
     processes = processes or (min(_cores(), _MOST_PROCESSES) if total > _FEW else 1)
     tasks = (
-        (lines[start : start + _CHUNK], sampling and (sampling.alpha, _seed(time, start)))
+        (joined(lines, start, min(start + _CHUNK, len(lines))), sampling and (sampling.alpha, _seed(time, start)))
         for time in range(times)
         for start in range(0, len(lines), _CHUNK)
     )
@@ -88,9 +89,8 @@ def _send(value: Any, stream: BinaryIO) -> None:
     stream.flush()
 
 
-def _encode(
-    tokenizer: Tokenizer, side: str, lines: Sequence[str], sampled: tuple[float, int] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _encode(tokenizer: Tokenizer, side: str, text: bytes, sampled: tuple[float, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    lines = text.decode("utf-8").split("\n")
     if sampled:
         rows = (tokenizer.sample_source if side == "source" else tokenizer.sample_target)(lines, *sampled)
     else:

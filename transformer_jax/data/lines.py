@@ -30,16 +30,16 @@ def read_lines(path: str | Path) -> list[str]:
     return list(iter_lines(path, expected=True))
 
 
-def iter_lines(path: str | Path | None, expected: bool = False) -> Iterator[str]:
+def iter_lines(path: str | Path | None, expected: bool = False, errors: str = "strict") -> Iterator[str]:
     """As `read_lines`, one line at a time as they come; None is standard input. No lines at all are an error if some are
-    `expected`."""
+    `expected`. With `errors="replace"` what is not UTF-8 becomes U+FFFD."""
     name, number = "standard input" if path is None else path, 0
     with contextlib.nullcontext(sys.stdin.buffer) if path is None else _reading(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
             try:
-                yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+                yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", errors)
             except UnicodeDecodeError:
                 raise _not_utf8(name, number) from None
     if expected and not number:

@@ -18,6 +18,7 @@ __all__ = ["Sampling", "make_sampler"]
 
 _VARIANTS = 16  # segmentations that are drawn of one word in one call; its occurrences take one of these each
 _BLOCK = 1 << 18  # letters that are worked on at once
+_LONGEST = 500  # letters of a word that is segmented as a whole
 _UNKNOWN_PENALTY = 10.0  # SentencePiece's: how much less likely an unknown letter is than the least likely piece
 
 
@@ -59,12 +60,12 @@ class _Sampler(abc.ABC):
     def encode(self, lines: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids int32 [tokens] of all lines, one line after the other, and the number of each line's [lines]."""
         random = np.random.default_rng(seed)
-        split = [[word for word in line.split(" ") if word] for line in lines]
+        split = [[part for word in line.split(" ") if word for part in _parts(SPACE + word)] for line in lines]
         numbers: dict[str, int] = {}
         words = np.fromiter((numbers.setdefault(word, len(numbers)) for word in itertools.chain(*split)), np.int64)
         variants = np.minimum(np.bincount(words, minlength=len(numbers)), _VARIANTS)
         first = np.cumsum(variants) - variants
-        drawn = self._segment([SPACE + word for word in numbers], np.repeat(np.arange(len(numbers)), variants), random)
+        drawn = self._segment(list(numbers), np.repeat(np.arange(len(numbers)), variants), random)
         ids, offsets = self._expand(*drawn)
         rows = first[words] + (random.random(len(words)) * variants[words]).astype(np.int64)
         flat, ends = gather(ids, offsets, rows)
@@ -186,6 +187,11 @@ class _Unigram(_Sampler):
             result[going, place] = ids[going, ends, length]
             end[going] -= length + 1
         return result
+
+
+def _parts(word: str) -> list[str]:
+    """The time that BPE takes grows with the square of the letters. What is cut here is two pieces at least."""
+    return [word] if len(word) <= _LONGEST else [word[i : i + _LONGEST] for i in range(0, len(word), _LONGEST)]
 
 
 def _blocks(lengths: np.ndarray) -> Iterator[np.ndarray]:

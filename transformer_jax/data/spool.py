@@ -9,9 +9,9 @@ from typing import overload
 
 from transformer_jax.errors import UserError
 
-__all__ = ["Spool"]
+__all__ = ["CHUNK", "Spool", "joined"]
 
-_BLOCK = 4096  # lines that are read and written at once
+CHUNK = 20_000  # lines that are read and written at once
 
 
 class Spool(Sequence[str]):
@@ -37,7 +37,7 @@ class Spool(Sequence[str]):
 
     def append(self, line: str) -> None:
         self._last.append(line)
-        if len(self._last) == _BLOCK:
+        if len(self._last) == CHUNK:
             block = memoryview("\n".join(self._last).encode("utf-8"))
             with self._writing():
                 self._file.seek(self._starts[-1])
@@ -47,7 +47,7 @@ class Spool(Sequence[str]):
             self._last = []
 
     def __len__(self) -> int:
-        return (len(self._starts) - 1) * _BLOCK + len(self._last)
+        return (len(self._starts) - 1) * CHUNK + len(self._last)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -56,23 +56,27 @@ class Spool(Sequence[str]):
     def __getitem__(self, index):
         wanted = range(len(self))[index]
         if not isinstance(index, slice):
-            return self._block(wanted // _BLOCK)[wanted % _BLOCK]
+            return self._block(wanted // CHUNK)[wanted % CHUNK]
         if not wanted:
             return []
-        first, last = sorted((wanted[0] // _BLOCK, wanted[-1] // _BLOCK))
+        first, last = sorted((wanted[0] // CHUNK, wanted[-1] // CHUNK))
         read = [line for block in range(first, last + 1) for line in self._block(block)]
-        return [read[i - first * _BLOCK] for i in wanted]
+        return [read[i - first * CHUNK] for i in wanted]
 
     def __iter__(self) -> Iterator[str]:
         for block in range(len(self._starts)):
             yield from self._block(block)
 
-    def _block(self, index: int) -> list[str]:
+    def block(self, index: int) -> bytes:
+        """The `CHUNK` lines from `CHUNK * index` on, or as many as there are, as `joined` has them."""
         if index == len(self._starts) - 1:
-            return self._last
+            return "\n".join(self._last).encode("utf-8")
         start, end = self._starts[index : index + 2]
         self._file.seek(start)
-        return self._file.read(end - start).decode("utf-8").split("\n")
+        return self._file.read(end - start)
+
+    def _block(self, index: int) -> list[str]:
+        return self._last if index == len(self._starts) - 1 else self.block(index).decode("utf-8").split("\n")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -80,3 +84,14 @@ class Spool(Sequence[str]):
             yield
         except OSError as error:
             raise UserError(f"{self._folder}: cannot be written ({error}); free space or set data.cache_dir") from None
+
+
+def joined(lines: Sequence[str], start: int, stop: int) -> bytes:
+    r"""lines[start:stop] as UTF-8, with `\n` between two.
+
+    >>> joined(["one", "", "two"], 1, 3)
+    b'\ntwo'
+    """
+    if isinstance(lines, Spool) and start % CHUNK == 0 and stop in (start + CHUNK, len(lines)) and stop - start <= CHUNK:
+        return lines.block(start // CHUNK)
+    return "\n".join(lines[start:stop]).encode("utf-8")

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -17,17 +16,17 @@ from etils import epath
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.encoders import encode_lines
 from transformer_jax.data.sampling import Sampling
+from transformer_jax.data.spool import CHUNK, joined
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.files import is_remote, to_path, write_whole
+from transformer_jax.files import is_remote, to_path
 from transformer_jax.manifest import MANIFEST, problem, sealed, write_manifest
 
-__all__ = ["Store", "default_cache_dir", "local_cache", "open_store", "recall", "remember"]
+__all__ = ["Store", "default_cache_dir", "fill", "identity", "load_store", "local_cache", "open_store"]
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 1  # goes into the hash: stores of another layout are not found, and so made anew
-_CHUNK = 20_000  # lines
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets")
 
 
@@ -88,77 +87,44 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", s
     remote = to_path(cache_dir) if cache_dir and is_remote(cache_dir) else None
     local = local_cache(cache_dir)
     name = _hash(pairs, tokenizer, sampling)
-    store = _load(local / name)
+    store = load_store(local / name)
     if store:
         return store
     if (local / name).is_dir():
         log.warning("%s: %s; the text is tokenised again", local / name, problem(local / name))
     try:
         if remote and sealed(remote / name):
-            _fill(local / name, lambda folder: _copy(remote / name, folder))
+            fill(local / name, lambda folder: _copy(remote / name, folder))
         else:
-            _fill(local / name, lambda folder: _write(folder, pairs, tokenizer, sampling))
+            fill(local / name, lambda folder: _write(folder, pairs, tokenizer, sampling))
             if remote:
                 _copy(epath.Path(local / name), remote / name)
     except OSError as error:
         raise UserError(
             f"{cache_dir or local}: cannot write the tokenised corpus ({error}); free space or set data.cache_dir"
         ) from None
-    store = _load(local / name)
+    store = load_store(local / name)
     if not store:
         raise UserError(f"{local / name}: the tokenised corpus was written but cannot be read back; set another data.cache_dir")
     return store
 
 
-def remember(
-    store: Store,
-    parts: Sequence[tuple[int, float]],
-    stamp: str,
-    tokenizer: Tokenizer,
-    cache_dir: str = "",
-    sampling: Sampling | None = None,
-) -> None:
-    """Notes that text of this `stamp` (`sources.stamp`) has become `store`, so that the next start need not read it."""
-    note = _note(stamp, tokenizer, cache_dir, sampling)
-    with contextlib.suppress(OSError):  # then it is read again
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(epath.Path(note), json.dumps({"store": store.fingerprint, "parts": parts}))
-
-
-def recall(
-    stamp: str, tokenizer: Tokenizer, cache_dir: str = "", sampling: Sampling | None = None
-) -> tuple[Store, list[tuple[int, float]]] | None:
-    """The store, and the `parts` of its sources, that text of this `stamp` became, if it is still there."""
-    note = _note(stamp, tokenizer, cache_dir, sampling)
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-        store = _load(note.parents[1] / found["store"])
-        parts = [(int(count), float(weight)) for count, weight in found["parts"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return (store, parts) if store else None
-
-
-def _note(stamp: str, tokenizer: Tokenizer, cache_dir: str, sampling: Sampling | None) -> Path:
-    name = hashlib.blake2b(f"{_identity(tokenizer, sampling)} {stamp}".encode(), digest_size=16).hexdigest()
-    return local_cache(cache_dir) / "notes" / f"{name}.json"
-
-
-def _identity(tokenizer: Tokenizer, sampling: Sampling | None) -> str:
+def identity(tokenizer: Tokenizer, sampling: Sampling | None) -> str:
+    """What a store depends on beside the text."""
     return f"{_FORMAT} {tokenizer.fingerprint}" + (f" {sampling.count} x {sampling.alpha!r}" if sampling else "")
 
 
 def _hash(pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> str:
-    digest = hashlib.blake2b(f"{_identity(tokenizer, sampling)} {len(pairs.source)}\n".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{identity(tokenizer, sampling)} {len(pairs.source)}\n".encode(), digest_size=16)
     for lines in pairs:
-        for start in range(0, len(lines), _CHUNK):
+        for start in range(0, len(lines), CHUNK):
             # A line has no "\n", so that the joined text says where each ends.
-            digest.update("".join(f"{line}\n" for line in lines[start : start + _CHUNK]).encode("utf-8"))
+            digest.update(joined(lines, start, min(start + CHUNK, len(lines))) + b"\n")
     return digest.hexdigest()
 
 
-def _fill(folder: Path, write: Callable[[Path], None]) -> None:
-    """Has `write` fill a temporary folder, which then becomes `folder`."""
+def fill(folder: Path, write: Callable[[Path], None]) -> None:
+    """Has `write` fill a temporary folder, its manifest included, which then becomes `folder`, as a whole or not at all."""
     # Not tempfile's mkdtemp, whose folders no other user of a shared cache could read.
     temporary = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex}")
     temporary.mkdir(parents=True)
@@ -167,7 +133,7 @@ def _fill(folder: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):
             temporary.rename(folder)
             return
-        if _load(folder) is None:  # not another writer's, which would be as good as ours, but a damaged one
+        if problem(folder):  # not another writer's, which would be as good as ours, but a damaged one
             damaged = temporary.with_name(f"{temporary.name}-damaged")
             with contextlib.suppress(OSError):
                 folder.rename(damaged)
@@ -200,7 +166,7 @@ def _copy(folder: epath.PathLike, to: epath.PathLike) -> None:
         (folder / name).copy(to / name, overwrite=True)
 
 
-def _load(folder: Path) -> Store | None:
+def load_store(folder: Path) -> Store | None:
     """The store in `folder`, if there is one and each of its bytes is as it was written."""
     if problem(folder):
         return None

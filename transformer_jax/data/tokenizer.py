@@ -122,6 +122,15 @@ class Tokenizer:
         """Reads what `train` wrote. Raises UserError if a file is missing or damaged."""
         return cls(folder)
 
+    def copy_to(self, folder: epath.PathLike) -> None:
+        """Writes its files to another folder, what says that all are there as the last."""
+        folder = epath.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        description, content = _read_description(self.folder)
+        for name in {description["source_model"], description["target_model"]}:
+            (folder / name).write_bytes(_read(self.folder / name))
+        write_whole(folder / _DESCRIPTION, content.decode("utf-8"))
+
     def encode_source(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
         """The ids (int32) of each line, EOS at the end. Text never becomes a special id: `</s>` in a line is four characters.
 

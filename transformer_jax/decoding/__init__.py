@@ -1,6 +1,7 @@
 """Search over a `step(token, index, cache)` function: it never sees a model, so a table of numbers tests it."""
 
 from transformer_jax.decoding.beam import Hypotheses, Step, beam_search, length_divisors
-from transformer_jax.decoding.greedy import greedy_search
+from transformer_jax.decoding.greedy import greedy_search, sample_search
+from transformer_jax.decoding.rules import restricted
 
-__all__ = ["Hypotheses", "Step", "beam_search", "greedy_search", "length_divisors"]
+__all__ = ["Hypotheses", "Step", "beam_search", "greedy_search", "length_divisors", "restricted", "sample_search"]

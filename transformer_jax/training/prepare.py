@@ -6,9 +6,10 @@ import logging
 from transformer_jax import hosts
 from transformer_jax.config import Config
 from transformer_jax.data.corpus import Pairs, read_pairs
+from transformer_jax.data.notes import recall_store, recall_tokenizer, remember_store, remember_tokenizer
 from transformer_jax.data.sampling import Sampling
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, stamp
-from transformer_jax.data.store import open_store, recall, remember
+from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.run import Run
@@ -32,18 +33,26 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
         fetch([*(source.spec for source in parse_sources(data)), data.dev])
     dev = read_pairs(data.dev, data.source_language, data.target_language)  # first: if it cannot be read, nobody waits to know
     sampling = Sampling(config.tokenizer.samples, config.tokenizer.alpha) if config.tokenizer.samples else None
-    known, mark = None, stamp(data)
-    if mark and run.tokenizer_file.exists():
-        known = recall(mark, run.tokenizer(), data.cache_dir, sampling)
-    pairs, parts = (None, known[1]) if known else read_sources(data)
+    mark, pairs, parts = stamp(data), None, []
+    kept = recall_tokenizer(mark, config.tokenizer, data.cache_dir) if mark else None
+    if not kept and not run.tokenizer_file.exists():
+        pairs, parts = read_sources(data)
     # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
-    with hosts.first_before_others("tokenizer and tokenised text"):
-        if not run.tokenizer_file.exists():
-            Tokenizer.train(itertools.chain(*pairs), config.tokenizer, run.tokenizer_folder)
+    with hosts.first_before_others("tokenizer"):
+        if not run.tokenizer_file.exists() and kept:
+            kept.copy_to(run.tokenizer_folder)
+        elif not run.tokenizer_file.exists():
+            trained = Tokenizer.train(itertools.chain(*pairs), config.tokenizer, run.tokenizer_folder)
+            if mark:
+                remember_tokenizer(mark, config.tokenizer, data.cache_dir, trained)
         tokenizer = run.tokenizer()
-        store = known[0] if known else open_store(pairs, tokenizer, data.cache_dir, sampling)
+    known = recall_store(mark, tokenizer, sampling, data.cache_dir) if mark else None
+    if not known and pairs is None:
+        pairs, parts = read_sources(data)
+    with hosts.first_before_others("tokenised text"):
+        store, parts = known or (open_store(pairs, tokenizer, data.cache_dir, sampling), parts)
     if mark and not known:
-        remember(store, parts, mark, tokenizer, data.cache_dir, sampling)
+        remember_store(mark, tokenizer, sampling, data.cache_dir, store, parts)
     stream = BatchStream(store, config.batch, tokenizer, config.train.seed, parts, sampling.count if sampling else 1)
     log.info(
         "%s pairs an epoch, of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
