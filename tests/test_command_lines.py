@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,11 @@ import pytest
 from transformer_jax import command_line
 from transformer_jax.config import from_json
 from transformer_jax.data import demo
+from transformer_jax.errors import UserError
 from transformer_jax.training import loop
+from transformer_jax.translate import translate_lines
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).parents[1]
 CONFIG = """
 from transformer_jax.config import Config
@@ -184,6 +188,12 @@ class TestEvaluate:
         assert f"4 sentences, {found}, greedy" in capfd.readouterr().out
 
 
+def translated(here, folder: Path, text: Sequence[str] = (), **flags) -> list[str]:
+    """The lines that translate.py writes, without a process of its own."""
+    translate_lines(here.run, text, output=str(folder / "translated"), **flags)
+    return (folder / "translated").read_text(encoding="utf-8").split("\n")[:-1]
+
+
 class TestTranslate:
     def test_argument_file_standard_input_and_output_are_the_same(self, here, tmp_path):
         lines = here.short[:3]
@@ -245,54 +255,50 @@ class TestTranslate:
             b"x" * 3000,
             source.encode(),
         ]
-        runs = [
-            script("translate", f"--workdir={here.run}", "--errors=replace", "--batch_lines=5", *more, stdin=b"\n".join(nasty))
-            for more in ([], ["--format=json"])
-        ]
-        lines = runs[0].lines
+        done = script("translate", f"--workdir={here.run}", "--errors=replace", "--batch_lines=5", stdin=b"\n".join(nasty))
+        (tmp_path / "nasty").write_bytes(b"\n".join(nasty))
+        told = translated(here, tmp_path, input=str(tmp_path / "nasty"), errors="replace", format="json")
+        lines = done.lines
         assert len(lines) == len(nasty) + 1 and lines[-1] == ""
         assert lines[0] == lines[9] == lines[15] != "" and lines[1] == lines[2] == ""
-        told = [json.loads(line) for line in runs[1].lines[:-1]]
+        told = [json.loads(line) for line in told]
         assert [each["translations"][0]["text"] for each in told] == lines[:-1]
         assert [each["line"] for each in told] == list(range(1, len(nasty) + 1))
         assert told[10]["source"] == "caf\ufffd \ufffd\ufffd\ufffd" and told[9]["source"] == source
-        assert re.search(r"line 4: too long for the model, translated in \d+ pieces", runs[0].err)
+        assert re.search(r"line 4: too long for the model, translated in \d+ pieces", done.err)
 
     def test_formats_and_scores_agree(self, here, tmp_path):
-        """Text, tab-separated and JSON tell the same, and scoring what was found gives its log-probability again."""
-        run, text = f"--workdir={here.run}", "\n".join([*here.short[:3], ""]).encode() + b"\n"
-        plain = script("translate", run, stdin=text)
-        rows = [line.split("\t") for line in script("translate", run, "--format=tsv", "--nbest=2", stdin=text).lines[:-1]]
-        told = [json.loads(line) for line in script("translate", run, "--format=json", "--nbest=2", stdin=text).lines[:-1]]
+        """Text, tab-separated and JSON tell the same, of what is found and of what is given."""
+        text = [*here.short[:3], ""]
+        plain = translated(here, tmp_path, text)
+        rows = [line.split("\t") for line in translated(here, tmp_path, text, format="tsv", nbest=2)]
+        told = [json.loads(line) for line in translated(here, tmp_path, text, format="json", nbest=2)]
         assert [row[:2] for row in rows] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"], ["3", "1"], ["3", "2"], ["4", "1"]]
-        assert [row[4] for row in rows if row[1] == "1"] == plain.lines[:-1]
+        assert [row[4] for row in rows if row[1] == "1"] == plain
         flat = [each for line in told for each in line["translations"]]
         for row, each in zip(rows, flat, strict=True):
             assert row[4] == each["text"]
             assert (float(row[2]), float(row[3])) == pytest.approx((each["score"], each["log_prob"]), abs=1e-5)
             assert sum(each["token_log_probs"]) == pytest.approx(each["log_prob"], abs=1e-4)
             assert len(each["pieces"]) == len(each["token_log_probs"])
-        (tmp_path / "found").write_bytes(plain.out)
-        scored = script("translate", run, f"--score={tmp_path / 'found'}", "--format=json", stdin=text).lines[:-1]
-        numbers = script("translate", run, f"--score={tmp_path / 'found'}", stdin=text).lines[:-1]
-        same = 0
+        (tmp_path / "found").write_text("".join(f"{line}\n" for line in plain), encoding="utf-8")
+        scored = translated(here, tmp_path, text, format="json", score=str(tmp_path / "found"))
+        numbers = translated(here, tmp_path, text, score=str(tmp_path / "found"))
         for line, again, number in zip(told, map(json.loads, scored), numbers, strict=True):
-            (found,), best = again["translations"], line["translations"][0]
-            assert found["text"] == best["text"] and float(number) == pytest.approx(found["log_prob"], abs=1e-5)
-            if found["pieces"] == best["pieces"]:  # search may spell a text in other pieces than the tokenizer does
-                same += 1
-                assert found["log_prob"] == pytest.approx(best["log_prob"], abs=1e-4)
-        assert same
+            (found,) = again["translations"]
+            # Search may spell a text in other pieces than the tokenizer does, and its log-probability is then another.
+            assert found["text"] == line["translations"][0]["text"]
+            assert float(number) == pytest.approx(found["log_prob"], abs=1e-5)
+            assert found["log_prob"] == pytest.approx(sum(found["token_log_probs"]), abs=1e-5)
         (tmp_path / "found").write_bytes(b"x\n")
-        error = script("translate", run, f"--score={tmp_path / 'found'}", stdin=text, code=2).err
-        assert "input has more than the 1 lines of" in only_error(error)
+        with pytest.raises(UserError, match="input has more than the 1 lines of"):
+            translated(here, tmp_path, text, score=str(tmp_path / "found"))
 
-    def test_samples(self, here):
-        run, text = f"--workdir={here.run}", "\n".join([*here.short[:2], *here.short[:2]]).encode()
-        flags = run, "--temperature=1", "--nbest=3", "--format=tsv"
-        one, again, other = (script("translate", *flags, f"--seed={seed}", stdin=text).lines for seed in (1, 1, 2))
-        assert one == again != other and len(one) == 13
-        assert [line.split("\t")[1:] for line in one[:6]] == [line.split("\t")[1:] for line in one[6:12]]
+    def test_samples(self, here, tmp_path):
+        text, flags = [*here.short[:2], *here.short[:2]], dict(temperature=1.0, nbest=3, format="tsv")
+        one, again, other = (translated(here, tmp_path, text, seed=seed, **flags) for seed in (1, 1, 2))
+        assert one == again != other and len(one) == 12
+        assert [line.split("\t")[1:] for line in one[:6]] == [line.split("\t")[1:] for line in one[6:]]
 
     @pytest.mark.parametrize("stdin, expected", [(b"", b""), (b"\n\n\n", b"\n\n\n"), (b"\xef\xbb\xbf\n ", b"\n\n")])
     def test_nothing_and_blank_lines_stay_what_they_are(self, here, stdin, expected):

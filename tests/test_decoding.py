@@ -13,6 +13,7 @@ from jax import lax
 
 from transformer_jax.decoding import beam, beam_search, greedy_search, length_divisors, restricted, sample_search
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 PAD, EOS, START = 0, 1, 2
 IDS = {"start_id": START, "eos_id": EOS, "pad_id": PAD}
 STATES = 97  # a prefix is hashed into one of these; the table depends on it and thereby on the whole prefix

@@ -40,6 +40,9 @@ class Dictionary:
     def encode_source(self, lines):
         return [np.zeros(len(line.split()) + 1, np.int32) for line in lines]
 
+    def search_config(self, **search):
+        return dataclasses.replace(self.config, **{name: value for name, value in search.items() if value is not None})
+
     def translate(self, lines, **search):
         self.asked.append((list(lines), search))
         return [Translation(self.translations[line], -1.0, -1.0, (), 2 if len(line) > 20 else 1) for line in lines]
@@ -130,7 +133,7 @@ def test_the_report_tells_the_protocol():
     source = ["short", "a line that is longer than twenty letters"]
     translator = Dictionary(dict(zip(source, ["eins", "zwei"], strict=True)))
     report = evaluate(translator, source, ["eins", "drei"], test="x", checkpoint="step 7", beam=3, length_penalty=1.0)
-    assert translator.asked == [(source, {"beam": 3, "length_penalty": 1.0, "tokens": None})]
+    assert translator.asked == [(source, {"beam": 3, "length_penalty": 1.0})]
     assert (report.exact, report.split, report.search) == (0.5, 1, "beam 3, length penalty 1.0")
     text = report.as_text()
     for part in ("x: 2 sentences, step 7, beam 3", "exactly right 50.0%", "1 lines were too long", *_signatures(report)):

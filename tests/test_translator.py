@@ -44,6 +44,12 @@ def translator(tokenizer, request):
     return make_translator(tokenizer, **request.param)
 
 
+@pytest.fixture(scope="module")
+def transformer(tokenizer):
+    """For what does not depend on the family."""
+    return make_translator(tokenizer, **FAMILIES["Transformer"])
+
+
 def assert_same(found: list[Translation], expected: list[Translation]) -> None:
     assert [each.text for each in found] == [each.text for each in expected]
     assert [each.tokens for each in found] == [each.tokens for each in expected]
@@ -178,6 +184,8 @@ def test_a_line_feed_in_a_translation_is_a_space(translator, monkeypatch):
     """Byte fallback can spell one, and N lines in are N lines out."""
     spelled = types.SimpleNamespace(
         encode_source=translator.tokenizer.encode_source,
+        encode_target=translator.tokenizer.encode_target,
+        unknown_id=translator.tokenizer.unknown_id,
         pieces=translator.tokenizer.pieces,
         pad_id=translator.tokenizer.pad_id,
         decode=lambda rows: ["one\ntwo" for _ in rows],
@@ -204,65 +212,65 @@ def test_the_n_best_are_the_best_in_order_and_each_is_scored_as_search_scored_it
             np.testing.assert_allclose(each.token_log_probs, again.token_log_probs, atol=1e-5)
 
 
-def test_given_text_is_scored_by_teacher_forcing(translator):
-    score = make_scorer(translator)
+def test_given_text_is_scored_by_teacher_forcing(transformer):
+    score = make_scorer(transformer)
     sources, targets = ["a b c d", "", "e f", "h"], ["b c", "a", "", "f e d c b a " * 5]
-    found = translator.score(sources, targets, length_penalty=1.0)
+    found = transformer.score(sources, targets, length_penalty=1.0)
     for source, target, each in zip(sources, targets, found, strict=True):
-        ids = translator.tokenizer.encode_target([target])[0]
-        expected = score(translator.tokenizer.encode_source([source])[0], ids, 80)[np.arange(len(ids)), ids]
+        ids = transformer.tokenizer.encode_target([target])[0]
+        expected = score(transformer.tokenizer.encode_source([source])[0], ids, 80)[np.arange(len(ids)), ids]
         assert each.text == target and each.tokens == tuple(ids)
         np.testing.assert_allclose(each.token_log_probs, expected, atol=1e-5)
         assert each.log_prob == pytest.approx(expected.sum(), abs=1e-4)
         assert each.score == pytest.approx(expected.sum() / ((5 + len(ids)) / 6), abs=1e-4)
-    assert translator.score([], []) == []
+    assert transformer.score([], []) == []
 
 
-def test_the_n_best_of_a_line_in_parts_are_the_best_combinations(translator):
+def test_the_n_best_of_a_line_in_parts_are_the_best_combinations(transformer):
     long = "a b c d e f g h. " * 3 + "b d f h."
-    pieces = split_line(long, lambda text: len(translator.tokenizer.encode_source([text])[0]), 20)
-    found, *parts = translator.translate([long, *pieces], beam=3, nbest=3)
+    pieces = split_line(long, lambda text: len(transformer.tokenizer.encode_source([text])[0]), 20)
+    found, *parts = transformer.translate([long, *pieces], beam=3, nbest=3)
     every = [[part, *part.others] for part in parts]
     best = sorted((sum(one.score for one in chosen) for chosen in itertools.product(*every)), reverse=True)[:3]
     np.testing.assert_allclose([found.score, *(each.score for each in found.others)], best, rtol=1e-5)
     assert all(each.parts == len(pieces) for each in found.others)
 
 
-def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(translator):
+def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(transformer):
     prefixes = ["b c", "", "x", "h", "", "a", "g f e d c b a " * 6, "", "c", "d"]
     rules = dict(beam=3, nbest=2, min_length_extra=6, min_length_ratio=0.5, no_repeat_ngram=2, max_length_extra=9)
-    found = translator.translate(LINES, prefixes=prefixes, token_log_probs=True, **rules)
-    count = lambda text, **more: len(translator.tokenizer.encode_source([text], **more)[0])  # noqa: E731
+    found = transformer.translate(LINES, prefixes=prefixes, token_log_probs=True, **rules)
+    count = lambda text, **more: len(transformer.tokenizer.encode_source([text], **more)[0])  # noqa: E731
     for line, prefix, best in zip(LINES, prefixes, found, strict=True):
         for each in [best, *best.others] if line.strip() else []:
-            start = translator.tokenizer.encode_target([prefix], add_eos=False)[0].tolist()
+            start = transformer.tokenizer.encode_target([prefix], add_eos=False)[0].tolist()
             assert list(each.tokens[: len(start)]) == start and each.text.startswith(prefix.strip())
             assert len(each.tokens) >= min(6 + count(line) // 2, len(start) + 1)
             assert len(each.tokens) <= max(count(line) + 9, len(start) + 1)
             pairs = list(itertools.pairwise(each.tokens))
             assert not [pair for i, pair in enumerate(pairs) if pair in pairs[:i] and i + 2 > len(start)]
             assert sum(each.token_log_probs) == pytest.approx(each.log_prob, abs=1e-3)
-    assert_same(found, [translator.translate([a], prefixes=[b], **rules)[0] for a, b in zip(LINES, prefixes, strict=True)])
-    greedy = translator.translate(LINES, prefixes=prefixes, beam=1, no_repeat_ngram=2)
-    drawn = translator.translate(LINES, prefixes=prefixes, temperature=1.0, top_k=1, no_repeat_ngram=2)
+    assert_same(found, [transformer.translate([a], prefixes=[b], **rules)[0] for a, b in zip(LINES, prefixes, strict=True)])
+    greedy = transformer.translate(LINES, prefixes=prefixes, beam=1, no_repeat_ngram=2)
+    drawn = transformer.translate(LINES, prefixes=prefixes, temperature=1.0, top_k=1, no_repeat_ngram=2)
     assert_same(greedy, drawn)
 
 
-def test_samples_are_a_function_of_the_sentence_and_the_seed(translator):
+def test_samples_are_a_function_of_the_sentence_and_the_seed(transformer):
     chance = dict(temperature=1.0, nbest=3)
-    expected = {line: translator.translate([line], **chance)[0] for line in LINES}
-    found = translator.translate(LINES[::-1], **chance, tokens=24)
+    expected = {line: transformer.translate([line], **chance)[0] for line in LINES}
+    found = transformer.translate(LINES[::-1], **chance, tokens=24)
     assert_same(found, [expected[line] for line in LINES[::-1]])
     for one, other in zip(found, (expected[line] for line in LINES[::-1]), strict=True):
         assert [each.tokens for each in one.others] == [each.tokens for each in other.others]
     drawn = [(each.tokens, *(other.tokens for other in each.others)) for each in found if each.tokens]
     assert all(len(each) == 3 for each in drawn) and any(len(set(each)) == 3 for each in drawn)
-    other = translator.translate(LINES[::-1], **chance, seed=1)
+    other = transformer.translate(LINES[::-1], **chance, seed=1)
     assert [each.tokens for each in other] != [each.tokens for each in found]
     for line, each in zip(LINES[::-1], found, strict=True):
         if each.tokens:
-            assert each.log_prob == pytest.approx(translator.score([line], [each.tokens])[0].log_prob, abs=1e-4)
-    assert_same(translator.translate(LINES, temperature=1.0, top_k=1), translator.translate(LINES, beam=1))
+            assert each.log_prob == pytest.approx(transformer.score([line], [each.tokens])[0].log_prob, abs=1e-4)
+    assert_same(transformer.translate(LINES, temperature=1.0, top_k=1), transformer.translate(LINES, beam=1))
 
 
 @pytest.mark.parametrize(
