@@ -14,6 +14,14 @@ from jax.experimental.compilation_cache import compilation_cache
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# A worker takes one file after the other; with the longest begun first, the last to end does not keep the others waiting.
+LONGEST = [f"test_{name}.py" for name in ("command_lines", "translator", "run", "faults", "decoding", "training")]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _private_caches(tmp_path_factory):
     """Tests neither use nor fill the user's caches of tokenised text and compiled programs."""

@@ -413,7 +413,6 @@ class Killed(BaseException):
     ("kind", "family", "samples"),
     [
         *(("bucketed", family, 0) for family in FAMILIES),
-        ("bucketed", "Transformer", 3),
         ("packed", "Transformer", 0),
         ("packed", "Transformer", 3),
     ],

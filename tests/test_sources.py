@@ -88,7 +88,7 @@ class TestUnchangedText:
     @pytest.fixture
     def run(self, text, tmp_path):
         config = Config()
-        config.data.train, config.data.cache_dir = f"{text} * 2", str(tmp_path / "cache")
+        config.data.train, config.data.dev, config.data.cache_dir = f"{text} * 2", str(text), str(tmp_path / "cache")
         config.tokenizer.vocab_size, config.batch.tokens, config.batch.row_multiple = 272, 256, 4
         return Run.open_or_create(tmp_path / "run", config)
 
