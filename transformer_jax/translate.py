@@ -71,11 +71,7 @@ def translate_lines(
         raise UserError("--score goes with none of --nbest, --attention, --alignments and --prefixes: it does not translate")
     if format == "text" and (search.get("nbest") or 1) > 1:
         raise UserError("--nbest needs --format=tsv or --format=json: as text, N lines in are N lines out")
-    files = [("input", input), ("output", output), ("alignments", alignments), ("attention", attention), ("score", score)]
-    files.append(("prefixes", prefixes))
-    for (name, path), (other, same) in itertools.combinations([each for each in files if each[1]], 2):
-        if _same_file(path, same):
-            raise UserError(f"--{other}={same} is the file of --{name}; name another")
+    _refuse_same_files(input=input, output=output, alignments=alignments, attention=attention, score=score, prefixes=prefixes)
     translator, _ = load_translator(Run(workdir), checkpoint)
     if alignment_layer is not None:
         translator.alignment_layer = alignment_layer
@@ -88,11 +84,12 @@ def translate_lines(
     with open_output(output) as out, open_output(alignments) if align else contextlib.nullcontext() as links:
         for block in itertools.chain([first], blocks):
             sources, given = ([pair[side] for pair in block] for side in (0, 1))
-            if score:
-                found = translator.score(sources, given, length_penalty=search.get("length_penalty"))
-            else:
-                more = dict(align=align, token_log_probs=format == "json")
-                found = translator.translate(sources, prefixes=given, **more, **search)
+            more = dict(align=align, token_log_probs=format == "json")
+            found = (
+                translator.score(sources, given, length_penalty=search.get("length_penalty"))
+                if score
+                else translator.translate(sources, prefixes=given, **more, **search)
+            )
             for number, (source, translation) in enumerate(zip(sources, found, strict=True), done + 1):
                 if translation.parts > 1:
                     print(f"line {number}: too long for the model, translated in {translation.parts} pieces", file=sys.stderr)
@@ -135,6 +132,13 @@ def _with_given(lines: Iterator[str], path: str) -> Iterator[tuple[str, str]]:
             more, fewer = ("input", path) if translation is None else (path, "input")
             raise UserError(f"{more} has more than the {number - 1} lines of {fewer}; expected a translation for each line")
         yield line, translation
+
+
+def _refuse_same_files(**files: str | None) -> None:
+    named = [(name, path) for name, path in files.items() if path]
+    for (name, path), (other, same) in itertools.combinations(named, 2):
+        if _same_file(path, same):
+            raise UserError(f"--{other}={same} is the file of --{name}; name another")
 
 
 def _same_file(path: str, other: str) -> bool:
