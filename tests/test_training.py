@@ -412,6 +412,12 @@ def test_a_meter_goes_on_where_another_was():
     assert untimed(resumed) == untimed(expected)
 
 
+def test_what_another_version_has_not_written_is_left_out():
+    meter = Meter([1.0, 2.0, 3.0])
+    meter.add(1, step_sums(2.0, 4.0))
+    assert meter.take()["loss"] == 0.5
+
+
 def test_the_meter_counts_a_wait_for_input_if_the_device_is_idle_when_it_ends(monkeypatch):
     class Steps(float):
         ready = True

@@ -41,7 +41,9 @@ class Meter:
     """
 
     def __init__(self, unwritten: Sequence[float] = (), skipped: int = 0, max_skipped: int = 0):
-        seconds, waited, *sums = unwritten or (0.0, 0.0, *jax.tree.leaves(_ZERO))
+        nothing = [0.0, 0.0, *jax.tree.leaves(_ZERO)]
+        # Other numbers are of a version that kept others: its checkpoint is good, and one line of metrics is of fewer steps.
+        seconds, waited, *sums = unwritten if len(unwritten) == len(nothing) else nothing
         self._pending: list[tuple[int, StepSums]] = []
         self._total: StepSums = jax.tree.unflatten(jax.tree.structure(_ZERO), sums)
         self._since, self._waited = time.perf_counter() - seconds, waited
