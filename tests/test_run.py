@@ -332,6 +332,8 @@ def test_override_that_cannot_be(key, text, message):
         ({"optimizer.learning_rate": "-1"}, "learning_rate=-1.0 should be 0 or more"),
         ({"train.steps": "0"}, "train.steps=0 should be more than 0"),
         ({"decode.beam": "0"}, "decode.beam=0 should be more than 0"),
+        ({"decode.nbest": "5"}, "decode.nbest=5 should be at most decode.beam=4"),
+        ({"tokenizer.alpha": "1.5"}, "tokenizer.alpha=1.5 should be at most 1 with tokenizer.algorithm=bpe"),
         ({"model.heads": "7"}, "model.heads=7 should be a divisor of model.width=512"),
         ({"model.width": "9", "model.heads": "3"}, "model.width=9 should be even"),
         ({"model.positions": "rotary", "model.key_width": "5"}, "model.key_width=5 should be even"),

@@ -260,7 +260,9 @@ def validate(config: Config) -> Config:
             _require(value >= 0, name, value, "0 or more")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             _require(value > 0, name, value, "more than 0")
-    decode = config.decode
+    tokenizer, decode = config.tokenizer, config.decode
+    chance = tokenizer.algorithm != "bpe" or tokenizer.alpha <= 1
+    _require(chance, "tokenizer.alpha", tokenizer.alpha, "at most 1 with tokenizer.algorithm=bpe: a chance")
     most = f"at most decode.beam={decode.beam}, or with decode.temperature above 0"
     _require(decode.temperature > 0 or decode.nbest <= decode.beam, "decode.nbest", decode.nbest, most)
     _require(decode.top_p <= 1, "decode.top_p", decode.top_p, "at most 1")

@@ -142,7 +142,7 @@ class Searcher:
         advice = f"lower decode.tokens={decode.tokens} (--decode_tokens of translate.py and evaluate.py) or the beam"
         with memory_advice(advice):
             found = self._search(
-                (params, np.uint32(decode.seed)),
+                (params, np.uint32(decode.seed % (1 << 32))),
                 _Rows(
                     source,
                     segment.astype(np.int32),
