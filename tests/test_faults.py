@@ -65,6 +65,12 @@ def test_a_manifest_tells_of_every_change(tmp_path):
         assert problem(tmp_path) == f"{name} is missing"
         (tmp_path / name).write_bytes(data)
     assert problem(tmp_path) == ""
+    manifest = (tmp_path / "manifest.json").read_bytes()
+    for bit in range(8 * len(manifest)):
+        changed = bytearray(manifest)
+        changed[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "manifest.json").write_bytes(changed)
+        assert problem(tmp_path) == "manifest.json is damaged"
     (tmp_path / "manifest.json").write_text("{")
     assert problem(tmp_path) == "manifest.json is damaged"
 

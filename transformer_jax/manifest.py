@@ -10,13 +10,14 @@ from transformer_jax.files import write_whole
 __all__ = ["MANIFEST", "problem", "sealed", "write_manifest"]
 
 MANIFEST = "manifest.json"
+_ITSELF = ""  # the entry for the other entries: no file has this name, and no flipped bit leads from it to another name
 
 
 def write_manifest(folder: epath.PathLike) -> None:
     """Writes `manifest.json`, the size and BLAKE2b hash of every file in `folder`; it is there as a whole or not at all."""
     folder = epath.Path(folder)
     files = {str(path.relative_to(folder)): _fingerprint(path) for path in _files(folder) if path != folder / MANIFEST}
-    write_whole(folder / MANIFEST, json.dumps(files, indent=1, sort_keys=True))
+    write_whole(folder / MANIFEST, json.dumps({_ITSELF: _hash_of(files), **files}, indent=1, sort_keys=True))
 
 
 def sealed(folder: epath.PathLike) -> bool:
@@ -33,6 +34,8 @@ def problem(folder: epath.PathLike) -> str:
         return "has no checksums: it was not written to its end, or by an older version"
     except (OSError, ValueError):
         return f"{MANIFEST} is damaged"
+    if expected.pop(_ITSELF, None) not in (None, _hash_of(expected)):  # manifests of older versions have no such entry
+        return f"{MANIFEST} is damaged"
     for name, fingerprint in expected.items():
         try:
             if _fingerprint(folder / name) != fingerprint:
@@ -47,6 +50,10 @@ def problem(folder: epath.PathLike) -> str:
 def _files(folder: epath.Path) -> list[epath.Path]:
     entries = list(folder.iterdir())
     return [path for entry in entries for path in (_files(entry) if entry.is_dir() else [entry])]
+
+
+def _hash_of(files: dict[str, list]) -> str:
+    return hashlib.blake2b(json.dumps(files, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _fingerprint(path: epath.Path) -> list:
