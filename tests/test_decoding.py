@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from jax import lax
 
-from transformer_jax.decoding import beam, beam_search, greedy_search, length_divisors, restricted, sample_search
+from transformer_jax.decoding import (
+    at_once,
+    beam,
+    beam_search,
+    greedy_search,
+    length_divisors,
+    restricted,
+    sample_search,
+    with_rules,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 PAD, EOS, START = 0, 1, 2
@@ -62,8 +71,7 @@ def make_cache(sentences, beams, length):
 @functools.partial(jax.jit, static_argnames=("beams", "length", "options"))
 def run(table, cache, max_length, beams, length, options):
     function = greedy_search if beams is None else functools.partial(beam_search, beams=beams)
-    batch = len(max_length)
-    return function(make_step(table), cache, batch=batch, max_length=max_length, length=length, **IDS, **dict(options))
+    return function(make_step(table), at_once(cache, max_length), length=length, **IDS, **dict(options))
 
 
 def search(table, max_length, *, beams, length=None, sentences=None, **options):
@@ -210,8 +218,8 @@ def position_step(probabilities, steps=None):
 def run_positions(probabilities, alpha, steps=None, beams=2, returned=1):
     length = len(probabilities)
     out = beam_search(
-        position_step(probabilities, steps), jnp.zeros((beams, 1)), batch=1, beams=beams, returned=returned,
-        max_length=jnp.array([length]), length=length, length_penalty=alpha, **IDS,
+        position_step(probabilities, steps), at_once(jnp.zeros((beams, 1)), jnp.array([length])), beams=beams,
+        returned=returned, length=length, length_penalty=alpha, **IDS,
     )  # fmt: skip
     jax.effects_barrier()
     return translations(out, 0)
@@ -242,11 +250,11 @@ def test_finished_sentences_do_not_keep_the_loop_alive():
     """The second row only fills the batch, the third is done at its limit of 2: the loop ends with the first, at 3."""
     steps = []
     step = position_step([[1e-9, 1e-9, 1e-9, 1.0]] * 8, steps)
-    out = beam_search(step, jnp.zeros((9, 1)), batch=3, beams=3, max_length=jnp.array([3, 0, 2]), length=8, **IDS)
+    out = beam_search(step, at_once(jnp.zeros((9, 1)), jnp.array([3, 0, 2])), beams=3, length=8, **IDS)
     jax.effects_barrier()
     assert steps == [0, 1, 2] and out.length[:, 0].tolist() == [3, 0, 2]
     steps.clear()
-    greedy_search(step, jnp.zeros((3, 1)), batch=3, max_length=jnp.array([3, 0, 2]), length=8, **IDS)
+    greedy_search(step, at_once(jnp.zeros((3, 1)), jnp.array([3, 0, 2])), length=8, **IDS)
     jax.effects_barrier()
     assert steps == [0, 1, 2]
 
@@ -308,8 +316,8 @@ def test_what_is_refused():
 
 @functools.partial(jax.jit, static_argnames=("samples", "length", "options"))
 def run_sample(table, cache, max_length, numbers, samples, length, seed, options):
-    given = dict(batch=len(max_length), samples=samples, key=jax.random.key(seed), numbers=numbers)
-    return sample_search(make_step(table), cache, max_length=max_length, length=length, **given, **IDS, **dict(options))
+    given = dict(samples=samples, key=jax.random.key(seed), numbers=numbers)
+    return sample_search(make_step(table), at_once(cache, max_length), length=length, **given, **IDS, **dict(options))
 
 
 def draw(table, limits, *, samples=1, sentences=None, length=None, seed=0, **options):
@@ -381,11 +389,11 @@ def test_sampling_that_cannot_be():
 
 @functools.partial(jax.jit, static_argnames=("beams", "length", "n"))
 def run_restricted(table, cache, max_length, rules, beams, length, n):
-    step, cache = restricted(make_step(table), cache, length=length, eos_id=EOS, no_repeat_ngram=n, **rules)
-    common = dict(batch=len(max_length), max_length=max_length, length=length, **IDS)
+    step = restricted(make_step(table), eos_id=EOS, no_repeat_ngram=n)
+    sentences = at_once(with_rules(cache, length=length, no_repeat_ngram=n, **rules), max_length)
     if beams is None:
-        return greedy_search(step, cache, **common)
-    return beam_search(step, cache, beams=beams, returned=beams, **common)
+        return greedy_search(step, sentences, length=length, **IDS)
+    return beam_search(step, sentences, beams=beams, returned=beams, length=length, **IDS)
 
 
 def search_restricted(table, limits, beams, n=0, **rules):

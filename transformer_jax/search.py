@@ -2,7 +2,7 @@
 
 import bisect
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,14 +18,17 @@ from transformer_jax.data.store import Store
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.decoding.beam import Hypotheses, beam_search
 from transformer_jax.decoding.greedy import greedy_search, sample_search
-from transformer_jax.decoding.rules import restricted
+from transformer_jax.decoding.loop import Sentences
+from transformer_jax.decoding.rules import restricted, with_rules
 from transformer_jax.errors import UserError, memory_advice
 from transformer_jax.rows import over_rows
 
 __all__ = ["Found", "Searcher"]
 
 # Source lengths that batches are padded to: few, so that few shapes are compiled.
-_LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_QUEUE = 512  # sentences of one search on each device; those beyond the slots wait for a free one
+_PARTS = 8  # this share of the slots is free before it is filled again: each time costs a run of the encoder
 
 
 class Found(NamedTuple):
@@ -75,9 +78,10 @@ class Searcher:
         batches; `between` is called between two. Raises UserError for a prefix that is impossible.
         """
 
-        def of_batch(batch: tuple[list[int], int]) -> list[list[Found]]:
-            numbers, length = batch
-            found = self._search_batch(params, [rows[i] for i in numbers], [prefixes[i] for i in numbers], length, decode)
+        def of_group(group: tuple[list[int], int, int]) -> list[list[Found]]:
+            numbers, length, slots = group
+            rows_and_prefixes = [rows[i] for i in numbers], [prefixes[i] for i in numbers]
+            found = self._search_group(params, *rows_and_prefixes, length, slots, decode)
             return [
                 [
                     Found(tokens[:count].tolist(), float(log_prob), float(score))
@@ -91,9 +95,9 @@ class Searcher:
             if self._tokenizer.unknown_id in prefix or len(prefix) >= self._room:
                 text = " ".join(self._tokenizer.pieces(prefix))
                 raise UserError(f"prefix {text}: has letters that the model does not know, or is too long for it")
-        batches = list(_batches([len(row) for row in rows], decode.tokens))
+        groups = list(_groups([len(row) for row in rows], decode.tokens))
         results: list[list[Found]] = [[] for _ in rows]
-        for (numbers, _), found in zip(batches, hosts.in_turns(of_batch, batches, between), strict=True):
+        for (numbers, *_), found in zip(groups, hosts.in_turns(of_group, groups, between), strict=True):
             for i, of_row in zip(numbers, found, strict=True):
                 results[i] = [Found(*each) for each in of_row]  # another process's have come as lists
         return results
@@ -119,10 +123,17 @@ class Searcher:
                 found[i] = row
         return found
 
-    def _search_batch(
-        self, params: Any, rows: list[np.ndarray], prefixes: list[np.ndarray], length: int, decode: DecodeConfig
+    def _search_group(
+        self,
+        params: Any,
+        rows: list[np.ndarray],
+        prefixes: list[np.ndarray],
+        length: int,
+        slots: int,
+        decode: DecodeConfig,
     ) -> Hypotheses:
-        """Search over one padded batch. It is filled up with empty rows, for few shapes; those cost no steps."""
+        """Search over rows of at most `length` ids, `slots` of them at a time. For few shapes, they are filled up with empty
+        rows, which cost nothing."""
         lengths, sizes = (np.array([len(each) for each in these]) for these in (rows, prefixes))
         length, longest = min(length, self._room), max(sizes)
         # A sentence's limits depend on its own length only, never on its batch mates'.
@@ -131,27 +142,29 @@ class Searcher:
         least = (decode.min_length_ratio * lengths).astype(np.int32) + decode.min_length_extra
         room = int(decode.max_length_ratio * length) + decode.max_length_extra
         room = min(max(room, _padded_length(longest) + 1 if longest else 0), self._room)
-        empty = _filled(len(rows)) - len(rows)
-        nothing = [rows[0][:0]] * empty
-        source = pad_rows([*rows, *nothing], length, self._tokenizer.pad_id)
+        devices = jax.local_device_count()
+        count = slots if len(rows) <= slots else devices * max(_QUEUE, slots // devices)
+        # As cards are dealt: each device has its share, the empty ones at its end.
+        places = np.arange(count).reshape(-1, devices).T.reshape(-1)
 
-        def fill(values: Sequence[int]) -> np.ndarray:
-            return np.pad(values, (0, empty))
+        def deal(values: np.ndarray) -> np.ndarray:
+            return np.pad(values, [(0, count - len(values)), *[(0, 0)] * (values.ndim - 1)])[places]
 
-        segment = np.arange(length)[None, :] < fill(lengths)[:, None]
+        padded = pad_rows(prefixes, _padded_length(longest), self._tokenizer.pad_id) if longest else None
         advice = f"lower decode.tokens={decode.tokens} (--decode_tokens of translate.py and evaluate.py) or the beam"
         with memory_advice(advice):
             found = self._search(
                 (params, np.uint32(decode.seed % (1 << 32))),
                 _Rows(
-                    source,
-                    segment.astype(np.int32),
-                    fill(limits),
-                    fill([zlib.crc32(row.tobytes()) for row in rows]).astype(np.uint32),
-                    fill(np.minimum(least, limits)) if least.any() else None,
-                    pad_rows([*prefixes, *nothing], _padded_length(longest), self._tokenizer.pad_id) if longest else None,
-                    fill(sizes) if longest else None,
+                    deal(pad_rows(rows, length, self._tokenizer.pad_id)),
+                    deal((np.arange(length)[None, :] < lengths[:, None]).astype(np.int32)),
+                    deal(limits),
+                    deal(np.array([zlib.crc32(row.tobytes()) for row in rows], np.uint32)),
+                    deal(np.minimum(least, limits)) if least.any() else None,
+                    deal(padded) if longest else None,
+                    deal(sizes) if longest else None,
                 ),
+                slots=slots // devices,
                 no_repeat_ngram=decode.no_repeat_ngram,
                 beams=decode.beam,
                 returned=decode.nbest,
@@ -161,7 +174,8 @@ class Searcher:
                 top_k=decode.top_k,
                 top_p=decode.top_p,
             )
-            return jax.tree.map(lambda x: x[: len(rows)], jax.device_get(found))
+            back = np.argsort(places)[: len(rows)]
+            return jax.tree.map(lambda x: x[back], jax.device_get(found))
 
     def _known(
         self, function: Callable[..., Any], params: Any, source: list[np.ndarray], target: list[np.ndarray], tokens: int
@@ -186,6 +200,7 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
         params_and_seed,
         rows,
         *,
+        slots,
         beams,
         returned,
         length,
@@ -196,34 +211,40 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
         top_p,
     ):
         params, seed = params_and_seed
-        source = rows.source
+        hypotheses = returned if temperature else beams
+        rules = no_repeat_ngram or rows.least is not None or rows.prefix is not None
 
         def call(method, *args):
             return model.apply({"params": params}, *args, method=method)
 
-        position = jnp.broadcast_to(jnp.arange(source.shape[1])[None], source.shape)
-        memory = call("encode", source, rows.segment, position)
+        def begin(numbers, index):
+            these = jax.tree.map(lambda x: x[numbers], rows)
+            position = jnp.broadcast_to(jnp.arange(these.source.shape[1])[None], these.source.shape)
+            memory = call("encode", these.source, these.segment, position)
+            cache = model.apply({"params": params}, memory, hypotheses, length, method="init_cache")
+            if rules:
+                least, prefix, prefix_length = jax.tree.map(
+                    lambda x: jnp.repeat(x, hypotheses, axis=0), (these.least, these.prefix, these.prefix_length)
+                )
+                given = dict(min_length=least, prefix=prefix, prefix_length=prefix_length, no_repeat_ngram=no_repeat_ngram)
+                cache = with_rules(cache, length=length, start=index, **given)
+            return cache, these.limit, (memory, jnp.full(len(numbers), index))
 
-        def step(token, index, cache):
-            logits, cache = call("decode_step", token, index, memory, cache)
+        def step(token, index, cache, memory):
+            memory, start = memory
+            logits, cache = call("decode_step", token, index, memory, cache, jnp.repeat(start, hypotheses))
             return jax.nn.log_softmax(logits), cache
 
-        hypotheses = returned if temperature else beams
-        cache = model.apply({"params": params}, memory, hypotheses, length, method="init_cache")
-        if no_repeat_ngram or rows.least is not None or rows.prefix is not None:
-            each = [
-                x if x is None else jnp.repeat(x, hypotheses, axis=0) for x in (rows.least, rows.prefix, rows.prefix_length)
-            ]
-            rules = dict(zip(("min_length", "prefix", "prefix_length"), each, strict=True), no_repeat_ngram=no_repeat_ngram)
-            step, cache = restricted(step, cache, length=length, eos_id=tokenizer.eos_id, **rules)
-        common = dict(batch=source.shape[0], max_length=rows.limit, length=length, forbidden_ids=never, **ids)
-        common["length_penalty"] = length_penalty
+        if rules:
+            step = restricted(step, eos_id=tokenizer.eos_id, no_repeat_ngram=no_repeat_ngram)
+        sentences = Sentences(begin, len(rows.limit), jnp.sum(rows.limit > 0), slots, max(slots // _PARTS, 1))
+        common = dict(length=length, length_penalty=length_penalty, forbidden_ids=never, **ids)
         if temperature:
             chance = dict(key=jax.random.key(seed), numbers=rows.number, temperature=temperature, top_k=top_k, top_p=top_p)
-            return sample_search(step, cache, samples=returned, **chance, **common)
+            return sample_search(step, sentences, samples=returned, **chance, **common)
         if beams == 1:
-            return greedy_search(step, cache, **common)
-        return beam_search(step, cache, beams=beams, returned=returned, **common)
+            return greedy_search(step, sentences, **common)
+        return beam_search(step, sentences, beams=beams, returned=returned, **common)
 
     return search
 
@@ -246,20 +267,46 @@ def _make_token_log_probs(model: nn.Module) -> Callable[[Any, Batch], jax.Array]
     return log_probs
 
 
-def _batches(lengths: list[int], tokens: int) -> Iterator[tuple[list[int], int]]:
-    """The numbers of the rows of each batch and the length it is padded to: longest first, at most `tokens` positions each.
+def _groups(lengths: list[int], tokens: int) -> Iterator[tuple[list[int], int, int]]:
+    """The numbers of the rows that are searched together, the length they are padded to, and how many of them at a time (as
+    many as have `tokens` positions): longest first, so that what is too large for memory shows at once.
 
-    The longest come first so that a batch too large for memory shows at once.
+    Rows of one padded length are together, with shorter ones where they are fewer than can be searched at a time. Each such
+    group is in parts of equal work, for every process one or more.
     """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    padded = [_padded_length(lengths[i]) for i in order]
+    devices, processes = jax.local_device_count(), jax.process_count()
+    start = 0
+    while start < len(order):
+        slots = _rows_of(padded[start], tokens)
+        end = max(start + slots, bisect.bisect_right(padded, -padded[start], key=lambda length: -length))
+        if len(order) - end < slots // 2:
+            end = len(order)
+        of_group = order[start:end]
+        parts = -(-len(of_group) // (devices * _QUEUE))
+        parts = -(-parts // processes) * processes
+        for part in range(min(parts, len(of_group))):
+            numbers = of_group[part::parts]
+            yield numbers, padded[start], min(slots, _filled(len(numbers)))
+        start = end
+
+
+def _batches(lengths: list[int], tokens: int) -> Iterator[tuple[list[int], int]]:
+    """The numbers of the rows of each batch and the length it is padded to: longest first, at most `tokens` positions each."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):
         length = _padded_length(lengths[order[start]])
-        # As many as a batch would be filled up to.
-        devices = jax.local_device_count()
-        rows = devices * (1 << (max(tokens // length // devices, 1).bit_length() - 1))
+        rows = _rows_of(length, tokens)
         yield order[start : start + rows], length
         start += rows
+
+
+def _rows_of(length: int, tokens: int) -> int:
+    """How many rows of this length have at most `tokens` positions: a power of two on each device."""
+    devices = jax.local_device_count()
+    return devices * (1 << (max(tokens // length // devices, 1).bit_length() - 1))
 
 
 def _filled(rows: int) -> int:

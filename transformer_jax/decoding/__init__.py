@@ -2,6 +2,18 @@
 
 from transformer_jax.decoding.beam import Hypotheses, Step, beam_search, length_divisors
 from transformer_jax.decoding.greedy import greedy_search, sample_search
-from transformer_jax.decoding.rules import restricted
+from transformer_jax.decoding.loop import Sentences, at_once
+from transformer_jax.decoding.rules import restricted, with_rules
 
-__all__ = ["Hypotheses", "Step", "beam_search", "greedy_search", "length_divisors", "restricted", "sample_search"]
+__all__ = [
+    "Hypotheses",
+    "Sentences",
+    "Step",
+    "at_once",
+    "beam_search",
+    "greedy_search",
+    "length_divisors",
+    "restricted",
+    "sample_search",
+    "with_rules",
+]

@@ -17,8 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from transformer_jax.decoding.loop import Sentences, search_loop
+
 Cache = Any  # a pytree whose every leaf is [N, ...]
-Step = Callable[[Array, Array, Cache], tuple[Array, Cache]]
+Memory = Any  # a pytree whose every leaf is [B, ...]
+Step = Callable[..., tuple[Array, Cache]]  # (token [N], index [], cache), then memory where there is one -> (log_probs, cache)
 
 _NEVER = -jnp.inf
 
@@ -39,20 +42,21 @@ class Hypotheses(NamedTuple):
 class _Task(NamedTuple):
     """What stays the same from step to step."""
 
-    max_length: Array  # int32 [B]
     divisors: Array  # float32 [T + 1]
     forbidden: tuple[int, ...]
     eos_id: int
 
 
 class _State(NamedTuple):
-    index: Array  # int32 []: tokens generated so far
+    start: Array  # int32 [B]: the loop's index at the first step
+    max_length: Array  # int32 [B]
     token: Array  # int32 [B, beams]: the input of the next step
     tokens: Array  # int32 [B, beams, T]
     log_prob: Array  # float32 [B, beams]; minus infinity: nobody lives here. In no order, see `_assign_slots`
     finished: Hypotheses
     done: Array  # bool [B]
     cache: Cache
+    memory: Memory
 
 
 def length_divisors(length: int, length_penalty: float) -> np.ndarray:
@@ -74,11 +78,9 @@ def forbid(start_id: int, eos_id: int, pad_id: int, forbidden_ids: tuple[int, ..
 
 def beam_search(
     step: Step,
-    cache: Cache,
+    sentences: Sentences,
     *,
-    batch: int,
     beams: int,
-    max_length: Array,
     length: int,
     start_id: int,
     eos_id: int,
@@ -98,10 +100,11 @@ def beam_search(
 
     Args:
         step: (token [N], index [], cache) -> (log_probs float32 [N, V], cache), rows independent of each other; log_probs at
-            most 0, minus infinity allowed (a sentence whose every EOS has it at the limit may stay empty).
-        cache: a pytree whose every leaf is [N, ...]; reordered as the hypotheses move.
-        max_length: int32 [B], each sentence's limit in tokens, EOS included, cut to `length`; 0 marks a row that only fills
-            the batch: it is empty in the result and costs no steps.
+            most 0, minus infinity allowed (a sentence whose every EOS has it at the limit may stay empty). Where sentences
+            have a memory, it is the fourth argument. `index` counts from 0 where all begin `at_once`, else see `search_loop`.
+        sentences: with each its cache, a pytree whose every leaf is [N, ...], reordered as the hypotheses move; its limit in
+            tokens, EOS included, cut to `length` (0 marks a row that only fills the batch: it is empty in the result and costs
+            no steps); and its memory, which stays as it is.
         length: T, the static width of the result.
         returned: how many to return; fewer stop earlier.
 
@@ -111,31 +114,41 @@ def beam_search(
     if not 1 <= returned <= beams:
         raise ValueError(f"returned must be between 1 and beams = {beams}, not {returned}")
     task = _Task(
-        max_length=jnp.minimum(jnp.asarray(max_length, jnp.int32), length),
         divisors=jnp.asarray(length_divisors(length, length_penalty)),
         forbidden=forbid(start_id, eos_id, pad_id, forbidden_ids),
         eos_id=eos_id,
     )
 
-    def advance(state: _State) -> _State:
-        log_probs, cache = step(state.token.reshape(-1), state.index, state.cache)
-        return _advance(state._replace(cache=cache), log_probs.astype(jnp.float32), task)
+    def begin(numbers: Array, index: Array) -> _State:
+        cache, limit, memory = sentences.begin(numbers, index)
+        return _initial_state(index, cache, jnp.minimum(limit, length), memory, length, beams, returned, start_id, pad_id)
 
-    state = lax.while_loop(
-        lambda state: (state.index < length) & ~jnp.all(state.done),
-        advance,
-        _initial_state(cache, task, batch, beams, returned, start_id, pad_id),
-    )
-    return state.finished
+    def advance(index: Array, state: _State) -> _State:
+        log_probs, cache = step(state.token.reshape(-1), index, state.cache, *([] if state.memory is None else [state.memory]))
+        return _advance(index, state._replace(cache=cache), log_probs.astype(jnp.float32), task)
+
+    of = dict(done=lambda state: state.done, result=lambda state: state.finished)
+    return search_loop(begin, advance, sentences, **of)
 
 
-def _initial_state(cache: Cache, task: _Task, batch: int, beams: int, returned: int, start_id: int, pad_id: int) -> _State:
-    length, done = len(task.divisors) - 1, task.max_length < 1
+def _initial_state(
+    index: Array,
+    cache: Cache,
+    limit: Array,
+    memory: Memory,
+    length: int,
+    beams: int,
+    returned: int,
+    start_id: int,
+    pad_id: int,
+) -> _State:
+    batch, done = len(limit), limit < 1
     nothing = jnp.full((batch, returned), _NEVER, jnp.float32)
     # All beams start equal; if more than one were alive, each hypothesis would be found `beams` times.
     alive = (jnp.arange(beams) == 0)[None, :] & ~done[:, None]
     return _State(
-        index=jnp.int32(0),
+        start=jnp.full((batch,), index),
+        max_length=limit,
         token=jnp.full((batch, beams), start_id, jnp.int32),
         tokens=jnp.full((batch, beams, length), pad_id, jnp.int32),
         log_prob=jnp.where(alive, jnp.float32(0), _NEVER),
@@ -144,35 +157,36 @@ def _initial_state(cache: Cache, task: _Task, batch: int, beams: int, returned: 
         ),
         done=done,
         cache=cache,
+        memory=memory,
     )
 
 
-def _advance(state: _State, log_probs: Array, task: _Task) -> _State:
+def _advance(index: Array, state: _State, log_probs: Array, task: _Task) -> _State:
     """One more token for every hypothesis. `state.cache` is already the one that `step` returned with `log_probs` [N, V]."""
     beams = state.log_prob.shape[1]
     value, parent, token = _best_continuations(log_probs, state.log_prob, task.forbidden)
-    last = state.index + 1 >= task.max_length  # [B]
+    length = index - state.start + 1  # [B], of what a hypothesis is now
+    last = length >= state.max_length
     eos = state.log_prob + log_probs[:, task.eos_id].reshape(state.log_prob.shape)
     value = jnp.where(last[:, None], jnp.pad(eos, ((0, 0), (0, beams)), constant_values=_NEVER), value)
     parent = jnp.where(last[:, None], (jnp.arange(2 * beams) % beams)[None, :], parent)
     token = jnp.where(last[:, None], task.eos_id, token)
 
     ended = jnp.where(token == task.eos_id, value, _NEVER)[:, :beams]
-    finished = _merge(state, ended, parent[:, :beams], task)
+    finished = _merge(length, state, ended, parent[:, :beams], task)
 
     # Each hypothesis has one continuation by EOS, so at least `beams` of the 2 * beams candidates go on.
     log_prob, chosen = lax.top_k(jnp.where(token == task.eos_id, _NEVER, value), beams)
     # Divisors grow with length and log-probabilities fall, in floating point too: no descendant can pass this bound.
-    bound = jnp.max(log_prob, axis=1) / task.divisors[task.max_length]
+    bound = jnp.max(log_prob, axis=1) / task.divisors[state.max_length]
     done = state.done | last | (finished.score[:, -1] >= bound)
     log_prob = jnp.where(done[:, None], _NEVER, log_prob)
 
     slot, parent = _assign_slots(_pick(parent, chosen), alive=log_prob > _NEVER)
     token = _pick(_pick(token, chosen), slot)
-    return _State(
-        index=state.index + 1,
+    return state._replace(
         token=token,
-        tokens=_pick(state.tokens, parent).at[:, :, state.index].set(token),
+        tokens=_with_token(_pick(state.tokens, parent), length, token),
         log_prob=_pick(log_prob, slot),
         finished=finished,
         done=done,
@@ -180,19 +194,24 @@ def _advance(state: _State, log_probs: Array, task: _Task) -> _State:
     )
 
 
-def _merge(state: _State, ended: Array, parent: Array, task: _Task) -> Hypotheses:
+def _merge(length: Array, state: _State, ended: Array, parent: Array, task: _Task) -> Hypotheses:
     """The best of the finished pool and of the candidates that `ended` [B, beams] (log-probability, or minus infinity)."""
-    length = state.index + 1
     new = Hypotheses(
-        tokens=_pick(state.tokens, parent).at[:, :, state.index].set(task.eos_id),
-        length=jnp.full(ended.shape, length, jnp.int32),
+        tokens=_with_token(_pick(state.tokens, parent), length, jnp.full(ended.shape, task.eos_id)),
+        length=jnp.broadcast_to(length[:, None], ended.shape),
         log_prob=ended,
-        score=ended / task.divisors[length],
+        score=ended / task.divisors[length][:, None],
     )
     # The pool comes first: on a tie top_k keeps what finished earlier, and empty places stay empty.
     both = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), state.finished, new)
     _, best = lax.top_k(both.score, state.finished.score.shape[1])
     return jax.tree.map(lambda x: _pick(x, best), both)
+
+
+def _with_token(tokens: Array, length: Array, token: Array) -> Array:
+    """tokens int32 [B, n, T] with token [B, n] as the last of `length` [B]."""
+    last = (jnp.arange(tokens.shape[2])[None, :] == length[:, None] - 1)[:, None]
+    return jnp.where(last, token[:, :, None], tokens)
 
 
 def _best_continuations(log_probs: Array, log_prob: Array, forbidden: tuple[int, ...]) -> tuple[Array, Array, Array]:

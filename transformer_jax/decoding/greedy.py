@@ -1,23 +1,23 @@
 """Greedy search and sampling: one token after the other, for good. No candidates, no cache to reorder."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from transformer_jax.decoding.beam import Cache, Hypotheses, Step, forbid, length_divisors
+from transformer_jax.decoding.beam import Cache, Hypotheses, Memory, Step, forbid, length_divisors
+from transformer_jax.decoding.loop import Sentences, search_loop
 
 __all__ = ["greedy_search", "sample_search"]
 
 
 def greedy_search(
     step: Step,
-    cache: Cache,
+    sentences: Sentences,
     *,
-    batch: int,
-    max_length: Array,
     length: int,
     start_id: int,
     eos_id: int,
@@ -34,23 +34,20 @@ def greedy_search(
     Raises ValueError if EOS is forbidden or `length_penalty` negative.
     """
 
-    def most_probable(log_probs: Array, index: Array) -> Array:
+    def most_probable(log_probs: Array, age: Array, nothing: None) -> Array:
         return jnp.argmax(log_probs, axis=1)
 
     ids = dict(start_id=start_id, eos_id=eos_id, pad_id=pad_id, forbidden_ids=forbidden_ids)
-    found = _one_by_one(most_probable, step, cache, max_length, length, length_penalty, **ids)
-    return jax.tree.map(lambda x: x.reshape(batch, 1, *x.shape[1:]), found)
+    return _one_by_one(most_probable, lambda numbers: None, step, sentences, 1, length, length_penalty, **ids)
 
 
 def sample_search(
     step: Step,
-    cache: Cache,
+    sentences: Sentences,
     *,
-    batch: int,
     samples: int,
     key: Array,
     numbers: Array,
-    max_length: Array,
     length: int,
     start_id: int,
     eos_id: int,
@@ -80,9 +77,10 @@ def sample_search(
     def key_of(number: Array, which: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(key, number), which)
 
-    keys = jax.vmap(key_of)(jnp.repeat(numbers, samples), jnp.tile(jnp.arange(samples), batch))
+    def keys_of(which: Array) -> Array:
+        return jax.vmap(key_of)(jnp.repeat(numbers[which], samples), jnp.tile(jnp.arange(samples), len(which)))
 
-    def draw(log_probs: Array, index: Array) -> Array:
+    def draw(log_probs: Array, age: Array, keys: Array) -> Array:
         logits, ids = log_probs / temperature, None
         if 0 < top_k < log_probs.shape[1] or top_p < 1:
             logits, ids = lax.top_k(logits, min(top_k, log_probs.shape[1]) or log_probs.shape[1])
@@ -91,21 +89,33 @@ def sample_search(
         if top_p < 1:
             probability = jnp.where(below - probability < top_p, probability, 0.0)
             below = jnp.cumsum(probability, axis=1)
-        chance = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, index)))(keys)
+        chance = jax.vmap(lambda key, age: jax.random.uniform(jax.random.fold_in(key, age)))(keys, age)
         # One random number a row, not one a token of the vocabulary. Below 1, so that a token without probability never comes.
         place = jnp.argmax(below > chance[:, None] * below[:, -1:], axis=1)
         return place if ids is None else jnp.take_along_axis(ids, place[:, None], axis=1)[:, 0]
 
     ids = dict(start_id=start_id, eos_id=eos_id, pad_id=pad_id, forbidden_ids=forbidden_ids)
-    found = _one_by_one(draw, step, cache, jnp.repeat(jnp.asarray(max_length), samples), length, length_penalty, **ids)
-    return jax.tree.map(lambda x: x.reshape(batch, samples, *x.shape[1:]), found)
+    return _one_by_one(draw, keys_of, step, sentences, samples, length, length_penalty, **ids)
+
+
+class _State(NamedTuple):
+    start: Array  # int32 [N]: the loop's index at the first step
+    limit: Array  # int32 [N]
+    token: Array  # int32 [N]: the input of the next step
+    tokens: Array  # int32 [N, T]
+    log_prob: Array  # float32 [N]
+    done: Array  # bool [N]
+    chance: Array | None  # [N]: what `choose` draws by
+    cache: Cache
+    memory: Memory
 
 
 def _one_by_one(
-    choose: Callable[[Array, Array], Array],
+    choose: Callable[[Array, Array, Array | None], Array],
+    chance_of: Callable[[Array], Array | None],
     step: Step,
-    cache: Cache,
-    max_length: Array,
+    sentences: Sentences,
+    each: int,
     length: int,
     length_penalty: float,
     *,
@@ -114,36 +124,49 @@ def _one_by_one(
     pad_id: int,
     forbidden_ids: tuple[int, ...],
 ) -> Hypotheses:
-    """Each next token [N] is what `choose` says of the index and of log-probabilities [N, V], minus infinity where forbidden.
-    Returns Hypotheses without an axis for several of a sentence."""
-    limit = jnp.minimum(jnp.asarray(max_length, jnp.int32), length)
-    rows = len(limit)
+    """`each` translations of a sentence. Their next tokens [N] are what `choose` says of log-probabilities [N, V] (minus
+    infinity where forbidden), of how many tokens there are [N], and of what `chance_of` gave for the sentences' numbers."""
     forbidden = forbid(start_id, eos_id, pad_id, forbidden_ids)
     divisors = jnp.asarray(length_divisors(length, length_penalty))
 
-    def advance(state: tuple) -> tuple:
-        index, token, tokens, log_prob, done, cache = state
-        log_probs, cache = step(token, index, cache)
-        log_probs = log_probs.astype(jnp.float32)
-        allowed = jnp.asarray(~np.isin(np.arange(log_probs.shape[1]), forbidden))
-        chosen = choose(jnp.where(allowed[None, :], log_probs, -jnp.inf), index).astype(jnp.int32)
-        chosen = jnp.where(index + 1 >= limit, eos_id, chosen)
-        gain = jnp.take_along_axis(log_probs, chosen[:, None], axis=1)[:, 0]
-        log_prob = jnp.where(done, log_prob, log_prob + gain)
-        token = jnp.where(done, pad_id, chosen)
-        tokens = lax.dynamic_update_slice(tokens, token[:, None], (jnp.int32(0), index))
-        return index + 1, token, tokens, log_prob, done | (token == eos_id), cache
+    def begin(numbers: Array, index: Array) -> _State:
+        cache, limit, memory = sentences.begin(numbers, index)
+        limit = jnp.repeat(jnp.minimum(limit, length), each)
+        rows = len(limit)
+        return _State(
+            start=jnp.full((rows,), index),
+            limit=limit,
+            token=jnp.full((rows,), start_id, jnp.int32),
+            tokens=jnp.full((rows, length), pad_id, jnp.int32),
+            log_prob=jnp.zeros((rows,), jnp.float32),
+            done=limit < 1,
+            chance=chance_of(numbers),
+            cache=cache,
+            memory=memory,
+        )
 
-    state = (
-        jnp.int32(0),
-        jnp.full((rows,), start_id, jnp.int32),
-        jnp.full((rows, length), pad_id, jnp.int32),
-        jnp.zeros((rows,), jnp.float32),
-        limit < 1,
-        cache,
-    )
-    _, _, tokens, log_prob, _, _ = lax.while_loop(lambda state: (state[0] < length) & ~jnp.all(state[4]), advance, state)
-    # The first EOS ends a translation; a row that only fills the batch (limit 0) has none and is empty.
-    size = jnp.where(limit < 1, 0, jnp.argmax(tokens == eos_id, axis=1) + 1).astype(jnp.int32)
-    log_prob = jnp.where(limit < 1, -jnp.inf, log_prob)
-    return Hypotheses(tokens, size, log_prob, log_prob / divisors[size])
+    def advance(index: Array, state: _State) -> _State:
+        log_probs, cache = step(state.token, index, state.cache, *([] if state.memory is None else [state.memory]))
+        log_probs, age = log_probs.astype(jnp.float32), index - state.start
+        allowed = jnp.asarray(~np.isin(np.arange(log_probs.shape[1]), forbidden))
+        chosen = choose(jnp.where(allowed[None, :], log_probs, -jnp.inf), age, state.chance).astype(jnp.int32)
+        chosen = jnp.where(age + 1 >= state.limit, eos_id, chosen)
+        gain = jnp.take_along_axis(log_probs, chosen[:, None], axis=1)[:, 0]
+        token = jnp.where(state.done, pad_id, chosen)
+        return state._replace(
+            token=token,
+            tokens=jnp.where(jnp.arange(length)[None, :] == age[:, None], token[:, None], state.tokens),
+            log_prob=jnp.where(state.done, state.log_prob, state.log_prob + gain),
+            done=state.done | (token == eos_id),
+            cache=cache,
+        )
+
+    def result(state: _State) -> Hypotheses:
+        # The first EOS ends a translation; a row that only fills the batch (limit 0) has none and is empty.
+        size = jnp.where(state.limit < 1, 0, jnp.argmax(state.tokens == eos_id, axis=1) + 1).astype(jnp.int32)
+        log_prob = jnp.where(state.limit < 1, -jnp.inf, state.log_prob)
+        found = Hypotheses(state.tokens, size, log_prob, log_prob / divisors[size])
+        return jax.tree.map(lambda x: x.reshape(-1, each, *x.shape[1:]), found)
+
+    of = dict(done=lambda state: state.done.reshape(-1, each).all(axis=1), result=result)
+    return search_loop(begin, advance, sentences, **of)

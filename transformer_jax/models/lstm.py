@@ -228,8 +228,10 @@ class LSTM(EmbeddingTables):
         states = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), memory.states)
         return Cache(states, jnp.zeros_like(states[-1].hidden) if self.config.input_feeding else None)
 
-    def decode_step(self, token: Array, index: Array, memory: Memory, cache: Cache) -> tuple[Array, Cache]:
-        """The logits of what follows `token` int32 [N] -> float32 [N, V], cache."""
+    def decode_step(
+        self, token: Array, index: Array, memory: Memory, cache: Cache, start: Array | None = None
+    ) -> tuple[Array, Cache]:
+        """The logits of what follows `token` int32 [N] -> float32 [N, V], cache. Places in the row mean nothing here."""
         gates = self.decoder[0].input(self.embed_target(token[:, None])[:, 0])
         x, _, cache = self._step(gates, memory, cache, train=False)
         return self.logits(x[:, None])[:, 0], cache

@@ -9,12 +9,13 @@ A batch has the fields of `data.batching.Batch`; ids are int32, and a segment of
     model.apply(params, batch, train=..., rngs={"dropout": key})                           -> logits float32 [B, T, V]
     model.apply(params, source, segment, position, method="encode")                        -> memory, leaves [B, ...]
     model.apply(params, memory, beams, length, method="init_cache")                        -> cache, leaves [N, ...]
-    model.apply(params, token [N], index, memory, cache, method="decode_step")             -> logits float32 [N, V], cache
+    model.apply(params, token [N], index, memory, cache, start, method="decode_step")      -> logits float32 [N, V], cache
 
 Attention weights are sown as intermediates and cost nothing unless asked for; `attention_of` finds them.
 
 `encode` and what follows take rows of one sentence. The memory is shared by the hypotheses of a sentence and never reordered;
-the cache goes in and comes out and holds room for `length` tokens. `index` is the place of `token` in the target, from 0.
+the cache goes in and comes out and holds room for `length` tokens. `index` counts the steps from 0; a hypothesis that began at
+step `start` int32 [N] (0 where it is left out) has its token at place index - start of the target.
 """
 
 from types import SimpleNamespace

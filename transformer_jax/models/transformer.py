@@ -89,9 +89,11 @@ class DecoderLayer(nn.Module):
         x = self.attention_residual.after(x, out, train=train)
         return self._rest(x, source, cross_mask, train=train)
 
-    def step(self, x: Array, index: Array, source: KeyValues, cross_mask: Array, cache: KeyValues) -> tuple[Array, KeyValues]:
+    def step(
+        self, x: Array, index: Array, age: Array, source: KeyValues, cross_mask: Array, cache: KeyValues
+    ) -> tuple[Array, KeyValues]:
         """x [N, 1, D] -> [N, 1, D]; the source's rows are B, so the hypotheses of a sentence stand in line as its queries."""
-        out, cache = self.attention.step(self.attention_residual.before(x), index, cache)
+        out, cache = self.attention.step(self.attention_residual.before(x), index, age, cache)
         x = self.attention_residual.after(x, out)
         rows = cross_mask.shape[0]
         x = self._rest(x.reshape(rows, -1, x.shape[-1]), source, cross_mask, train=False)  # [B, beams, D]
@@ -143,21 +145,22 @@ class Transformer(EmbeddingTables):
         return Memory(tuple(layer.keys_values(x) for layer in self.decoder), segment)
 
     def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[KeyValues, ...]:
-        """Room for the keys and values of `length` tokens of each hypothesis: for each layer two of [N, length, H, K]."""
-        places = memory.segment.shape[0] * beams, length, self.config.heads
+        """Room for the keys and values of `length` tokens of each hypothesis: for each layer two of [N, H, length, K]."""
+        places = memory.segment.shape[0] * beams, self.config.heads, length
         empty = KeyValues(*(jnp.zeros((*places, width), self.dtype) for width in _head_widths(self.config)))
         return tuple(empty for _ in self.decoder)
 
     def decode_step(
-        self, token: Array, index: Array, memory: Memory, cache: tuple[KeyValues, ...]
+        self, token: Array, index: Array, memory: Memory, cache: tuple[KeyValues, ...], start: Array | None = None
     ) -> tuple[Array, tuple[KeyValues, ...]]:
-        """The logits of what follows `token` int32 [N], which stands at place `index` -> float32 [N, V], cache."""
-        position = jnp.broadcast_to(index, (token.shape[0], 1))
-        x = self._read_target(token[:, None], position, train=False)
+        """The logits of what follows `token` int32 [N], which stands at place index - start -> float32 [N, V], cache."""
+        # A row that is done and waits for another sentence may be older than any position.
+        age = jnp.minimum(jnp.broadcast_to(index if start is None else index - start, token.shape), cache[0].key.shape[2] - 1)
+        x = self._read_target(token[:, None], age[:, None], train=False)
         cross_mask = (memory.segment > 0)[:, None, None]  # [B, 1, 1, S]
         new_cache = []
         for layer, source, past in zip(self.decoder, memory.cross, cache, strict=True):
-            x, past = layer.step(x, index, source, cross_mask, past)
+            x, past = layer.step(x, index, age, source, cross_mask, past)
             new_cache.append(past)
         return self._logits(x)[:, 0], tuple(new_cache)
 
