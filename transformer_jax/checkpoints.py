@@ -163,13 +163,12 @@ class Checkpoints:
         """
         steps = self.resolve(which)
         weights = parse_checkpoint(which)[2] or ("ema" if self._ema else "raw")
-        item = {"raw": "params", "ema": "ema"}[weights]
         if weights == "ema" and not self._ema:
             raise UserError(f"{self.folder}: was trained without train.ema_decay, there is no {which}; leave out :ema")
         self.check_belongs(steps[-1], tokenizer.fingerprint)
         mean = None
         for step in steps:
-            params = self._parameters_at(step, item, abstract_params)
+            params = self._parameters_at(step, "params" if weights == "raw" else "ema", abstract_params)
             # Sums in float64, so that the mean does not depend on the order.
             wide = jax.tree.map(lambda x: x.astype(np.float64), params) if len(steps) > 1 else params
             mean = wide if mean is None else jax.tree.map(np.add, mean, wide)
