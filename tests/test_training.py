@@ -388,13 +388,12 @@ class Scaled:
 def test_the_moving_average_is_plain_numpy(decay):
     random = np.random.default_rng(0)
     ema = expected = random.standard_normal(3).astype(np.float32)
-    for step in range(1, 6):
+    for step in (1, 2, 3, 4, 5, 1_000_000):
         params = random.standard_normal(3).astype(np.float32)
         d = min(decay, (1 + step) / (10 + step))
         expected = d * expected + (1 - d) * params
         ema = moving_average(ema, params, jnp.int32(step), decay)
         np.testing.assert_allclose(ema, expected, rtol=1e-5, atol=1e-7)
-    assert moving_average(ema, jnp.full(3, 2.0), jnp.int32(1_000_000), 0.9999) == pytest.approx(0.9999 * ema + 0.0002, rel=1e-6)
 
 
 def test_each_step_moves_the_average_from_the_initial_parameters_towards_the_new(plain):
