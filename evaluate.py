@@ -12,7 +12,9 @@ def run() -> None:
     parser.add_argument(
         "--test", required=True, nargs="+", metavar="SOURCE", help="demo:test, PREFIX (.en and .de), FILE.tsv, sacrebleu:wmt14"
     )
-    parser.add_argument("--checkpoint", default="best", help="latest, best, a step, or average:N (default: best)")
+    parser.add_argument(
+        "--checkpoint", default="best", help="latest, best, a step, or average:N, each also with :raw (default: best)"
+    )
     parser.add_argument("--tokenize", default="13a", help="BLEU's: 13a, intl, char, or none for text that is tokenised already")
     parser.add_argument("--lowercase", action="store_true", help="BLEU without regard to case")
     parser.add_argument(

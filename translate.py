@@ -10,7 +10,9 @@ def run() -> None:
     parser = Parser(__doc__)
     parser.add_argument("text", nargs="*", help="sentences, a translation each (default: the lines of --input)")
     parser.add_argument("--workdir", required=True, help="the run folder that train.py made")
-    parser.add_argument("--checkpoint", default="best", help="latest, best, a step, or average:N (default: best)")
+    parser.add_argument(
+        "--checkpoint", default="best", help="latest, best, a step, or average:N, each also with :raw (default: best)"
+    )
     parser.add_argument("--input", metavar="FILE", help="a file to translate, plain or .gz (default: standard input)")
     parser.add_argument("--output", metavar="FILE", help="where the translations go (default: standard output)")
     parser.add_argument("--errors", default="strict", help="input that is not UTF-8: strict (an error), or replace by U+FFFD")

@@ -48,7 +48,9 @@ def run() -> None:
         parallel, optimizer = Parallel(config), make_optimizer(config)
         model = build_model(config.model, tokenizer.vocab_size)
         step = parallel.step(make_train_step(model, optimizer, config.train))
-        state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer), key)
+        state = parallel.create(
+            lambda key: TrainState.create(init_parameters(model, key), optimizer, config.train.ema_decay), key
+        )
         seconds, logging, meter = {"plain": [], "checkpoint": []}, [], Meter()
         checkpoints = run.checkpoints(keep=config.train.keep_checkpoints)
         batches = [batch for batch, _ in itertools.islice(stream.batches(), config.train.log_every)]

@@ -124,7 +124,8 @@ def write_config(path: Path, config: Config) -> None:
 
 def arrays_of(workdir, step: int):
     """Every array of a checkpoint as it is on disk, on however many devices it was saved, and its progress."""
-    items = {name: ocp.StandardCheckpointHandler() for name in ("params", "optimizer")}
+    names = [name for name in ("params", "optimizer", "ema") if (Path(workdir) / "checkpoints" / str(step) / name).is_dir()]
+    items = {name: ocp.StandardCheckpointHandler() for name in names}
     with ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints", item_handlers=items) as manager:
         targets = {
             name: jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metadata.tree)
@@ -134,7 +135,7 @@ def arrays_of(workdir, step: int):
         restore = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
         found = manager.restore(step, args=ocp.args.Composite(**restore))
     with Run(workdir).checkpoints() as checkpoints:
-        return (found.params, found.optimizer), checkpoints.progress(step)
+        return tuple(found[name] for name in names), checkpoints.progress(step)
 
 
 def assert_same_runs(found, expected, step: int) -> None:

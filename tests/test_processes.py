@@ -86,7 +86,7 @@ def config_file(tmp_path_factory):
             config = tiny_config(folder)
             config.model.dropout = 0.0
             config.batch.row_multiple = 8
-            config.train.steps, config.train.samples = 6, 1
+            config.train.steps, config.train.samples, config.train.ema_decay = 6, 1, 0.9
             for key, value in changes.items():
                 part, _, field = key.partition("__")
                 setattr(getattr(config, part), field, value)

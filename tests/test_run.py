@@ -13,6 +13,7 @@ from helpers import FAMILIES, arrays_of, assert_same_runs, assert_trees_equal, m
 
 from transformer_jax.checkpoints import parse_checkpoint
 from transformer_jax.config import Config, differences, from_json, override, to_json, validate
+from transformer_jax.data.corpus import read_pairs
 from transformer_jax.errors import UserError
 from transformer_jax.manifest import write_manifest
 from transformer_jax.progress import Progress
@@ -20,6 +21,7 @@ from transformer_jax.run import MetricsWriter, Run
 from transformer_jax.training import loop
 from transformer_jax.training.loop import train
 from transformer_jax.training.step import TrainState
+from transformer_jax.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 
@@ -35,6 +37,11 @@ def state_at(step: int) -> TrainState:
     params = jax.tree.map(lambda x: jax.numpy.asarray(x, "float32"), params)
     state = TrainState.create(params, OPTIMIZER)
     return state._replace(step=np.int32(step), optimizer_state=OPTIMIZER.update(params, state.optimizer_state)[1])
+
+
+def averaged_at(step: int) -> TrainState:
+    state = state_at(step)
+    return state._replace(ema=jax.tree.map(lambda x: 10 * x, state.params))
 
 
 def shapes(state=None):
@@ -116,6 +123,35 @@ def test_average_leaves_out_a_best_that_is_kept_beyond_its_time(tmp_path):
         assert checkpoints.resolve("average:2") == [3, 4]
         with pytest.raises(UserError, match="keeps the latest 2 checkpoints, cannot average 3"):
             checkpoints.resolve("average:3")
+
+
+def test_moving_averages_are_saved_and_are_what_is_asked_for_unless_raw_is(tmp_path):
+    config = Config()
+    config.train.ema_decay = 0.9
+    run = Run.open_or_create(tmp_path / "run", config)
+    with run.checkpoints(keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(averaged_at(step), Progress(step=step, tokenizer=TOKENIZER.fingerprint))
+    with run.checkpoints(keep=2) as checkpoints:
+        assert_trees_equal(checkpoints.restore(2, averaged_at(0))[0], averaged_at(2))
+    for which in ("latest", "2", "latest:ema"):
+        params, name = params_of(run, which)
+        assert_trees_equal(params, averaged_at(2).ema)
+        assert name == "step 2, ema weights"
+    params, name = params_of(run, "latest:raw")
+    assert_trees_equal(params, state_at(2).params)
+    assert name == "step 2, raw weights"
+    (averages, _), (raw, name) = params_of(run, "average:2"), params_of(run, "average:2:raw")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 10 * b, rtol=1e-5), averages, raw)
+    assert name == "average of 2 checkpoints, steps 1 to 2, raw weights"
+
+
+def test_a_run_without_moving_averages_has_only_raw_ones(run):
+    fill(run, {1: None})
+    assert not (run.workdir / "checkpoints" / "1" / "ema").exists()
+    assert_trees_equal(params_of(run, "1:raw")[0], params_of(run, "1")[0])
+    with pytest.raises(UserError, match=r"without train.ema_decay, there is no average:1:ema"):
+        params_of(run, "average:1:ema")
 
 
 @pytest.mark.parametrize(
@@ -331,6 +367,7 @@ def test_override_that_cannot_be(key, text, message):
         ({"model.dropout": "nan"}, "model.dropout=nan"),
         ({"optimizer.learning_rate": "-1"}, "learning_rate=-1.0 should be 0 or more"),
         ({"train.steps": "0"}, "train.steps=0 should be more than 0"),
+        ({"train.ema_decay": "1"}, "train.ema_decay=1.0 should be at least 0 and below 1"),
         ({"decode.beam": "0"}, "decode.beam=0 should be more than 0"),
         ({"decode.nbest": "5"}, "decode.nbest=5 should be at most decode.beam=4"),
         ({"tokenizer.alpha": "1.5"}, "tokenizer.alpha=1.5 should be at most 1 with tokenizer.algorithm=bpe"),
@@ -377,6 +414,7 @@ def test_configs_that_cannot_be(changes, message):
         ("optimizer.beta2", "0.9", False),
         ("train.seed", "1", False),
         ("train.accumulation", "2", False),
+        ("train.ema_decay", "0.9", False),
     ],
 )
 def test_what_may_change_when_a_run_goes_on(key, text, allowed):
@@ -399,7 +437,7 @@ def test_more_steps_change_a_cosine_that_ends_with_them():
 
 
 def test_parse_checkpoint_takes_digits_only():
-    for text in ("", "average", "average:x", "average:-1", "1.5", "²"):
+    for text in ("", "average", "average:x", "average:-1", "1.5", "²", ":raw", "average:raw", "best:", "best:raw:raw"):
         with pytest.raises(UserError):
             parse_checkpoint(text)
 
@@ -412,21 +450,21 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("kind", "family", "samples"),
+    ("kind", "family", "samples", "ema_decay"),
     [
-        *(("bucketed", family, 0) for family in FAMILIES),
-        ("packed", "Transformer", 0),
-        ("packed", "Transformer", 3),
+        *(("bucketed", family, 0, 0.0) for family in FAMILIES),
+        ("packed", "Transformer", 0, 0.9),
+        ("packed", "Transformer", 3, 0.0),
     ],
     ids=str,
 )
-def test_killed_and_resumed_is_straight(kind, family, samples, tmp_path, monkeypatch):
+def test_killed_and_resumed_is_straight(kind, family, samples, ema_decay, tmp_path, monkeypatch):
     """Logged at steps 4 and 6, saved at 3 and 6, killed in step 5: what was written of step 4 is taken back, and its line is
     made again, of one step before the checkpoint and one after."""
     config = tiny_config(tmp_path)
     config.model = tiny_model(dropout=0.3, **FAMILIES[family])
     config.batch.kind, config.train.log_every = kind, 4
-    config.tokenizer.samples = samples
+    config.tokenizer.samples, config.train.ema_decay = samples, ema_decay
     train(config, tmp_path / "straight")
 
     def killing_meter(*args):
@@ -465,6 +503,22 @@ def test_more_steps_later_are_as_many_steps_at_once(tmp_path):
     assert_same_runs(tmp_path / "in two parts", tmp_path / "straight", 6)
     steps = [(line["step"], line["split"]) for line in metrics_of(tmp_path / "straight")]
     assert steps == [(3, "train"), (3, "dev"), (6, "train"), (6, "dev")]
+
+
+def test_the_moving_average_is_what_is_evaluated(tmp_path):
+    config = tiny_config(tmp_path)
+    config.train.ema_decay = 0.9
+    train(config, tmp_path / "run")
+    dev = metrics_of(tmp_path / "run")[-1]
+    assert dev["ema_decay"] == 0.9
+    pairs = read_pairs(config.data.dev, "en", "de")
+    cross_entropies = []
+    for which in ("6", "6:ema", "6:raw"):
+        scored = Translator.load(tmp_path / "run", which).score(*pairs)
+        tokens = sum(len(each.tokens) for each in scored)
+        cross_entropies.append(-sum(each.log_prob for each in scored) / tokens)
+    assert cross_entropies[:2] == pytest.approx([dev["cross_entropy"]] * 2, rel=1e-5)
+    assert abs(cross_entropies[2] - dev["cross_entropy"]) > 1e-3
 
 
 def test_numbers_that_are_not_finite_end_a_training_and_are_not_saved(tmp_path):

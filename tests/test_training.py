@@ -30,13 +30,14 @@ from transformer_jax.training.metrics import Meter, loss_means
 from transformer_jax.training.objective import LossSums, loss_sums
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.parallel import Parallel
-from transformer_jax.training.step import StepSums, TrainState, make_eval_step, make_train_step
+from transformer_jax.training.step import StepSums, TrainState, make_eval_step, make_train_step, moving_average
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 # Long sentences in the first half of the rows, short ones in the second: 32 and 9 target tokens.
 BATCH = rows_of(sentences([6, 5, 6, 4, 2, 3, 1, 2], [8, 8, 8, 8, 2, 3, 1, 3]), range(8), 8, 6, 8)
 KEY = jax.random.key(5)
+EMA_DECAY = 0.5
 
 
 def part(batch, rows):
@@ -44,12 +45,12 @@ def part(batch, rows):
 
 
 def make_step(model, *, accumulation=1, optimizer=None, label_smoothing=0.1):
-    config = TrainConfig(accumulation=accumulation, label_smoothing=label_smoothing)
+    config = TrainConfig(accumulation=accumulation, label_smoothing=label_smoothing, ema_decay=EMA_DECAY)
     return make_train_step(model, optimizer or optax.sgd(1.0), config)
 
 
 def fresh(params, optimizer=None) -> TrainState:
-    return TrainState.create(jax.tree.map(jnp.array, params), optimizer or optax.sgd(1.0))
+    return TrainState.create(jax.tree.map(jnp.array, params), optimizer or optax.sgd(1.0), EMA_DECAY)
 
 
 # The objective
@@ -249,7 +250,8 @@ def test_sharded_each_device_has_a_part_of_what_is_large(plain):
         for leaf in jax.tree.leaves(state):
             large = leaf.size >= 100 and any(size % 2 == 0 for size in leaf.shape)
             assert leaf.addressable_shards[0].data.size == (leaf.size // 2 if large else leaf.size)
-        assert any(leaf.size > leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state.optimizer_state))
+        for part_of_state in (state.optimizer_state, state.ema):
+            assert any(leaf.size > leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(part_of_state))
 
     assert_in_parts(state)
     assert_in_parts(step(state, BATCH, KEY)[0])
@@ -359,16 +361,16 @@ def test_one_broken_parameter_makes_a_step_not_finite(plain):
 
 
 def test_a_step_that_is_not_finite_may_change_nothing_but_the_step():
-    config = TrainConfig(max_skipped=3)
+    config = TrainConfig(max_skipped=3, ema_decay=EMA_DECAY)
     optimizer = optax.adam(1.0)
     step = jax.jit(make_train_step(Scaled(), optimizer, config))
     for broken in (jnp.full(VOCAB, jnp.nan), jnp.full(VOCAB, jnp.inf)):
-        state = fresh(broken, optimizer)
+        state = fresh(broken, optimizer)._replace(ema=jnp.ones(VOCAB))
         after, sums = step(state, part(BATCH, slice(2)), KEY)
         assert_trees_equal(after, state._replace(step=np.int32(1)))
         assert_trees_equal(sums, jax.tree.map(np.float32, StepSums(LossSums(0, 0, 0, 0), 0, 0, 0, 1)))
     good = fresh(jnp.ones(VOCAB), optimizer)
-    plain = jax.jit(make_train_step(Scaled(), optimizer, TrainConfig()))
+    plain = jax.jit(make_train_step(Scaled(), optimizer, TrainConfig(ema_decay=EMA_DECAY)))
     assert_trees_equal(step(good, part(BATCH, slice(2)), KEY), plain(good, part(BATCH, slice(2)), KEY))
 
 
@@ -377,6 +379,39 @@ class Scaled:
 
     def apply(self, variables, batch, **_):
         return jnp.broadcast_to(100 * variables["params"][None, None], (*batch.target_output.shape, VOCAB))
+
+
+# The moving average
+
+
+@pytest.mark.parametrize("decay", [0.25, 0.999])
+def test_the_moving_average_is_plain_numpy(decay):
+    random = np.random.default_rng(0)
+    ema = expected = random.standard_normal(3).astype(np.float32)
+    for step in (1, 2, 3, 4, 5, 1_000_000):
+        params = random.standard_normal(3).astype(np.float32)
+        d = min(decay, (1 + step) / (10 + step))
+        expected = d * expected + (1 - d) * params
+        ema = moving_average(ema, params, jnp.int32(step), decay)
+        np.testing.assert_allclose(ema, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_each_step_moves_the_average_from_the_initial_parameters_towards_the_new(plain):
+    again, _ = plain.step(plain.state, BATCH, KEY)
+    first = moving_average(plain.params, plain.state.params, jnp.int32(1), EMA_DECAY)
+    assert_trees_close(plain.state.ema, first, rtol=1e-5, atol=1e-7)
+    assert_trees_close(again.ema, moving_average(first, again.params, jnp.int32(2), EMA_DECAY), rtol=1e-5, atol=1e-7)
+
+
+def test_without_it_the_state_is_no_larger_and_steps_the_same():
+    with_average, optimizer = fresh(jnp.ones(VOCAB)), optax.sgd(1.0)
+    without = TrainState.create(jnp.ones(VOCAB), optimizer)
+    assert without.ema is None and without.inference_params is without.params
+    step = jax.jit(make_train_step(Scaled(), optimizer, TrainConfig()))
+    after, _ = step(without, part(BATCH, slice(2)), KEY)
+    assert jax.tree.structure(after) == jax.tree.structure(without)
+    expected, _ = jax.jit(make_step(Scaled()))(with_average, part(BATCH, slice(2)), KEY)
+    assert_trees_close(after, expected._replace(ema=None), rtol=1e-6)
 
 
 # The meter

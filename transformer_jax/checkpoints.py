@@ -24,7 +24,7 @@ __all__ = ["Checkpoints", "parse_checkpoint"]
 
 log = logging.getLogger(__name__)
 
-_ITEMS = ("params", "optimizer", "progress")
+_ITEMS = ("params", "optimizer", "ema", "progress")
 
 
 @dataclasses.dataclass
@@ -52,12 +52,14 @@ class Checkpoints:
     Each is sealed by a manifest of its files' checksums once it is written, and verified when it is loaded.
 
     `keep` is how many of the latest are kept while this object writes (None: it only reads), `latest` how many the run keeps:
-    what is older is there for being the best, and in no average. An object that writes first puts checkpoints that are newer
-    than the newest whole one out of the way (`damaged-...`); UserError if none is whole, unless all are `spare`.
+    what is older is there for being the best, and in no average. With `ema` they have moving averages of the parameters. An
+    object that writes first puts checkpoints that are newer than the newest whole one out of the way (`damaged-...`); UserError
+    if none is whole, unless all are `spare`.
     """
 
-    def __init__(self, folder: epath.Path, keep: int | None = None, *, latest: int, spare: bool = False):
+    def __init__(self, folder: epath.Path, keep: int | None = None, *, latest: int, ema: bool, spare: bool = False):
         self.folder = folder
+        self._ema = ema
         self._latest = latest
         self._kept = _LatestAndBest(keep)
         self._whole: set[int] = set()
@@ -101,16 +103,12 @@ class Checkpoints:
         Raises UserError where there is no room for this or the save before.
         """
         self.wait()
-        save = ocp.args.StandardSave
+        arrays = {name: ocp.args.StandardSave(tree) for name, tree in _arrays(state).items()}
         self._kept.best_step = progress.best_step
         with _room_for(self.folder, progress.step):
             self._manager.save(
                 progress.step,
-                args=ocp.args.Composite(
-                    params=save(state.params),
-                    optimizer=save(state.optimizer_state),
-                    progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
-                ),
+                args=ocp.args.Composite(**arrays, progress=ocp.args.JsonSave(dataclasses.asdict(progress))),
             )
         self._sealing = self._sealer.submit(self._seal, progress.step)
 
@@ -136,10 +134,11 @@ class Checkpoints:
 
     def restore(self, step: int, state: Any) -> tuple[Any, Progress]:
         """The training state saved at `step`, in the shapes and with the shardings of `state`."""
-        restore = ocp.args.StandardRestore
-        found = self._restore(step, params=restore(state.params), optimizer=restore(state.optimizer_state))
+        found = self._restore(step, **{name: ocp.args.StandardRestore(tree) for name, tree in _arrays(state).items()})
         progress = self.progress(step)
-        restored = state._replace(step=np.int32(step), params=found.params, optimizer_state=found.optimizer)
+        restored = state._replace(
+            step=np.int32(step), params=found.params, optimizer_state=found.optimizer, ema=found.get("ema")
+        )
         return restored, progress
 
     def check_belongs(self, step: int, tokenizer: str, corpus: str | None = None) -> None:
@@ -158,28 +157,33 @@ class Checkpoints:
     def parameters(self, which: str, abstract_params: Any, tokenizer: Tokenizer) -> tuple[Any, str]:
         """The parameters of `latest`, `best`, a step or `average:N` (the mean of the latest N) as NumPy arrays, and their name.
 
-        Raises UserError if there are no such checkpoints, if they do not have the shapes of `abstract_params`, or if they
-        were trained with another tokenizer.
+        Where the run has moving averages of its parameters, these, or with `:raw` after it the parameters themselves. Raises
+        UserError if there are no such checkpoints, if they do not have the shapes of `abstract_params`, or if they were
+        trained with another tokenizer.
         """
         steps = self.resolve(which)
+        weights = parse_checkpoint(which)[2] or ("ema" if self._ema else "raw")
+        if weights == "ema" and not self._ema:
+            raise UserError(f"{self.folder}: was trained without train.ema_decay, there is no {which}; leave out :ema")
         self.check_belongs(steps[-1], tokenizer.fingerprint)
         mean = None
         for step in steps:
-            params = self._parameters_at(step, abstract_params)
+            params = self._parameters_at(step, "params" if weights == "raw" else "ema", abstract_params)
             # Sums in float64, so that the mean does not depend on the order.
             wide = jax.tree.map(lambda x: x.astype(np.float64), params) if len(steps) > 1 else params
             mean = wide if mean is None else jax.tree.map(np.add, mean, wide)
-        if len(steps) == 1:
-            return mean, f"step {steps[0]}"
-        mean = jax.tree.map(lambda x: (x / len(steps)).astype(np.float32), mean)
-        return mean, f"average of {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
+        name = f"step {steps[0]}"
+        if len(steps) > 1:
+            mean = jax.tree.map(lambda x: (x / len(steps)).astype(np.float32), mean)
+            name = f"average of {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
+        return mean, f"{name}, {weights} weights" if self._ema else name
 
     def resolve(self, which: str) -> list[int]:
         """The steps that `which` (see `parse_checkpoint`) stands for, ascending. Raises UserError if they are not there.
 
         `latest` is the newest that is whole; newer ones that are not are named in the log.
         """
-        kind, number = parse_checkpoint(which)
+        kind, number, _ = parse_checkpoint(which)
         steps = self.steps()
         if not steps:
             raise UserError(
@@ -219,9 +223,9 @@ class Checkpoints:
             self._whole.add(step)
         return wrong
 
-    def _parameters_at(self, step: int, abstract_params: Any) -> Any:
+    def _parameters_at(self, step: int, item: str, abstract_params: Any) -> Any:
         target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params)
-        found = self._restore(step, params=ocp.args.StandardRestore(target)).params
+        found = self._restore(step, **{item: ocp.args.StandardRestore(target)})[item]
         # Orbax takes the shape that is stored for the one asked for.
         for (path, leaf), expected in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(target), strict=True):
             if leaf.shape != expected.shape:
@@ -243,6 +247,12 @@ class Checkpoints:
     def _unreadable(self, step: int, error: Exception) -> UserError:
         reason = " ".join(str(error).split())[:200]
         return UserError(f"{self.folder / str(step)}: cannot be read ({reason}); choose another with --checkpoint=STEP")
+
+
+def _arrays(state: Any) -> dict[str, Any]:
+    """The items of a checkpoint that are arrays; where there is no moving average, none is written."""
+    items = {"params": state.params, "optimizer": state.optimizer_state, "ema": state.ema}
+    return {name: tree for name, tree in items.items() if tree is not None}
 
 
 def _put_damaged_aside(folder: epath.Path, spare: bool) -> None:
@@ -291,16 +301,20 @@ def _absolute(folder: epath.Path) -> epath.Path:
     return folder if is_remote(folder) else folder.resolve()
 
 
-def parse_checkpoint(which: str) -> tuple[str, int]:
+def parse_checkpoint(which: str) -> tuple[str, int, str]:
+    """(which checkpoints, their step or number, their `ema` or `raw` weights; "": moving averages if the run has them)
+
+    >>> parse_checkpoint("latest"), parse_checkpoint("8000"), parse_checkpoint("average:5:raw")
+    (('latest', 0, ''), ('step', 8000, ''), ('average', 5, 'raw'))
     """
-    >>> parse_checkpoint("latest"), parse_checkpoint("8000"), parse_checkpoint("average:5")
-    (('latest', 0), ('step', 8000), ('average', 5))
-    """
-    if which in ("latest", "best"):
-        return which, 0
-    if which.isdecimal():
-        return "step", int(which)
-    kind, _, number = which.partition(":")
+    steps, weights = which, ""
+    if which.endswith((":raw", ":ema")):
+        steps, _, weights = which.rpartition(":")
+    if steps in ("latest", "best"):
+        return steps, 0, weights
+    if steps.isdecimal():
+        return "step", int(steps), weights
+    kind, _, number = steps.partition(":")
     if kind == "average" and number.isdecimal() and int(number) > 0:
-        return kind, int(number)
-    raise UserError(f"checkpoint {which!r} should be latest, best, a step, or average:N")
+        return kind, int(number), weights
+    raise UserError(f"checkpoint {which!r} should be latest, best, a step, or average:N, each also with :raw or :ema after it")

@@ -151,6 +151,7 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 10  # the latest so many (2 or more: one to go back to) are kept, and the best
     patience: int = 0  # stop after so many evaluations without a better score; 0: never
+    ema_decay: float = 0.0  # keep and evaluate an exponential moving average of the parameters (0.9999 is usual); 0: none
     max_skipped: int = 0  # leave out so many updates in which a number is not finite before giving up; 0: give up at the first
 
 
@@ -219,7 +220,8 @@ _AT_LEAST_ZERO = (
     "decode.temperature decode.top_k decode.seed"
 ).split()
 _FRACTIONS = (
-    "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing"
+    "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing "
+    "train.ema_decay"
 ).split()
 # What one family alone has a use for.
 _OWN = {

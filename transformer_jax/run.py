@@ -2,7 +2,7 @@
 
 WORKDIR/config.json           the config, as data
 WORKDIR/tokenizer/            the SentencePiece model and the special ids
-WORKDIR/checkpoints/STEP/     params, optimizer, progress (orbax), and their checksums
+WORKDIR/checkpoints/STEP/     params, optimizer, progress, with train.ema_decay also ema (orbax), and their checksums
 WORKDIR/interrupted/STEP/     the same, where training was asked to stop between two checkpoints: to go on from, in no average
 WORKDIR/damaged-*/            checkpoints that were found damaged, out of the way
 WORKDIR/metrics.jsonl         one line for each log entry and evaluation
@@ -90,11 +90,12 @@ class Run:
 
     def checkpoints(self, keep: int | None = None) -> Checkpoints:
         """To read; with `keep`, to write, and then only the latest so many are kept, and the best."""
-        return Checkpoints(self.workdir / _CHECKPOINTS[0], keep, latest=self.config.train.keep_checkpoints)
+        train = self.config.train
+        return Checkpoints(self.workdir / _CHECKPOINTS[0], keep, latest=train.keep_checkpoints, ema=train.ema_decay > 0)
 
     def interrupted(self) -> Checkpoints:
         """The checkpoint of a training that was asked to stop, to read and to write; one is kept."""
-        return Checkpoints(self.workdir / _CHECKPOINTS[1], 1, latest=1, spare=True)
+        return Checkpoints(self.workdir / _CHECKPOINTS[1], 1, latest=1, ema=self.config.train.ema_decay > 0, spare=True)
 
     def was_interrupted(self) -> bool:
         return (self.workdir / _CHECKPOINTS[1]).is_dir()

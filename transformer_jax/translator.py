@@ -74,7 +74,8 @@ class Translator:
 
     @classmethod
     def load(cls, workdir: str | Path, checkpoint: str = "best") -> "Translator":
-        """The translator of a run folder. `checkpoint`: latest, best, a step, or `average:N`. Raises UserError."""
+        """The translator of a run folder. `checkpoint`: latest, best, a step, or `average:N`; where there are moving averages,
+        these, or with `:raw` after it the parameters themselves. Raises UserError."""
         return load_translator(Run(workdir), checkpoint)[0]
 
     def translate(

@@ -28,7 +28,7 @@ __all__ = ["Evaluation", "make_evaluator"]
 
 
 class Evaluation(NamedTuple):
-    numbers: dict[str, float]  # cross_entropy, perplexity, accuracy, and bleu if it was asked for
+    numbers: dict[str, float]  # cross_entropy, perplexity, accuracy; bleu if it was asked for; ema_decay where it is on
     score: float  # what is to rise: BLEU, or else minus the cross-entropy
     samples: list[str]
     alignment_layer: int  # whose attention tells most of which word became which, from 1; 0: there is none
@@ -65,6 +65,8 @@ def make_evaluator(
         layer = _best_aligning_layer(links)
         numbers = loss_means(LossSums(*map(sum, zip(*sums, strict=True))))
         del numbers["loss"]  # without label smoothing it is the cross-entropy
+        if config.train.ema_decay:
+            numbers["ema_decay"] = config.train.ema_decay  # `params` are a moving average
         decoded = len(pairs.source) if config.train.evaluate_bleu else config.train.samples
         translations = translator.translate(pairs.source[:decoded], params=params, between=between)
         found = [translation.text for translation in translations]

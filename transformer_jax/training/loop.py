@@ -44,7 +44,8 @@ def train(config: Config, workdir: str) -> Progress:
         evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, preemption.check)
         rate = learning_rate(config)
         init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
-        state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer), init_key)
+        decay = config.train.ema_decay
+        state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer, decay), init_key)
         progress = Progress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus)
         log.info("%s parameters, computed in %s", f"{count_parameters(state.params):,}", model.dtype)
         preemption.hold()
@@ -121,7 +122,7 @@ class _Session:
 
     def evaluate(self) -> None:
         with self._meter.pause():
-            evaluation = self._evaluate(self._parallel.whole(self.state.params))
+            evaluation = self._evaluate(self._parallel.whole(self.state.inference_params))
         self.progress = self.progress.evaluated(evaluation.score, self._config.patience, evaluation.alignment_layer)
         self._writer.write(self.progress.step, "dev", evaluation.numbers, evaluation.samples)
         self._console.evaluated(self.progress.step, evaluation, self.progress)

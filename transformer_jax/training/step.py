@@ -13,7 +13,7 @@ from transformer_jax.alignment import most_attended
 from transformer_jax.config import TrainConfig
 from transformer_jax.training.objective import LossSums, loss_sums
 
-__all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step"]
+__all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step", "moving_average"]
 
 
 class TrainState(NamedTuple):
@@ -22,10 +22,18 @@ class TrainState(NamedTuple):
     step: Array  # int32 []: updates done
     params: Any
     optimizer_state: optax.OptState
+    ema: Any = None  # `moving_average` of the parameters in float32; None: there is none
 
     @classmethod
-    def create(cls, params: Any, optimizer: optax.GradientTransformation) -> "TrainState":
-        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    def create(cls, params: Any, optimizer: optax.GradientTransformation, ema_decay: float = 0.0) -> "TrainState":
+        # A copy: both are donated to the step.
+        ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if ema_decay else None
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+
+    @property
+    def inference_params(self) -> Any:
+        """What is evaluated and translates: the moving average where there is one, else the parameters."""
+        return self.params if self.ema is None else self.ema
 
 
 class StepSums(NamedTuple):
@@ -38,13 +46,24 @@ class StepSums(NamedTuple):
     steps: Array  # 1
 
 
+def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
+    """ema_t = d_t ema_(t-1) + (1 - d_t) params_t, where d_t = min(decay, (1 + t) / (10 + t)) and t = `step`, from 1.
+
+    The mean of about the last 1 / (1 - decay) parameters (Polyak and Juditsky 1992). The smaller decay at first, which soon
+    forgets the initial parameters, is that of TensorFlow's `ExponentialMovingAverage` and Marian's `--exponential-smoothing`,
+    whose number is 1 - decay.
+    """
+    return optax.incremental_update(params, ema, jnp.maximum(1 - decay, 9 / (10 + step)))
+
+
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
     """The pure function train_step(state, batch, key, *, axis_name=None) -> (state, StepSums).
 
     It minimises the mean loss of all target tokens of the global batch. The batch is worked through in `config.accumulation`
     slices of its rows; gradients, losses and counts are added over the slices, then over `axis_name` (if the rows are also
-    split over devices), and divided by the number of tokens once, at the end. With `config.max_skipped`, an update in which a
-    number is not finite changes nothing but the step, and its sums are all 0 but `steps`.
+    split over devices), and divided by the number of tokens once, at the end. With `config.ema_decay` the state's `ema` follows
+    the new parameters. With `config.max_skipped`, an update in which a number is not finite changes nothing but the step, and
+    its sums are all 0 but `steps`.
     """
 
     def sums_of(params, batch, key):
@@ -85,7 +104,8 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         checked = (sums.loss, norm, *jax.tree.leaves(params))
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in checked]).all()
         told = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()))
-        new = TrainState(state.step + 1, params, optimizer_state)
+        ema = moving_average(state.ema, params, state.step + 1, config.ema_decay) if config.ema_decay else None
+        new = TrainState(state.step + 1, params, optimizer_state, ema)
         if config.max_skipped:
             new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state._replace(step=new.step))
             told = jax.tree.map(lambda x: jnp.where(finite, x, 0), told)._replace(steps=told.steps)
