@@ -10,7 +10,8 @@ import sacrebleu
 from transformer_jax.config import DecodeConfig
 from transformer_jax.data import demo
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation import TOKENIZERS, evaluate, paper_bleu, score, split_compounds
+from transformer_jax.evaluation import evaluate
+from transformer_jax.scores import TOKENIZERS, paper_bleu, score, split_compounds
 from transformer_jax.translator import Translation
 
 REFERENCES = [
@@ -43,8 +44,8 @@ class Dictionary:
     def search_config(self, **search):
         return dataclasses.replace(self.config, **{name: value for name, value in search.items() if value is not None})
 
-    def translate(self, lines, **search):
-        self.asked.append((list(lines), search))
+    def translate(self, lines, align=False, **search):
+        self.asked.append((list(lines), search | {"align": align} if align else search))
         return [Translation(self.translations[line], -1.0, -1.0, (), 2 if len(line) > 20 else 1) for line in lines]
 
 
