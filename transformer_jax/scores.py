@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
+from sacrebleu.significance import PairedTest
 
 from transformer_jax.errors import UserError
 
@@ -94,13 +95,18 @@ def split_compounds(line: str) -> str:
 
 
 def score_with(metric: Metric, hypotheses: Sequence[str], references: Sequence[str], bootstrap: int = 0) -> Score:
-    result = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=bootstrap)
-    interval = None
+    """One metric over the whole set, as `score`; the numbers of lines are the caller's to check."""
+    result = metric.corpus_score(list(hypotheses), [list(references)])
+    signature, interval = metric.get_signature(), None
     if bootstrap:
-        # sacreBLEU tells its interval in words alone, as the middle and half of it, and so may pass what the metric can be.
-        low, high = float(result._mean - result._ci), float(result._mean + result._ci)
+        # Not `corpus_score(n_bootstrap=...)`: up to 2.6 a TypeError where some resamples have BLEU 0 and some have not.
+        systems = [("this", list(hypotheses))]
+        signatures, found = PairedTest(systems, {result.name: metric}, [list(references)], "bs", bootstrap)()
+        signature, (estimate,) = signatures[result.name], found[result.name]
+        # sacreBLEU gives the middle and the half of the interval, whose end may be above 100.
+        low, high = float(estimate.mean - estimate.ci), float(estimate.mean + estimate.ci)
         interval = max(0.0, low), high if result.name == "TER" else min(100.0, high)
-    return Score(result.name, result.score, str(metric.get_signature()), str(result), interval)
+    return Score(result.name, result.score, str(signature), str(result), interval)
 
 
 def with_interval(value: float, interval: tuple[float, float] | None) -> str:
