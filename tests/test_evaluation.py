@@ -79,7 +79,8 @@ def test_intervals_are_sacrebleus_and_leave_the_scores_as_they_are():
     assert all(each.interval is None and "bs:" not in each.signature for each in without)
     assert all(each.interval for each in paper_bleu(HYPOTHESES, REFERENCES, "de", bootstrap=100))
     # A set of two sentences, of which one has no BLEU: sacreBLEU's own interval fails.
-    assert 0 < score(["a b c d e", "x"], ["a b c d e", "y"], bootstrap=100)[0].interval[1] <= 100
+    found = score(["a b c d e", "x"], ["a b c d e", "y"], bootstrap=100)[0]
+    assert 0 <= found.interval[0] < found.value < found.interval[1] <= 100 and "bs:100|" in found.signature
     # Around 99.9, half of a symmetric interval would be above 100.
     nearly = score([*["Ein Hund ist hier im Haus."] * 30, "Ja"], [*["Ein Hund ist hier im Haus."] * 30, "Nein"], bootstrap=100)
     assert all(0 <= low <= high for low, high in (each.interval for each in nearly))

@@ -117,7 +117,7 @@ def sentence_chrf(hypothesis: str, reference: str) -> float:
     chrF needs no smoothing, gives inflected forms their due, and follows human judgement of single sentences better.
     """
     # Nothing for nothing is right; sacreBLEU gives 0.
-    return 100.0 if hypothesis == reference else CHRF().sentence_score(hypothesis, [reference]).score
+    return 100.0 if hypothesis == reference else _chrf.sentence_score(hypothesis, [reference]).score
 
 
 def words_of(line: str) -> list[str]:
@@ -154,13 +154,17 @@ def training_targets(data: DataConfig) -> Iterator[str]:
                 yield pair[1]
 
 
-_thirteen_a = Tokenizer13a()
+_chrf, _13a = CHRF(), Tokenizer13a()
 
 
-@functools.lru_cache(maxsize=1 << 17)
 def _words_of_part(part: str) -> tuple[str, ...]:
-    # 13a cuts within white space, so that a line's words are those of its parts.
-    return tuple(_thirteen_a(part).split())
+    # 13a cuts at punctuation and between parts, so that a line's words are those of its parts.
+    return (part,) if part.isalnum() else _cut(part)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _cut(part: str) -> tuple[str, ...]:
+    return tuple(_13a(part).split())
 
 
 def _row(group: Group) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import math
 import re
 from collections.abc import Sequence
 
@@ -96,17 +97,19 @@ def split_compounds(line: str) -> str:
 
 def score_with(metric: Metric, hypotheses: Sequence[str], references: Sequence[str], bootstrap: int = 0) -> Score:
     """One metric over the whole set, as `score`; the numbers of lines are the caller's to check."""
-    result = metric.corpus_score(list(hypotheses), [list(references)])
-    signature, interval = metric.get_signature(), None
-    if bootstrap:
-        # Not `corpus_score(n_bootstrap=...)`: up to 2.6 a TypeError where some resamples have BLEU 0 and some have not.
-        systems = [("this", list(hypotheses))]
-        signatures, found = PairedTest(systems, {result.name: metric}, [list(references)], "bs", bootstrap)()
-        signature, (estimate,) = signatures[result.name], found[result.name]
-        # sacreBLEU gives the middle and the half of the interval, whose end may be above 100.
-        low, high = float(estimate.mean - estimate.ci), float(estimate.mean + estimate.ci)
-        interval = max(0.0, low), high if result.name == "TER" else min(100.0, high)
-    return Score(result.name, result.score, str(signature), str(result), interval)
+    lines = list(hypotheses), [list(references)]
+    try:
+        result = metric.corpus_score(*lines, n_bootstrap=bootstrap)
+        mean, half = result._mean, result._ci
+    except TypeError:
+        # Up to 2.6, where some resamples have a score of 0 and some have not. PairedTest, of one system, has the same interval.
+        result = metric.corpus_score(*lines)
+        (estimate,) = PairedTest([("this", lines[0])], {result.name: metric}, lines[1], "bs", bootstrap)()[1][result.name]
+        mean, half = estimate.mean, estimate.ci
+    # The ends of an interval told by its middle and half may be beyond what a metric can be.
+    most = math.inf if result.name == "TER" else 100.0
+    interval = (max(0.0, float(mean - half)), min(most, float(mean + half))) if bootstrap else None
+    return Score(result.name, result.score, str(metric.get_signature()), str(result), interval)
 
 
 def with_interval(value: float, interval: tuple[float, float] | None) -> str:
