@@ -1,4 +1,4 @@
-"""Scores a checkpoint: python evaluate.py --workdir=runs/demo --test=demo:test
+"""Scores checkpoints: python evaluate.py --workdir=runs/demo --test=demo:test
 
 BLEU, chrF and TER by sacreBLEU, each with its signature, over the whole of every test set. The run folder is all it needs.
 """
@@ -13,7 +13,7 @@ def run() -> None:
         "--test", required=True, nargs="+", metavar="SOURCE", help="demo:test, PREFIX (.en and .de), FILE.tsv, sacrebleu:wmt14"
     )
     parser.add_argument(
-        "--checkpoint", default="best", help="latest, best, a step, or average:N, each also with :raw (default: best)"
+        "--checkpoint", nargs="+", help="one or more of latest, best, a step, average:N, each also with :raw (default: best)"
     )
     parser.add_argument("--tokenize", default="13a", help="BLEU's: 13a, intl, char, or none for text that is tokenised already")
     parser.add_argument("--lowercase", action="store_true", help="BLEU without regard to case")
@@ -21,19 +21,33 @@ def run() -> None:
         "--paper_bleu", action="store_true", help="BLEU also lower-cased, and on Moses tokens with compounds split (as in 2017)"
     )
     parser.add_argument(
-        "--output", metavar="FILE", help="write the translations here, those of several test sets one after the other"
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples for the confidence intervals, 0: none (default: 1000)",
     )
-    parser.add_argument("--report", metavar="FILE.json", help="write the scores here")
+    parser.add_argument(
+        "--compare", metavar="RUN[:CHECKPOINT]", help="test the difference from another run, or a file of its translations"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write the translations here, those of several checkpoints and sets one after the other",
+    )
+    parser.add_argument("--report", metavar="FILE.json", help="write the scores and where they come from, as JSON or FILE.txt")
+    parser.add_argument("--html", metavar="FILE.html", help="the same as a page for a browser, with every sentence")
+    parser.add_argument("--watch", action="store_true", help="score each checkpoint of a training as it comes, in a line")
+    parser.add_argument(
+        "--watch_minutes", type=float, default=60, metavar="N", help="end after so long without a new one (default: 60)"
+    )
     parser.add_search()
     parser.add_processes()
     flags = vars(parser.parse_args())
     set_up(*(flags.pop(name) for name in ("coordinator", "processes", "process")))
-    from transformer_jax.evaluation import evaluate_run
-    from transformer_jax.hosts import is_first
+    from transformer_jax.evaluate_run import evaluate_run
 
-    for report in evaluate_run(**flags):
-        if is_first():
-            print(report.as_text())
+    evaluate_run(**flags)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,10 @@ from transformer_jax.data import demo
 from transformer_jax.data.batching import Shape, bucketed_batch
 from transformer_jax.data.corpus import read_pairs
 from transformer_jax.data.store import Store
-from transformer_jax.evaluation import Report, evaluate, score
+from transformer_jax.evaluation import Report, evaluate
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
 from transformer_jax.run import Run
+from transformer_jax.scores import score
 from transformer_jax.training.loop import train
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.step import TrainState, make_train_step

@@ -18,14 +18,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from transformer_jax import command_line
+from transformer_jax import command_line, watch
 from transformer_jax.config import from_json
 from transformer_jax.data import demo
 from transformer_jax.errors import UserError
+from transformer_jax.evaluate_run import evaluate_run
 from transformer_jax.training import loop
 from transformer_jax.translate import translate_lines
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 ROOT = Path(__file__).parents[1]
 CONFIG = """
 from transformer_jax.config import Config
@@ -186,6 +187,95 @@ class TestEvaluate:
             runpy.run_path(str(ROOT / "evaluate.py"), run_name="__main__")
         assert ended.value.code == 0
         assert f"4 sentences, {found}, greedy" in capfd.readouterr().out
+
+    @pytest.fixture
+    def evaluated(self, here):
+        """The reports of the run, without a process of its own."""
+        return lambda *arguments, **flags: evaluate_run(str(here.run), [here.dev], *arguments, beam=1, **flags)
+
+    def test_checkpoints_in_one_call_and_in_a_comparison_are_those_of_a_call_each(self, here, evaluated, capfd):
+        together = evaluated(["2", "average:3"], bootstrap=0)
+        (apart,) = evaluated(["average:3"], bootstrap=0, compare=f"{here.run}:2")
+        assert [each.checkpoint for each in together] == ["step 2", "average of 3 checkpoints, steps 2 to 4"]
+        assert [each.hypotheses for each in together] == [apart.comparison.hypotheses, apart.hypotheses]
+        for scored, difference in zip(together[0].scores, apart.comparison.differences, strict=True):
+            assert (difference.metric, difference.other_value) == (scored.metric, scored.value)
+        printed = capfd.readouterr().out
+        assert printed.count("4 sentences, step 2, greedy") == 1 and f"compared with {here.run}, step 2, greedy:" in printed
+
+    def test_reports_tell_where_scores_come_from(self, here, text, evaluated, tmp_path):
+        report, html, other = (tmp_path / name for name in ("report.json", "page.html", "other.de"))
+        other.write_text("".join(f"{target}\n" for _, target in here.pairs[:4]), encoding="utf-8")
+        (found,) = evaluated(report=str(report), html=str(html), compare=str(other), bootstrap=40)
+        (written,) = json.loads(report.read_text(encoding="utf-8"))
+        assert written["scores"][0]["interval"] == list(found.scores[0].interval)
+        assert written["comparison"]["hypotheses"] == [target for _, target in here.pairs[:4]]
+        assert written["comparison"]["differences"][0]["other_value"] == pytest.approx(100)
+        assert len(written["alignments"]) == 4
+        # The dev set is the first four lines of the training text.
+        assert [(each["label"], each["sentences"]) for each in written["analysis"]["by_unseen"]] == [("0", 4)]
+        assert str(other) in html.read_text(encoding="utf-8")
+
+    def test_without_the_training_text_the_report_says_so(self, evaluated, tmp_path):
+        (found,) = evaluated(report=str(tmp_path / "report.txt"), bootstrap=0)
+        assert found.analysis.by_unseen is None and "train.en" in found.analysis.training_text
+        written = (tmp_path / "report.txt").read_text(encoding="utf-8")
+        assert written.startswith(found.as_text()) and "no BLEU by unseen words: " in written and "worst sentences" in written
+
+
+class TestWatch:
+    """evaluate.py --watch beside a training, which here goes on whenever the watch sleeps."""
+
+    @pytest.fixture
+    def watched(self, here, tmp_path, monkeypatch):
+        run = tmp_path / "run"
+        shutil.copytree(here.run, run)
+        later = tmp_path / "later"
+        (run / "checkpoints").rename(later)
+        events, clock = [], [0.0]
+
+        def sleep(seconds: float) -> None:
+            clock[0] += seconds
+            if events:
+                events.pop(0)()
+
+        monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+
+        def appears(step: int) -> None:
+            shutil.copytree(later / str(step), run / "checkpoints" / str(step))
+
+        return SimpleNamespace(run=run, events=events, clock=clock, appears=appears)
+
+    def test_each_checkpoint_is_scored_once_until_the_training_ends(self, here, watched, capfd, tmp_path):
+        manifest = watched.run / "checkpoints" / "2" / "manifest.json"
+        aside = tmp_path / "manifest.json"
+
+        def half_written() -> None:
+            watched.appears(2)
+            manifest.rename(aside)
+
+        watched.events += [lambda: watched.appears(1), half_written, lambda: aside.rename(manifest), lambda: watched.appears(4)]
+        before = contents(watched.run)
+        reports = evaluate_run(str(watched.run), [here.dev], watch=True, beam=1, bootstrap=40)
+        assert [each.checkpoint for each in reports] == ["step 1", "step 2", "step 4"] and not watched.events
+        lines = capfd.readouterr().out.splitlines()
+        assert len(lines) == 3 and all(re.match(r"step \d, .*: BLEU .*95%.*chrF2.*exactly right", line) for line in lines)
+        assert before.items() <= contents(watched.run).items()
+
+    def test_it_ends_when_nothing_comes_for_long(self, watched):
+        watched.events += [lambda: watched.appears(1)]
+        assert [name for _, name in watch.new_checkpoints(watched.run, minutes=2, pause=30)] == ["step 1"]
+        assert 120 < watched.clock[0] - 30 <= 180
+
+    def test_a_checkpoint_that_vanishes_is_left_out_with_a_line(self, watched, caplog):
+        for step in (1, 2, 3, 4):
+            watched.appears(step)
+        found = []
+        for _, name in watch.new_checkpoints(watched.run, minutes=1):
+            found.append(name)
+            shutil.rmtree(watched.run / "checkpoints" / "2", ignore_errors=True)
+        assert found == ["step 1", "step 3", "step 4"]
+        assert "step 2 is left out" in caplog.text
 
 
 def translated(here, folder: Path, text: Sequence[str] = (), **flags) -> list[str]:
@@ -426,6 +516,13 @@ class TestBadFlags:
             ("evaluate", ["--tokenize=14a"], ["14a", "13a"]),
             ("evaluate", ["--output=/no/such/folder/out"], ["/no/such/folder/out", "cannot be written"]),
             ("evaluate", ["--report=/"], ["/", "cannot be written"]),
+            ("evaluate", ["--html=/no/such/folder/page"], ["/no/such/folder/page", "cannot be written"]),
+            ("evaluate", ["--html=same", "--report=./same"], ["--html=same", "--report", "name another"]),
+            ("evaluate", ["--bootstrap=7"], ["bootstrap=7", "at least 40"]),
+            ("evaluate", ["--compare=/no/such"], ["--compare=/no/such", "RUN:CHECKPOINT"]),
+            ("evaluate", ["--watch", "--checkpoint=2"], ["--watch", "--checkpoint"]),
+            ("evaluate", ["--watch", "--watch_minutes=0"], ["--watch_minutes=0", "above 0"]),
+            ("evaluate", ["--checkpoint", "latest", "77"], ["step 77", "there are"]),
             ("evaluate", ["--chekpoint=2"], ["--chekpoint", "--help"]),
             ("evaluate", ["--check=2"], ["--check", "--help"]),
             ("evaluate", ["--checkpoint=bst"], ["'bst'", "latest, best"]),
@@ -464,6 +561,12 @@ class TestBadFlags:
         output = [] if name == "evaluate" or any("--output" in flag for flag in flags) else ["--output=out"]
         error = fails(name, f"--workdir={here.run}", *flags, *output)
         assert all(part in error for part in parts), error
+
+    def test_a_file_to_compare_with_that_is_of_another_test_set_is_told(self, here, fails, tmp_path):
+        (tmp_path / "other.de").write_text("a\nb\n")
+        error = fails("evaluate", f"--workdir={here.run}", "--test", here.dev, f"--compare={tmp_path / 'other.de'}")
+        assert "other.de: has 2 lines, expected 4" in error
+        assert "step 77" in fails("evaluate", f"--workdir={here.run}", "--test", here.dev, f"--compare={here.run}:77")
 
     @pytest.mark.parametrize("name, missing", [("train", "--workdir"), ("evaluate", "--test"), ("translate", "--workdir")])
     def test_a_missing_flag_is_named(self, fails, name, missing):

@@ -10,7 +10,8 @@ import sacrebleu
 from transformer_jax.config import DecodeConfig
 from transformer_jax.data import demo
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation import TOKENIZERS, evaluate, paper_bleu, score, split_compounds
+from transformer_jax.evaluation import evaluate
+from transformer_jax.scores import TOKENIZERS, paper_bleu, score, split_compounds
 from transformer_jax.translator import Translation
 
 REFERENCES = [
@@ -43,9 +44,10 @@ class Dictionary:
     def search_config(self, **search):
         return dataclasses.replace(self.config, **{name: value for name, value in search.items() if value is not None})
 
-    def translate(self, lines, **search):
+    def translate(self, lines, align=False, **search):
         self.asked.append((list(lines), search))
-        return [Translation(self.translations[line], -1.0, -1.0, (), 2 if len(line) > 20 else 1) for line in lines]
+        links = ((0, 0), (1, 0)) if align else None
+        return [Translation(self.translations[line], -1.0, -1.0, (), 2 if len(line) > 20 else 1, links) for line in lines]
 
 
 def run(source, references, hypotheses, test="x", **arguments):
@@ -65,6 +67,30 @@ def test_scores_are_sacrebleus(tokenize, lowercase):
     assert f"tok:{tokenize}|" in bleu.signature
     assert f"case:{'lc' if lowercase else 'mixed'}|" in bleu.signature
     assert all(each.signature.endswith(f"version:{sacrebleu.__version__}") for each in (bleu, chrf, ter))
+
+
+def test_intervals_are_sacrebleus_and_leave_the_scores_as_they_are():
+    found, without = (score(HYPOTHESES, REFERENCES, bootstrap=number) for number in (100, 0))
+    metric = sacrebleu.BLEU(force=True)
+    expected = metric.corpus_score(HYPOTHESES, [REFERENCES], n_bootstrap=100)
+    assert found[0].interval == pytest.approx((expected._mean - expected._ci, expected._mean + expected._ci))
+    assert found[0].signature == str(metric.get_signature()) and all("bs:100|seed:" in each.signature for each in found)
+    assert [each.value for each in found] == [each.value for each in without]
+    assert all(each.interval is None and "bs:" not in each.signature for each in without)
+    assert all(each.interval for each in paper_bleu(HYPOTHESES, REFERENCES, "de", bootstrap=100))
+    # A set of two sentences, of which one has no BLEU: sacreBLEU's own interval fails.
+    found = score(["a b c d e", "x"], ["a b c d e", "y"], bootstrap=100)[0]
+    assert 0 <= found.interval[0] < found.value < found.interval[1] <= 100 and "bs:100|" in found.signature
+    # Around 99.9, half of a symmetric interval would be above 100.
+    nearly = score([*["Ein Hund ist hier im Haus."] * 30, "Ja"], [*["Ein Hund ist hier im Haus."] * 30, "Nein"], bootstrap=100)
+    assert all(0 <= low <= high for low, high in (each.interval for each in nearly))
+    assert nearly[0].interval[1] <= 100 and nearly[1].interval[1] <= 100
+
+
+@pytest.mark.parametrize("bootstrap", [-1, 1, 39])
+def test_too_few_resamples_are_refused(bootstrap):
+    with pytest.raises(UserError, match=f"bootstrap={bootstrap} .* at least 40"):
+        score(HYPOTHESES, REFERENCES, bootstrap=bootstrap)
 
 
 def test_text_that_is_tokenised_already_is_taken_as_it_is():
@@ -141,6 +167,8 @@ def test_the_report_tells_the_protocol():
     assert "pronoun" not in text
     assert json.loads(json.dumps(dataclasses.asdict(report)))["scores"][0]["signature"] == report.scores[0].signature
     assert run(["a"], ["b"], ["b"], beam=1).search == "greedy"
+    aligned = run(["a b"], ["c"], ["c"], align=True)
+    assert aligned.alignments == ["0-0 1-0"] and "alignment included" in aligned.as_text() and report.alignments is None
     assert run(["a"], ["b"], ["b"]).search == "beam 4, length penalty 0.6"
 
 

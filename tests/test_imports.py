@@ -32,9 +32,15 @@ ROOMS = [
     "attention_page",
     "rows",
     "search",
+    "scores",
+    "significance",
+    "analysis",
     "translator",
     "translate",
     "evaluation",
+    "report_page",
+    "watch",
+    "evaluate_run",
     "training",
 ]
 ALLOWED = {room: set(ROOMS[: number + 1]) for number, room in enumerate(ROOMS)}

@@ -41,10 +41,11 @@ if TYPE_CHECKING:
     from transformer_jax.data.tokenizer import Tokenizer
     from transformer_jax.decoding.beam import beam_search
     from transformer_jax.decoding.greedy import greedy_search, sample_search
-    from transformer_jax.evaluation import Report, Score, evaluate, score
+    from transformer_jax.evaluation import Report, evaluate
     from transformer_jax.models.lstm import LSTM
     from transformer_jax.models.seq2seq import build_model
     from transformer_jax.models.transformer import Transformer
+    from transformer_jax.scores import Score, score
     from transformer_jax.training.loop import train
     from transformer_jax.translator import SearchOptions, Translation, Translator
 
@@ -87,7 +88,7 @@ _LATER = {
     "Batch": "data.batching",
     "LSTM": "models.lstm",
     "Report": "evaluation",
-    "Score": "evaluation",
+    "Score": "scores",
     "SearchOptions": "translator",
     "Tokenizer": "data.tokenizer",
     "Transformer": "models.transformer",
@@ -100,7 +101,7 @@ _LATER = {
     "evaluate": "evaluation",
     "greedy_search": "decoding.greedy",
     "sample_search": "decoding.greedy",
-    "score": "evaluation",
+    "score": "scores",
     "train": "training.loop",
 }
 

@@ -97,6 +97,9 @@ class Run:
         """The checkpoint of a training that was asked to stop, to read and to write; one is kept."""
         return Checkpoints(self.workdir / _CHECKPOINTS[1], 1, latest=1, ema=self.config.train.ema_decay > 0, spare=True)
 
+    def has_checkpoints(self) -> bool:
+        return (self.workdir / _CHECKPOINTS[0]).is_dir()
+
     def was_interrupted(self) -> bool:
         return (self.workdir / _CHECKPOINTS[1]).is_dir()
 

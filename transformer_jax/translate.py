@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TypeVar, Unpack
@@ -11,7 +10,7 @@ from typing import TypeVar, Unpack
 from transformer_jax.alignment import pharaoh
 from transformer_jax.attention_map import attention_maps, draw
 from transformer_jax.attention_page import write_page
-from transformer_jax.data.lines import iter_lines, open_output
+from transformer_jax.data.lines import iter_lines, open_output, refuse_same_files
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
@@ -71,7 +70,7 @@ def translate_lines(
         raise UserError("--score goes with none of --nbest, --attention, --alignments and --prefixes: it does not translate")
     if format == "text" and (search.get("nbest") or 1) > 1:
         raise UserError("--nbest needs --format=tsv or --format=json: as text, N lines in are N lines out")
-    _refuse_same_files(input=input, output=output, alignments=alignments, attention=attention, score=score, prefixes=prefixes)
+    refuse_same_files(input=input, output=output, alignments=alignments, attention=attention, score=score, prefixes=prefixes)
     translator, _ = load_translator(Run(workdir), checkpoint)
     if alignment_layer is not None:
         translator.alignment_layer = alignment_layer
@@ -132,18 +131,6 @@ def _with_given(lines: Iterator[str], path: str) -> Iterator[tuple[str, str]]:
             more, fewer = ("input", path) if translation is None else (path, "input")
             raise UserError(f"{more} has more than the {number - 1} lines of {fewer}; expected a translation for each line")
         yield line, translation
-
-
-def _refuse_same_files(**files: str | None) -> None:
-    named = [(name, path) for name, path in files.items() if path]
-    for (name, path), (other, same) in itertools.combinations(named, 2):
-        if _same_file(path, same):
-            raise UserError(f"--{other}={same} is the file of --{name}; name another")
-
-
-def _same_file(path: str, other: str) -> bool:
-    there = os.path.exists(path) and os.path.exists(other)
-    return os.path.samefile(path, other) if there else os.path.realpath(path) == os.path.realpath(other)
 
 
 def _arguments(text: Sequence[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Text in, text out: lines to batches, search on the device, and the translations back in the order the lines came."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -12,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from transformer_jax.alignment import Links, join_links, word_links
+from transformer_jax.checkpoints import Checkpoints
 from transformer_jax.config import Config, DecodeConfig, validate
 from transformer_jax.data.lines import split_line
 from transformer_jax.data.tokenizer import Tokenizer
@@ -77,6 +79,23 @@ class Translator:
         """The translator of a run folder. `checkpoint`: latest, best, a step, or `average:N`; where there are moving averages,
         these, or with `:raw` after it the parameters themselves. Raises UserError."""
         return load_translator(Run(workdir), checkpoint)[0]
+
+    @classmethod
+    def of_run(cls, run: Run) -> "Translator":
+        """Without parameters. Raises UserError."""
+        tokenizer = run.tokenizer()
+        return cls(build_model(run.config.model, tokenizer.vocab_size), None, tokenizer, run.config)
+
+    def with_checkpoint(self, checkpoints: Checkpoints, which: str) -> tuple["Translator", str]:
+        """The translator with the parameters of a checkpoint of its run, and in words which these are.
+
+        What has been compiled for one is not compiled for the other. Raises UserError.
+        """
+        params, name = checkpoints.parameters(which, abstract_parameters(self.model), self.tokenizer)
+        layer = checkpoints.progress(checkpoints.resolve(which)[-1]).alignment_layer
+        other = copy.copy(self)
+        other.params, other.alignment_layer = jax.device_put(params), self.config.alignment_layer or layer
+        return other, name
 
     def translate(
         self,
@@ -227,12 +246,9 @@ class Translator:
 
 def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
     """The translator of `run`, and in words which parameters it has. Raises UserError."""
-    tokenizer = run.tokenizer()
-    model = build_model(run.config.model, tokenizer.vocab_size)
+    translator = Translator.of_run(run)
     with run.checkpoints() as checkpoints:
-        params, name = checkpoints.parameters(checkpoint, abstract_parameters(model), tokenizer)
-        layer = checkpoints.progress(checkpoints.resolve(checkpoint)[-1]).alignment_layer
-    return Translator(model, jax.device_put(params), tokenizer, run.config, layer), name
+        return translator.with_checkpoint(checkpoints, checkpoint)
 
 
 def _join(line: str, sources: list[str], parts: list[Translation], decode: DecodeConfig) -> Translation:

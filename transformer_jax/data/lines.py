@@ -3,17 +3,19 @@
 import codecs
 import contextlib
 import gzip
+import itertools
+import os
 import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, Literal, TextIO
 
 from transformer_jax.errors import UserError
 from transformer_jax.files import to_path
 
-__all__ = ["iter_lines", "open_output", "read_lines", "split_line"]
+__all__ = ["iter_lines", "open_output", "read_lines", "refuse_same_files", "split_line"]
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -47,18 +49,26 @@ def iter_lines(path: str | Path | None, expected: bool = False, errors: str = "s
 
 
 @contextlib.contextmanager
-def open_output(path: str | Path | None) -> Iterator[TextIO]:
+def open_output(path: str | Path | None, mode: Literal["w", "a"] = "w") -> Iterator[TextIO]:
     """A UTF-8 file to write, its lines ending in `\\n` on any system; None is standard output. UserError if it cannot be."""
     if path is None:
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         yield sys.stdout
         return
     try:
-        file = open(path, "w", encoding="utf-8", newline="\n")
+        file = open(path, mode, encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     with file:
         yield file
+
+
+def refuse_same_files(**files: str | None) -> None:
+    """Raises UserError if two flags, by their names, name one file."""
+    named = [(name, path) for name, path in files.items() if path]
+    for (name, path), (other, same) in itertools.combinations(named, 2):
+        if _same_file(path, same):
+            raise UserError(f"--{other}={same} is the file of --{name}; name another")
 
 
 def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:
@@ -102,6 +112,11 @@ def _reading(path: str | Path) -> Iterator[BinaryIO]:
         raise UserError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _same_file(path: str, other: str) -> bool:
+    there = os.path.exists(path) and os.path.exists(other)
+    return os.path.samefile(path, other) if there else os.path.realpath(path) == os.path.realpath(other)
 
 
 def _not_utf8(name: str | Path, line: int) -> UserError:

@@ -1,0 +1,138 @@
+"""BLEU, chrF and TER by sacreBLEU, each with the signature by which anybody can compute the same figure."""
+
+import dataclasses
+import importlib.metadata
+import math
+import re
+from collections.abc import Sequence
+
+from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.metrics.base import Metric
+from sacrebleu.significance import PairedTest
+
+from transformer_jax.errors import UserError
+
+__all__ = [
+    "TOKENIZERS",
+    "Score",
+    "check_lines",
+    "metrics",
+    "paper_bleu",
+    "score",
+    "score_with",
+    "split_compounds",
+    "with_interval",
+]
+
+TOKENIZERS = ("13a", "none", "intl", "char")  # of BLEU: how text is cut into words before they are counted
+_FEWEST_RESAMPLES = 40  # of fewer, a 95% interval leaves none out
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    metric: str  # BLEU | chrF2 | TER | BLEU, lower-cased | BLEU, Moses tokens, compounds split
+    value: float  # percent; of TER less is better
+    signature: str  # sacreBLEU's: with it anybody can compute the same figure
+    details: str  # sacreBLEU's line: n-gram precisions, brevity penalty
+    interval: tuple[float, float] | None = None  # 95% confidence, if resamples were asked for
+
+
+def score(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    bootstrap: int = 0,
+) -> list[Score]:
+    """BLEU (Papineni et al. 2002), chrF (Popovic 2015) and TER (Snover et al. 2006), over the whole set.
+
+    `tokenize` and `lowercase` are BLEU's; the signature tells them. With `bootstrap` (0: without) each has a 95% confidence
+    interval from so many resamples of the sentences (Koehn 2004). Raises UserError if the numbers of lines differ (sacreBLEU
+    would cut the longer list and score the rest) or are zero.
+
+    >>> [(s.metric, s.value) for s in score(["Ein Hund schläft heute ."], ["Ein Hund schläft heute ."])]
+    [('BLEU', 100.00000000000004), ('chrF2', 100.0), ('TER', 0.0)]
+    """
+    check_lines(hypotheses, references, "translations")
+    return [score_with(metric, hypotheses, references, bootstrap) for metric in metrics(tokenize, lowercase, bootstrap)]
+
+
+def paper_bleu(hypotheses: Sequence[str], references: Sequence[str], language: str, bootstrap: int = 0) -> list[Score]:
+    """BLEU in two other ways, for comparison with papers: without regard to case, and as it was counted up to 2017.
+
+    The latter (Vaswani et al. 2017 and those they compare with) is multi-bleu.perl on Moses tokens of both sides after
+    `split_compounds`: unsmoothed, with case, some half a point above sacreBLEU's on English to German.
+    """
+    from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+    normalizer, tokenizer = MosesPunctNormalizer(language), MosesTokenizer(language)
+
+    def as_tokens(line: str) -> str:
+        line = normalizer.replace_unicode_punct(line)
+        return split_compounds(tokenizer.tokenize(line, return_str=True, escape=False))
+
+    check_lines(hypotheses, references, "translations")
+    lower_cased = score_with(BLEU(lowercase=True, force=True), hypotheses, references, bootstrap)
+    metric = BLEU(tokenize="none", smooth_method="none", force=True)
+    paper = score_with(metric, list(map(as_tokens, hypotheses)), list(map(as_tokens, references)), bootstrap)
+    tokens = f"tok:sacremoses-{importlib.metadata.version('sacremoses')}-{language}-compounds"
+    return [
+        dataclasses.replace(lower_cased, metric="BLEU, lower-cased"),
+        dataclasses.replace(
+            paper, metric="BLEU, Moses tokens, compounds split", signature=paper.signature.replace("tok:none", tokens)
+        ),
+    ]
+
+
+def split_compounds(line: str) -> str:
+    """Three tokens for each hyphen between two characters, in the notation of the Stanford NMT project's data.
+
+    >>> split_compounds("rich-text format -- a well-to-do x-y-z")
+    'rich ##AT##-##AT## text format -- a well ##AT##-##AT## to ##AT##-##AT## do x ##AT##-##AT## y-z'
+    """
+    # As their Perl pattern has it, a character is part of one match only: hence "y-z".
+    return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", line)
+
+
+def score_with(metric: Metric, hypotheses: Sequence[str], references: Sequence[str], bootstrap: int = 0) -> Score:
+    """One metric over the whole set, as `score`; the numbers of lines are the caller's to check."""
+    lines = list(hypotheses), [list(references)]
+    try:
+        result = metric.corpus_score(*lines, n_bootstrap=bootstrap)
+        mean, half = result._mean, result._ci
+    except TypeError:
+        # Up to 2.6, where some resamples have a score of 0 and some have not. PairedTest, of one system, has the same interval.
+        result = metric.corpus_score(*lines)
+        (estimate,) = PairedTest([("this", lines[0])], {result.name: metric}, lines[1], "bs", bootstrap)()[1][result.name]
+        mean, half = estimate.mean, estimate.ci
+    # The ends of an interval told by its middle and half may be beyond what a metric can be.
+    most = math.inf if result.name == "TER" else 100.0
+    interval = (max(0.0, float(mean - half)), min(most, float(mean + half))) if bootstrap else None
+    return Score(result.name, result.score, str(metric.get_signature()), str(result), interval)
+
+
+def with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    """
+    >>> with_interval(38.061, (36.78, 39.4)), with_interval(7.0, None)
+    (' 38.06 (95%: 36.78 to 39.40)', '  7.00')
+    """
+    return f"{value:6.2f} (95%: {interval[0]:.2f} to {interval[1]:.2f})" if interval else f"{value:6.2f}"
+
+
+def metrics(tokenize: str = "13a", lowercase: bool = False, bootstrap: int = 0) -> tuple[Metric, Metric, Metric]:
+    """BLEU, chrF and TER. Raises UserError for what they cannot do."""
+    if tokenize not in TOKENIZERS:
+        raise UserError(f"tokenize={tokenize!r} should be one of {', '.join(TOKENIZERS)}")
+    if bootstrap and bootstrap < _FEWEST_RESAMPLES:
+        raise UserError(f"bootstrap={bootstrap} should be 0 (no interval) or at least {_FEWEST_RESAMPLES} resamples")
+    # `force`: no warning that the text looks tokenised, when it is the reference that is.
+    return BLEU(tokenize=tokenize, lowercase=lowercase, force=True), CHRF(), TER()
+
+
+def check_lines(lines: Sequence[str], references: Sequence[str], what: str) -> None:
+    """Raises UserError unless there is one line for each reference, and any at all."""
+    if len(lines) != len(references):
+        raise UserError(f"{len(lines)} {what} and {len(references)} references: expected one for each")
+    if not references:
+        raise UserError("the test set is empty, expected at least one line")
