@@ -130,7 +130,8 @@ def _other_system(compare: str, sets: Sequence[_TestSet], data: DataConfig, sear
         return lambda number: (compare, parts[number])
     workdir, checkpoint = compare, "best"
     if not whole.is_dir():
-        workdir, checkpoint = re.fullmatch(r"(.+?)(?::((?:average:\d+|[^:/]+)(?::raw|:ema)?))?", compare, re.DOTALL).groups(default="best")
+        named = re.fullmatch(r"(.+?)(?::((?:average:\d+|[^:/]+)(?::raw|:ema)?))?", compare, re.DOTALL)
+        workdir, checkpoint = named.groups(default="best")
     if not to_path(workdir).is_dir():
         raise UserError(f"--compare={compare}: no such file or run; expected RUN, RUN:CHECKPOINT or a file of translations")
     run = Run(workdir)
