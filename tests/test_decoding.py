@@ -12,13 +12,16 @@ import pytest
 from jax import lax
 
 from transformer_jax.decoding import (
+    Sentences,
     at_once,
     beam,
     beam_search,
+    constrained_search,
     greedy_search,
     length_divisors,
     restricted,
     sample_search,
+    with_phrases,
     with_rules,
 )
 
@@ -279,7 +282,7 @@ def test_two_stage_top_k_is_top_k(vocabulary, digits):
     masked[:, list(forbidden)] = -np.inf
     total = (masked.reshape(batch, beams, vocabulary) + log_prob[:, :, None]).reshape(batch, -1)
     value, place = lax.top_k(total, 2 * beams)
-    ours = beam._best_continuations(jnp.asarray(log_probs), jnp.asarray(log_prob), forbidden)
+    ours = beam.best_continuations(jnp.asarray(log_probs), jnp.asarray(log_prob), forbidden)
     np.testing.assert_array_equal(ours[0], value)
     real = np.asarray(value) > -np.inf
     np.testing.assert_array_equal((ours[1] * vocabulary + ours[2])[real], place[real])
@@ -451,3 +454,150 @@ def test_rules_that_ask_for_nothing_change_nothing():
     assert_same(search_restricted(table, limits, 4), expected)
     rules = {"min_length": [1, 0, 1], "prefix": [[0], [0], [0]], "prefix_length": [0, 0, 0]}
     assert_same(search_restricted(table, limits, 4, 10, **rules), expected)
+
+
+# Sentences that wait
+
+
+def waiting_step(table):
+    """As `make_step`, for hypotheses of different ages: the memory is the index of their first step."""
+
+    def step(token, index, cache, start):
+        age = index - jnp.repeat(start, len(token) // len(start))
+        state = hashed(cache["state"], token, age)
+        return table[cache["sentence"], state], {"state": state, "sentence": cache["sentence"]}
+
+    return step
+
+
+@functools.partial(jax.jit, static_argnames=("hypotheses", "slots", "together", "length", "kind"))
+def run_waiting(table, limits, real, hypotheses, slots, together, length, kind):
+    def begin(numbers, index):
+        sentence = jnp.repeat(numbers, hypotheses)
+        cache = {"state": jnp.zeros_like(sentence), "sentence": sentence}
+        if kind == "restricted":
+            least = jnp.full(len(sentence), 3)
+            cache = with_rules(cache, length=length, start=index, min_length=least, no_repeat_ngram=2)
+        return cache, limits[numbers], jnp.full(len(numbers), index)
+
+    sentences, step = Sentences(begin, len(limits), real, slots, together), waiting_step(table)
+    if kind == "restricted":
+        step = restricted(step, eos_id=EOS, no_repeat_ngram=2)
+    if kind == "greedy":
+        return greedy_search(step, sentences, length=length, **IDS)
+    if kind == "sample":
+        chance = dict(key=jax.random.key(0), numbers=jnp.arange(len(limits)))
+        return sample_search(step, sentences, samples=hypotheses, length=length, **chance, **IDS)
+    return beam_search(step, sentences, beams=hypotheses, returned=hypotheses, length=length, **IDS)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "sample", "beam", "restricted"])
+def test_a_sentence_that_waited_is_searched_as_if_alone(kind):
+    """Slots that become free one by one, in pairs, all at once; two sentences have a limit of 0, the last three never begin."""
+    table, hypotheses = make_table(20, 24, 15, 1.5), 1 if kind == "greedy" else 3
+    limits = np.random.default_rng(0).integers(3, 12, 24)
+    limits[[2, 9]] = 0
+    run_with = functools.partial(run_waiting, table, jnp.asarray(limits), 21, hypotheses, length=12, kind=kind)
+    expected = rows(jax.tree.map(np.asarray, run_with(slots=24, together=24)), slice(21))
+    assert (expected.length[:, 0] > 0).tolist() == (limits[:21] > 0).tolist()
+    for slots, together in ((1, 1), (4, 2), (8, 1), (6, 6)):
+        assert_same(rows(jax.tree.map(np.asarray, run_with(slots=slots, together=together)), slice(21)), expected)
+
+
+def test_slots_are_filled_as_soon_as_enough_are_free():
+    """Two slots: eight sentences of one step take four. With one of seven steps, which keeps a slot, seven or ten."""
+
+    def steps_of(limits, together):
+        steps = []
+
+        def step(token, index, cache, start):
+            jax.debug.callback(lambda i: steps.append(int(i)), index)
+            return jnp.log(jnp.tile(jnp.array([[1e-9, 1e-9, 1e-9, 1.0]]), (len(token), 1))), cache
+
+        def begin(numbers, index):
+            return jnp.zeros((len(numbers), 1)), jnp.asarray(limits)[numbers], jnp.full(len(numbers), index)
+
+        greedy_search(step, Sentences(begin, len(limits), jnp.int32(len(limits)), 2, together), length=9, **IDS)
+        jax.effects_barrier()
+        return len(steps)
+
+    assert steps_of([1] * 8, 1) == steps_of([1] * 8, 2) == 4
+    assert steps_of([7, 1, 1, 1, 1, 1, 1, 1], 1) == 7
+    assert steps_of([7, 1, 1, 1, 1, 1, 1, 1], 2) == 10
+
+
+# Constraints
+
+
+@functools.partial(jax.jit, static_argnames=("beams", "length", "alpha", "returned"))
+def run_constrained(table, cache, max_length, phrases, sizes, beams, length, alpha, returned):
+    sentences = at_once(with_phrases(cache, phrases, sizes), max_length)
+    options = dict(beams=beams, returned=returned, length=length, length_penalty=alpha)
+    return constrained_search(make_step(table), sentences, **options, **IDS)
+
+
+def search_constrained(table, limits, phrases, *, beams, alpha=0.6, returned=None):
+    width = max(len(phrase) for of_row in phrases for phrase in of_row)
+    count = max(map(len, phrases))
+    padded = np.full((len(limits), count, width), PAD)
+    sizes = np.zeros((len(limits), count), int)
+    for row, of_row in enumerate(phrases):
+        for number, phrase in enumerate(of_row):
+            padded[row, number, : len(phrase)], sizes[row, number] = phrase, len(phrase)
+    each = [jnp.repeat(jnp.asarray(x, jnp.int32), beams, axis=0) for x in (padded, sizes)]
+    cache, longest = make_cache(range(len(limits)), beams, max(limits)), max(limits)
+    out = run_constrained(table, cache, jnp.asarray(limits), *each, beams, longest, alpha, returned or beams)
+    return jax.tree.map(np.asarray, out)
+
+
+def has(tokens, phrase):
+    return any(tokens[i : i + len(phrase)] == phrase for i in range(len(tokens)))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.2])
+def test_constrained_search_is_brute_force_over_translations_with_the_phrases(alpha):
+    table, limits = make_table(30, 5, 6), [5, 4, 5, 4, 3]
+    phrases = [[(3,)], [(4, 3)], [(3,), (5, 4)], [], [(5,), (4,)]]
+    out = search_constrained(table, limits, phrases, beams=160, alpha=alpha)
+    for row, limit in enumerate(limits):
+        every = brute_force(table, row, limit, alpha)
+        truth = [each for each in every if all(has(each[2], phrase) for phrase in phrases[row])]
+        count = len(truth)
+        assert 0 < count < 160 and (count < len(every) or not phrases[row])
+        assert translations(out, row)[:count] == [tokens for _, _, tokens in truth]
+        np.testing.assert_allclose(out.score[row, :count], [score for score, _, _ in truth], rtol=1e-5)
+        assert (out.length[row, count:] == 0).all()
+
+
+@pytest.mark.parametrize("beams", [1, 3, 5])
+def test_phrases_occur_however_improbable_and_narrow_the_beam(beams):
+    table, limits = make_table(31, 6, 30, 3.0), [12, 7, 9, 12, 7, 6]
+    table[:, :, [7, 8, 9]] -= 12  # nobody would say these
+    phrases = [[(7, 8, 9)], [(7,), (8,), (9,)], [(7, 7, 8)], [(8, 9), (4, 5)], [(9, 8, 7, 7, 8)], [(7, 8), (9, 9)]]
+    out = search_constrained(table, limits, phrases, beams=beams, returned=1)
+    for row, of_row in enumerate(phrases):
+        (tokens,) = translations(out, row)
+        assert tokens[-1] == EOS and len(tokens) <= limits[row]
+        assert all(has(tokens, phrase) for phrase in of_row)
+        np.testing.assert_allclose(out.log_prob[row, 0], log_prob_of(table, row, tokens), rtol=1e-5)
+
+
+def test_a_bonus_is_part_of_the_score_and_of_the_choice():
+    """A translation of more words costs less here, as if they covered more of the source; brute force knows all of them."""
+    table, limits = make_table(33, 4, 6), [4, 4, 3, 2]
+    cache = make_cache(range(4), 60, 4)
+
+    def bonus(cache):
+        words = jnp.sum(cache["prefix"][:, :, 0] >= 3, axis=1)
+        return jnp.minimum(words - 3.0, 0.0)
+
+    options = dict(beams=60, returned=60, length=4, length_penalty=0.6, **IDS)
+    step, sentences = make_step(jnp.asarray(table)), at_once(cache, jnp.asarray(limits))
+    out = beam_search(step, sentences, bonus=bonus, **options)
+    plain = beam_search(step, sentences, **options)
+    for row, limit in enumerate(limits):
+        every = [(score + min(len(tokens) - 4, 0), tokens) for score, _, tokens in brute_force(table, row, limit, 0.6)]
+        every.sort(key=lambda each: -each[0])
+        assert translations(out, row)[: len(every)] == [tokens for _, tokens in every]
+        np.testing.assert_allclose(out.score[row, : len(every)], [score for score, _ in every], rtol=1e-5)
+    assert translations(out, 0) != translations(plain, 0)

@@ -9,6 +9,7 @@ One step, for one sentence, two beams, `|` before the candidates that only stand
 Letters: `B` sentences, `N = B * beams` rows of the cache (row `b * beams + k`), `T` the longest output, `V` vocabulary.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,15 +40,27 @@ class Hypotheses(NamedTuple):
     score: Array  # float32 [B, returned]     log_prob / penalty(length)
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
     """What stays the same from step to step."""
 
     divisors: Array  # float32 [T + 1]
     forbidden: tuple[int, ...]
+    start_id: int
     eos_id: int
+    pad_id: int
 
 
-class _State(NamedTuple):
+class Choice(NamedTuple):
+    """What becomes of the hypotheses of a step; those with log-probability minus infinity do not exist."""
+
+    ended: Array  # float32 [B, beams]: log-probabilities of those that end with EOS now
+    ended_parent: Array  # int32 [B, beams]: which hypothesis each of them was
+    log_prob: Array  # float32 [B, beams], best first: of those that go on
+    parent: Array  # int32 [B, beams]
+    token: Array  # int32 [B, beams]
+
+
+class State(NamedTuple):
     start: Array  # int32 [B]: the loop's index at the first step
     max_length: Array  # int32 [B]
     token: Array  # int32 [B, beams]: the input of the next step
@@ -88,6 +101,7 @@ def beam_search(
     forbidden_ids: tuple[int, ...] = (),
     length_penalty: float = 0.6,
     returned: int = 1,
+    bonus: Callable[[Cache], Array] | None = None,
 ) -> Hypotheses:
     """The `returned` best y by log P(y) / ((5 + |y|) / 6) ** length_penalty, |y| with EOS (Wu et al. 2016, eq. 14).
 
@@ -107,49 +121,62 @@ def beam_search(
             no steps); and its memory, which stays as it is.
         length: T, the static width of the result.
         returned: how many to return; fewer stop earlier.
+        bonus: of the cache after the step that gave EOS, what is added to the scores, float32 [N], 0 or less.
 
     Raises:
         ValueError: EOS forbidden, `length_penalty` negative, `returned` not in 1 .. beams.
     """
-    if not 1 <= returned <= beams:
-        raise ValueError(f"returned must be between 1 and beams = {beams}, not {returned}")
-    task = _Task(
-        divisors=jnp.asarray(length_divisors(length, length_penalty)),
-        forbidden=forbid(start_id, eos_id, pad_id, forbidden_ids),
-        eos_id=eos_id,
-    )
-
-    def begin(numbers: Array, index: Array) -> _State:
-        cache, limit, memory = sentences.begin(numbers, index)
-        return _initial_state(index, cache, jnp.minimum(limit, length), memory, length, beams, returned, start_id, pad_id)
-
-    def advance(index: Array, state: _State) -> _State:
-        log_probs, cache = step(state.token.reshape(-1), index, state.cache, *([] if state.memory is None else [state.memory]))
-        return _advance(index, state._replace(cache=cache), log_probs.astype(jnp.float32), task)
-
-    of = dict(done=lambda state: state.done, result=lambda state: state.finished)
-    return search_loop(begin, advance, sentences, **of)
+    task = make_task(length, length_penalty, start_id, eos_id, pad_id, forbidden_ids)
+    return search(step, sentences, task, functools.partial(_choose, task=task), beams=beams, returned=returned, bonus=bonus)
 
 
-def _initial_state(
-    index: Array,
-    cache: Cache,
-    limit: Array,
-    memory: Memory,
-    length: int,
+def make_task(
+    length: int, length_penalty: float, start_id: int, eos_id: int, pad_id: int, forbidden_ids: tuple[int, ...]
+) -> Task:
+    """Raises ValueError if EOS is forbidden or `length_penalty` negative."""
+    divisors = jnp.asarray(length_divisors(length, length_penalty))
+    return Task(divisors, forbid(start_id, eos_id, pad_id, forbidden_ids), start_id, eos_id, pad_id)
+
+
+def search(
+    step: Step,
+    sentences: Sentences,
+    task: Task,
+    choose: Callable[[Array, State, Array], Choice],
+    *,
     beams: int,
     returned: int,
-    start_id: int,
-    pad_id: int,
-) -> _State:
-    batch, done = len(limit), limit < 1
+    bonus: Callable[[Cache], Array] | None = None,
+) -> Hypotheses:
+    """`beam_search`, where `choose` says which hypotheses end and go on: of their length [B] with this step's token, of the
+    state, in which the cache is the one that `step` returned, and of log-probabilities [N, V]."""
+    if not 1 <= returned <= beams:
+        raise ValueError(f"returned must be between 1 and beams = {beams}, not {returned}")
+
+    def begin(numbers: Array, index: Array) -> State:
+        cache, limit, memory = sentences.begin(numbers, index)
+        return _initial_state(index, cache, limit, memory, beams, returned, task)
+
+    def advance(index: Array, state: State) -> State:
+        log_probs, cache = step(state.token.reshape(-1), index, state.cache, *([] if state.memory is None else [state.memory]))
+        state, length = state._replace(cache=cache), index - state.start + 1
+        more = None if bonus is None else bonus(cache).reshape(state.log_prob.shape)
+        return _advance(length, state, choose(length, state, log_probs.astype(jnp.float32)), more, task)
+
+    return search_loop(begin, advance, sentences, done=lambda state: state.done, result=lambda state: state.finished)
+
+
+def _initial_state(index: Array, cache: Cache, limit: Array, memory: Memory, beams: int, returned: int, task: Task) -> State:
+    length, batch, pad_id = len(task.divisors) - 1, len(limit), task.pad_id
+    limit = jnp.minimum(limit, length)
+    done = limit < 1
     nothing = jnp.full((batch, returned), _NEVER, jnp.float32)
     # All beams start equal; if more than one were alive, each hypothesis would be found `beams` times.
     alive = (jnp.arange(beams) == 0)[None, :] & ~done[:, None]
-    return _State(
+    return State(
         start=jnp.full((batch,), index),
         max_length=limit,
-        token=jnp.full((batch, beams), start_id, jnp.int32),
+        token=jnp.full((batch, beams), task.start_id, jnp.int32),
         tokens=jnp.full((batch, beams, length), pad_id, jnp.int32),
         log_prob=jnp.where(alive, jnp.float32(0), _NEVER),
         finished=Hypotheses(
@@ -161,29 +188,31 @@ def _initial_state(
     )
 
 
-def _advance(index: Array, state: _State, log_probs: Array, task: _Task) -> _State:
-    """One more token for every hypothesis. `state.cache` is already the one that `step` returned with `log_probs` [N, V]."""
+def _choose(length: Array, state: State, log_probs: Array, task: Task) -> Choice:
+    """The best continuations; EOS and nothing else at a sentence's limit."""
     beams = state.log_prob.shape[1]
-    value, parent, token = _best_continuations(log_probs, state.log_prob, task.forbidden)
-    length = index - state.start + 1  # [B], of what a hypothesis is now
-    last = length >= state.max_length
+    value, parent, token = best_continuations(log_probs, state.log_prob, task.forbidden)
+    last = (length >= state.max_length)[:, None]
     eos = state.log_prob + log_probs[:, task.eos_id].reshape(state.log_prob.shape)
-    value = jnp.where(last[:, None], jnp.pad(eos, ((0, 0), (0, beams)), constant_values=_NEVER), value)
-    parent = jnp.where(last[:, None], (jnp.arange(2 * beams) % beams)[None, :], parent)
-    token = jnp.where(last[:, None], task.eos_id, token)
-
+    value = jnp.where(last, jnp.pad(eos, ((0, 0), (0, beams)), constant_values=_NEVER), value)
+    parent = jnp.where(last, (jnp.arange(2 * beams) % beams)[None, :], parent)
+    token = jnp.where(last, task.eos_id, token)
     ended = jnp.where(token == task.eos_id, value, _NEVER)[:, :beams]
-    finished = _merge(length, state, ended, parent[:, :beams], task)
-
     # Each hypothesis has one continuation by EOS, so at least `beams` of the 2 * beams candidates go on.
     log_prob, chosen = lax.top_k(jnp.where(token == task.eos_id, _NEVER, value), beams)
-    # Divisors grow with length and log-probabilities fall, in floating point too: no descendant can pass this bound.
-    bound = jnp.max(log_prob, axis=1) / task.divisors[state.max_length]
-    done = state.done | last | (finished.score[:, -1] >= bound)
-    log_prob = jnp.where(done[:, None], _NEVER, log_prob)
+    return Choice(ended, parent[:, :beams], log_prob, _pick(parent, chosen), _pick(token, chosen))
 
-    slot, parent = _assign_slots(_pick(parent, chosen), alive=log_prob > _NEVER)
-    token = _pick(_pick(token, chosen), slot)
+
+def _advance(length: Array, state: State, choice: Choice, bonus: Array | None, task: Task) -> State:
+    """Every hypothesis has one more token, and is of `length` [B] now."""
+    finished = _merge(length, state, choice, bonus, task)
+    # Divisors grow with length and log-probabilities fall, in floating point too: no descendant can pass this bound.
+    bound = jnp.max(choice.log_prob, axis=1) / task.divisors[state.max_length]
+    done = state.done | (length >= state.max_length) | (finished.score[:, -1] >= bound)
+    log_prob = jnp.where(done[:, None], _NEVER, choice.log_prob)
+
+    slot, parent = _assign_slots(choice.parent, alive=log_prob > _NEVER)
+    token = _pick(choice.token, slot)
     return state._replace(
         token=token,
         tokens=_with_token(_pick(state.tokens, parent), length, token),
@@ -194,13 +223,14 @@ def _advance(index: Array, state: _State, log_probs: Array, task: _Task) -> _Sta
     )
 
 
-def _merge(length: Array, state: _State, ended: Array, parent: Array, task: _Task) -> Hypotheses:
-    """The best of the finished pool and of the candidates that `ended` [B, beams] (log-probability, or minus infinity)."""
+def _merge(length: Array, state: State, choice: Choice, bonus: Array | None, task: Task) -> Hypotheses:
+    """The best of the finished pool and of those that end."""
+    score = choice.ended / task.divisors[length][:, None]
     new = Hypotheses(
-        tokens=_with_token(_pick(state.tokens, parent), length, jnp.full(ended.shape, task.eos_id)),
-        length=jnp.broadcast_to(length[:, None], ended.shape),
-        log_prob=ended,
-        score=ended / task.divisors[length][:, None],
+        tokens=_with_token(_pick(state.tokens, choice.ended_parent), length, jnp.full(score.shape, task.eos_id)),
+        length=jnp.broadcast_to(length[:, None], score.shape),
+        log_prob=choice.ended,
+        score=score if bonus is None else score + _pick(bonus, choice.ended_parent),
     )
     # The pool comes first: on a tie top_k keeps what finished earlier, and empty places stay empty.
     both = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), state.finished, new)
@@ -214,7 +244,7 @@ def _with_token(tokens: Array, length: Array, token: Array) -> Array:
     return jnp.where(last, token[:, :, None], tokens)
 
 
-def _best_continuations(log_probs: Array, log_prob: Array, forbidden: tuple[int, ...]) -> tuple[Array, Array, Array]:
+def best_continuations(log_probs: Array, log_prob: Array, forbidden: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """The 2 * beams best of all `log_prob` [B, beams] + `log_probs` [N, V]: (value, parent, token), each [B, 2 * beams].
 
     The same as `lax.top_k` over [B, beams * V], ties included, but that took 5.8 ms for B = 64, beams = 4, V = 10,000 on two
