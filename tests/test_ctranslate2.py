@@ -164,7 +164,7 @@ def test_given_translations_have_our_log_probabilities(options, ctranslate2, tok
 def test_search_without_length_penalty_finds_the_same(beam, ctranslate2, tokenizer, tmp_path):
     translator, config = make_translator(tokenizer, norm="pre", positions="learned")
     eos, places = translator.params["target_embedding"]["table"][tokenizer.eos_id], translator.params["target_positions"]
-    places += 6 * np.arange(len(places))[:, None] * eos  # EOS grows likelier from place to place: translations end
+    places += 4 * np.arange(len(places))[:, None] * eos  # EOS grows likelier from place to place: translations end
     write_model(translator.params, tokenizer, config, tmp_path / "model")
     lines = letters(25, 9, seed=5)
     ours = translator.translate(lines, beam=beam, length_penalty=0, max_length_extra=100)
@@ -173,7 +173,7 @@ def test_search_without_length_penalty_finds_the_same(beam, ctranslate2, tokeniz
     )
     assert [each.hypotheses[0] for each in theirs] == [tokenizer.pieces(each.tokens[:-1]) for each in ours]
     assert len({len(each.tokens) for each in ours}) > 3
-    assert len({each.tokens for each in ours}) > 15
+    assert len({each.tokens for each in ours}) > 10
 
 
 @pytest.mark.interop
