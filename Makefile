@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
 
-.PHONY: demo test test-slow test-processes lint clean
+.PHONY: demo test test-slow test-processes test-interop lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,10 @@ test-slow: $(VENV)/installed
 
 test-processes: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m processes
+
+test-interop: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ctranslate2]'
+	$(VENV)/bin/python -m pytest -m interop
 
 lint: $(VENV)/installed
 	$(VENV)/bin/python -m ruff check .

@@ -45,6 +45,7 @@ ROOMS = [
 ]
 ALLOWED = {room: set(ROOMS[: number + 1]) for number, room in enumerate(ROOMS)}
 ALLOWED["command_line"] = {"errors", "cluster", "config", "data.store"}
+ALLOWED["interop"] = {*ROOMS, "command_line", "interop"}
 ALLOWED["__init__"] = set(ROOMS)
 HEAVY = ["tensorflow", "torch", "transformers", "ctranslate2", "matplotlib"]
 

@@ -37,7 +37,8 @@ class Tokenizer:
 
     Attributes:
         folder: where it was read from
-        vocab_size: rows of the embedding table
+        vocab_size: rows of the embedding table, the pieces of the target's model
+        source_vocab_size: the pieces of the source's model
         pad_id, bos_id, eos_id, unknown_id: the special ids
         decoder_start_id: what the decoder sees before its first token
         fingerprint: SHA-256, in hex, of the files; equal fingerprints mean equal ids
@@ -53,6 +54,7 @@ class Tokenizer:
         self._models = dict(models.values())
         self._sampler = functools.cache(make_sampler)
         self.vocab_size: int = self._target.get_piece_size()
+        self.source_vocab_size: int = self._source.get_piece_size()
         self.pad_id: int = description["pad_id"]
         self.eos_id: int = description["eos_id"]
         self.unknown_id: int = description["unknown_id"]
@@ -163,6 +165,10 @@ class Tokenizer:
     def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The piece of every id, special ones included, one to one: [17, 230, 1] -> ["▁Ein", "▁Hund", "</s>"]."""
         return [self._target.id_to_piece(int(i)) for i in ids]
+
+    def source_pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """As `pieces`, of the source's ids."""
+        return [self._source.id_to_piece(int(i)) for i in ids]
 
     def words(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """For each id the number, from 0, of the word that it belongs to: words as `str.split` finds them. -1 for special ids.

@@ -1,0 +1,214 @@
+"""How fast text becomes text: ours, CTranslate2 and Hugging Face's `generate`, with the same weights, on the same CPU cores.
+
+    pip install --editable '.[ctranslate2]' torch transformers
+    python benchmarks/decode_speed.py --workdir=runs/mine --test data/test --threads=2
+
+Whole files in float32, tokenised and detokenised, greedily and with a beam, the length penalty off (so that all search for the
+same). Each system is a process of its own on the same cores, and all take turns; of CTranslate2 the settings that are fastest
+on the file are taken, of Hugging Face those on `--tune` of its lines; ours are the config's.
+
+"Start" is from nothing to ready, with an empty cache of compiled programs; the first pass of ours compiles. "Warm" is the
+fastest of `--repeats` further passes, CPU that of all cores in it. Tokens are of the output, EOS not counted; "same" is the
+share of translations that are those of ours. A system that is not installed, or cannot represent the model, is left out.
+"""
+
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+import time
+from importlib import metadata
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.errors import UserError
+
+PACKAGES = {"ours": "jax", "CTranslate2": "ctranslate2", "Hugging Face": "transformers"}
+COLUMNS = "test beam system settings start first warm CPU sentences/s tokens/s tokens BLEU same".split()
+
+
+class Pass(NamedTuple):
+    """One file, translated once."""
+
+    seconds: float
+    cpu_seconds: float
+    compiled: int  # programs, by XLA
+    compiling: float  # seconds of that
+    found: list[tuple[str, int]]  # of each line the translation and its tokens
+
+
+class System:
+    """A process that translates when it is told to."""
+
+    def __init__(self, name: str, settings: Any):
+        self.name = name
+        self._pipe, theirs = multiprocessing.Pipe()
+        started = time.perf_counter()
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=serve, args=(theirs, name, settings), daemon=True)
+        self._process.start()
+        theirs.close()
+        ready = self._pipe.recv()
+        self.problem = ready if isinstance(ready, str) else ""
+        self.variants: list[str] = [] if self.problem else ready
+        self.start_seconds = time.perf_counter() - started
+
+    def translate(self, variant: str, lines: list[str], beam: int) -> Pass:
+        self._pipe.send((variant, lines, beam))
+        return self._pipe.recv()
+
+    def stop(self) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+    def fastest(self, lines: list[str], beam: int) -> str:
+        if len(self.variants) == 1:
+            return self.variants[0]
+        for variant in self.variants:
+            self.translate(variant, lines[:8], beam)  # what is made at the first use
+        return min(self.variants, key=lambda variant: self.translate(variant, lines, beam).seconds)
+
+
+def serve(pipe: Connection, name: str, settings: Any) -> None:
+    """The process of one system: sends its variants, or why there are none, then a Pass for each request."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
+    set_up()
+    import jax
+    from decode_peers import load_ctranslate2, load_hugging_face, load_ours
+
+    compiled: list[float] = []
+
+    def listen(event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    load = {"ours": load_ours, "CTranslate2": load_ctranslate2, "Hugging Face": load_hugging_face}[name]
+    try:
+        variants = load(settings)
+    except (UserError, ImportError) as error:
+        pipe.send(str(error))
+        return
+    pipe.send(list(variants))
+    while (request := pipe.recv()) is not None:
+        variant, lines, beam = request
+        compiled.clear()
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = variants[variant](lines, beam)
+        seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+        pipe.send(Pass(seconds, cpu_seconds, len(compiled), sum(compiled), found))
+
+
+def run() -> None:
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_argument("--workdir", required=True, help="the run folder of a Transformer")
+    parser.add_argument("--checkpoint", default="best")
+    parser.add_argument("--test", nargs="+", required=True, help="test sets, as for evaluate.py")
+    parser.add_argument("--sentences", type=int, default=0, metavar="N", help="so many of each, evenly spread (default: all)")
+    parser.add_argument("--beam", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--length_penalty", type=float, default=0.0, help="by each system's own formula")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--tune", type=int, default=100, metavar="N", help="lines on which Hugging Face's batches are chosen")
+    parser.add_argument("--only", nargs="+", choices=PACKAGES, default=list(PACKAGES), help="some of the systems")
+    flags = parser.parse_args()
+    from decode_peers import Settings
+
+    from transformer_jax.data.corpus import read_pairs
+    from transformer_jax.run import Run
+
+    data = Run(flags.workdir).config.data
+    sets = {test: read_pairs(test, data.source_language, data.target_language) for test in flags.test}
+    settings = Settings(flags.workdir, flags.checkpoint, flags.threads, flags.length_penalty)
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = empty
+        systems = [System(name, settings) for name in flags.only]
+        for system in systems:
+            if system.problem:
+                print(f"{system.name} is left out: {system.problem}", flush=True)
+        systems = [system for system in systems if not system.problem]
+        print(f"\n{machine(flags.threads)}\n", flush=True)
+        print(row(COLUMNS) + row(["---"] * 4 + ["---:"] * (len(COLUMNS) - 4)), end="", flush=True)
+        notes = []
+        for test, pairs in sets.items():
+            sources, references = (spread(side, flags.sentences) for side in pairs)
+            for beam in flags.beam:
+                notes += compare(systems, Path(test).name, sources, references, beam, flags.repeats, flags.tune)
+        for system in systems:
+            system.stop()
+    print("\n" + "\n".join(notes))
+
+
+def compare(
+    systems: list[System], test: str, sources: list[str], references: list[str], beam: int, repeats: int, tune: int
+) -> list[str]:
+    """Prints the rows of one test set and beam; returns what is to be said below the table."""
+    from transformer_jax.evaluation import score
+
+    samples = {"Hugging Face": spread(sources, tune)}  # it is too slow for the whole file
+    chosen = {system.name: system.fastest(samples.get(system.name, sources), beam) for system in systems}
+    first = {system.name: system.translate(chosen[system.name], sources, beam) for system in systems}
+    warm: dict[str, list[Pass]] = {system.name: [] for system in systems}
+    for number in range(repeats):
+        for system in systems[number % len(systems) :] + systems[: number % len(systems)]:
+            warm[system.name].append(system.translate(chosen[system.name], sources, beam))
+    for system in systems:
+        best = min(warm[system.name], key=lambda each: each.seconds)
+        tokens = sum(count for _, count in best.found)
+        texts = [text for text, _ in best.found]
+        same = "-"
+        if "ours" in first:
+            same = f"{sum(a[0] == b for a, b in zip(first['ours'].found, texts, strict=True)) / len(texts):.1%}"
+        cells = [test, beam, system.name, chosen[system.name], f"{system.start_seconds:.1f} s"]
+        cells += [f"{first[system.name].seconds:.1f} s", f"{best.seconds:.1f} s", f"{best.cpu_seconds:.1f} s"]
+        cells += [f"{len(texts) / best.seconds:.1f}", f"{tokens / best.seconds:,.0f}", f"{tokens:,}"]
+        print(row([*cells, f"{score(texts, references)[0].value:.1f}", same]), end="", flush=True)
+    if "ours" not in first:
+        return []
+    ours, again = first["ours"], sum(each.compiled for each in warm["ours"])
+    return [
+        f"{test}, beam {beam}: ours compiled {ours.compiled} programs in {ours.compiling:.1f} s of its first pass, "
+        f"and {again} in those after it."
+    ]
+
+
+def spread(lines: list[str], count: int) -> list[str]:
+    """`count` of the lines, evenly spread; all of them if `count` is 0 or there are not so many.
+
+    >>> spread(list("abcdef"), 3)
+    ['a', 'c', 'e']
+    """
+    return [lines[i * len(lines) // count] for i in range(count)] if 0 < count < len(lines) else lines
+
+
+def machine(threads: int) -> str:
+    versions = []
+    for package in ("transformer_jax", "jax", "ctranslate2", "transformers", "torch"):
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    cpu = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        names = [
+            line.partition(":")[2].strip() for line in information.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
+    return f"{threads} threads of {os.cpu_count()} ({cpu}{load}); Python {platform.python_version()}, {', '.join(versions)}"
+
+
+def row(cells: list[Any]) -> str:
+    return f"| {' | '.join(map(str, cells))} |\n"
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,1 @@
+"""Other systems' formats: leaves, which nothing else imports."""

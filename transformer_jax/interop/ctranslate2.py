@@ -1,0 +1,305 @@
+"""A trained Transformer as a CTranslate2 model (https://github.com/OpenNMT/CTranslate2): C++, no JAX, 8-bit weights if wanted.
+
+    python -m transformer_jax.interop.ctranslate2 runs/demo demo_ct2 --quantization=int8
+
+writes a folder that CTranslate2 loads, with the tokenizer in it:
+
+    translator = ctranslate2.Translator("demo_ct2")
+    tokenizer = sentencepiece.SentencePieceProcessor("demo_ct2/tokenizer/sentencepiece.model")
+    found = translator.translate_batch(tokenizer.encode(lines, out_type=str), beam_size=4)
+    texts = [tokenizer.decode(each.hypotheses[0]) for each in found]
+
+CTranslate2 adds EOS to the source itself. The model is the same function; the search is theirs, and differs from ours:
+
+* its length penalty divides by |y|^a, ours by ((5 + |y|) / 6)^a, and it ends when it has found as many translations as the beam
+  is wide, ours when no other can win. With `length_penalty=0` the two find the same (patience 1, the default of theirs).
+* its greatest length is one number for all (`max_decoding_length`, 256), where it cuts; ours goes by the source's length, and
+  there EOS is forced. It also cuts the source, at `max_input_length` (1024), and writes no empty translation, unless told
+  `min_decoding_length=0`.
+* only `disable_unk=True, suppress_sequences=[["<s>"], ["<pad>"]]` keep it from writing what ours never does. A trained model
+  does not try, and it takes them out before the softmax, ours after it, so that its probabilities change a little.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.config import Config, ModelConfig
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import UserError
+from transformer_jax.files import is_remote
+from transformer_jax.models.layers import LayerNorm, sinusoids
+from transformer_jax.models.seq2seq import abstract_parameters, build_model
+from transformer_jax.run import Run
+
+__all__ = ["QUANTIZATIONS", "export", "weights_for", "write_model"]
+
+QUANTIZATIONS = ("float32", "float16", "int8")
+_POSITIONS = 2048  # rows of the table of sinusoids, at least: CTranslate2 reads 1024 source tokens unless told otherwise
+_OLDEST = (4, 8)  # the CTranslate2 this was tested with
+
+
+class Rule(NamedTuple):
+    """Where a weight of CTranslate2 comes from."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    convert: Callable[..., np.ndarray]
+
+
+def export(workdir: str, output: str, checkpoint: str = "best", quantization: str = "float32") -> str:
+    """Writes the parameters of a run folder as a CTranslate2 model to `output`, a folder that is new or empty.
+
+    `checkpoint` is latest, best, a step, or `average:N`; `quantization` one of `QUANTIZATIONS`: how weights are kept on disk
+    and, where the machine can, used. Returns in words which parameters they are. Raises UserError for a model that CTranslate2
+    cannot represent, if CTranslate2 is not installed, and where `output` cannot be written.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise UserError(f"--quantization={quantization} should be one of {', '.join(QUANTIZATIONS)}")
+    run = Run(workdir)
+    tokenizer = run.tokenizer()
+    _require_possible(run.config.model, tokenizer, output)
+    model = build_model(run.config.model, tokenizer.vocab_size)
+    with run.checkpoints() as checkpoints:
+        params, name = checkpoints.parameters(checkpoint, abstract_parameters(model), tokenizer)
+    write_model(params, tokenizer, run.config, output, quantization)
+    return name
+
+
+def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str | Path, quantization: str = "float32") -> None:
+    """As `export`, for parameters in memory (arrays of any kind) of the model that `config.model` describes."""
+    _require_possible(config.model, tokenizer, output)
+    decode, longest = config.decode, config.batch.max_length
+    positions = max(_POSITIONS, int(decode.max_length_ratio * longest) + decode.max_length_extra)
+    spec = _empty_spec(config.model)
+    for name, weight in weights_for(params, config.model, tokenizer.vocab_size, positions).items():
+        _set(spec, name, weight)
+    spec.register_source_vocabulary(tokenizer.source_pieces(range(tokenizer.vocab_size)))
+    spec.register_target_vocabulary(tokenizer.pieces(range(tokenizer.vocab_size)))
+    names = "bos_token", "eos_token", "unk_token", "decoder_start_token"
+    ids = tokenizer.bos_id, tokenizer.eos_id, tokenizer.unknown_id, tokenizer.decoder_start_id
+    for name, piece in zip(names, tokenizer.pieces(ids), strict=True):
+        setattr(spec.config, name, piece)
+    spec.config.add_source_eos = True
+    spec.config.layer_norm_epsilon = LayerNorm(jnp.float32).epsilon
+    spec.validate()
+    spec.optimize(quantization=quantization)
+    output, unfinished = Path(output), _unfinished(output)
+    try:
+        tokenizer.copy_to(unfinished / "tokenizer")
+        spec.save(str(unfinished))
+        if output.exists():
+            output.rmdir()
+        unfinished.rename(output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror}); name another folder") from None
+
+
+def weights_for(params: Any, config: ModelConfig, vocab_size: int, positions: int) -> dict[str, np.ndarray]:
+    """The weights of a Transformer under the names, and in the shapes, of CTranslate2: NumPy alone, copies, float32.
+
+    `positions` are the rows of a table of sinusoids: CTranslate2's own begin at position 1, ours at 0.
+
+        target_embedding/table                       [V, D]        decoder/embeddings/weight                      [V, D]
+        encoder_0/attention/query_key_value/kernel   [D, 3, H, K]  encoder/layer_0/self_attention/linear_0/weight [3HK, D]
+        decoder_0/cross_attention/key_value/kernel   [D, 2, H, K]  decoder/layer_0/attention/linear_1/weight      [2HK, D]
+        decoder_0/feed_forward/inner/kernel          [D, F]        decoder/layer_0/ffn/linear_0/weight            [F, D]
+
+    CTranslate2 has one width K for queries, keys and values: the narrower are filled up with zeros, which changes no product.
+    Raises UserError naming every parameter that is missing, is not the model's, or has another shape than the model's.
+    """
+    flat = flatten_dict(params, sep="/")
+    _require_same_shapes(flat, flatten_dict(abstract_parameters(build_model(config, vocab_size)), sep="/"))
+    weights, used = {}, set()
+    for theirs, ours, convert in _rules(config):
+        weights[theirs] = np.array(convert(*(np.asarray(flat[name], np.float32) for name in ours)), np.float32, order="C")
+        used.update(ours)
+    assert used == flat.keys(), f"parameters without a rule: {flat.keys() - used}"
+    if config.positions.startswith("sinusoidal"):
+        table = sinusoids(jnp.arange(positions), config.width, interleaved=config.positions == "sinusoidal")
+        for side in ("encoder", "decoder"):
+            weights[f"{side}/position_encodings/encodings"] = np.array(table, np.float32)
+    return weights
+
+
+def _rules(config: ModelConfig) -> Iterator[Rule]:
+    """Where every weight comes from, but for the table of sinusoids."""
+    target = "target_embedding/table"
+    source = target if config.tied_embeddings == "all" else "source_embedding/table"
+    output = "output_embedding/table" if config.tied_embeddings == "none" else target
+    yield Rule("encoder/embeddings_0/weight", (source,), _same)
+    yield Rule("decoder/embeddings/weight", (target,), _same)
+    yield Rule("decoder/projection/weight", (output,), _same)
+    if config.output_bias:
+        yield Rule("decoder/projection/bias", ("bias",), _same)
+    if config.positions == "learned":
+        yield Rule("encoder/position_encodings/encodings", ("source_positions",), _same)
+        yield Rule("decoder/position_encodings/encodings", ("target_positions",), _same)
+    for side, layers in (("encoder", config.num_layers), ("decoder", config.decoder_layers or config.num_layers)):
+        if config.norm == "pre":
+            yield from _norm_rules(f"{side}_norm", side)
+        for i in range(layers):
+            ours, theirs = f"{side}_{i}", f"{side}/layer_{i}"
+            yield from _attention_rules(f"{ours}/attention", f"{theirs}/self_attention", config, cross=False)
+            if side == "decoder":
+                yield from _attention_rules(f"{ours}/cross_attention", f"{theirs}/attention", config, cross=True)
+            yield from _feed_forward_rules(f"{ours}/feed_forward", f"{theirs}/ffn", config)
+
+
+def _norm_rules(ours: str, theirs: str) -> Iterator[Rule]:
+    yield Rule(f"{theirs}/layer_norm/gamma", (f"{ours}/scale",), _same)
+    yield Rule(f"{theirs}/layer_norm/beta", (f"{ours}/bias",), _same)
+
+
+def _attention_rules(ours: str, theirs: str, config: ModelConfig, *, cross: bool) -> Iterator[Rule]:
+    key_width, value_width, width = _head_widths(config)
+    together = key_width == value_width
+    inward = partial(_head_columns, heads=config.heads, width=width)
+    if cross:
+        keys_values = ("key_value",) if together else ("key", "value")
+        projections = [("query",), keys_values]
+    else:
+        projections = [("query_key_value",) if together else ("query_key", "value")]
+    for number, names in enumerate(projections):
+        yield Rule(f"{theirs}/linear_{number}/weight", tuple(f"{ours}/{name}/kernel" for name in names), inward)
+    outward = partial(_head_rows, width=width)
+    yield Rule(f"{theirs}/linear_{len(projections)}/weight", (f"{ours}/output/kernel",), outward)
+    yield from _norm_rules(f"{ours}_residual/norm", theirs)
+
+
+def _feed_forward_rules(ours: str, theirs: str, config: ModelConfig) -> Iterator[Rule]:
+    if config.activation == "swiglu":
+        inner, hidden = (f"{ours}/inner/kernel",), config.feed_forward_width
+        yield Rule(f"{theirs}/linear_0/weight", inner, lambda kernel: kernel[:, :hidden].T)
+        yield Rule(f"{theirs}/linear_0_noact/weight", inner, lambda kernel: kernel[:, hidden:].T)
+        yield Rule(f"{theirs}/linear_1/weight", (f"{ours}/outer/kernel",), np.transpose)
+    else:
+        for number, name in enumerate(("inner", "outer")):
+            yield Rule(f"{theirs}/linear_{number}/weight", (f"{ours}/{name}/kernel",), np.transpose)
+            yield Rule(f"{theirs}/linear_{number}/bias", (f"{ours}/{name}/bias",), _same)
+    yield from _norm_rules(f"{ours}_residual/norm", theirs)
+
+
+def _same(weight: np.ndarray) -> np.ndarray:
+    return weight
+
+
+def _head_columns(*kernels: np.ndarray, heads: int, width: int) -> np.ndarray:
+    """[D, H, K], [D, n, H, K] ... -> [(1 + n + ...) * H * width, D]: each head's K columns, filled up to `width`."""
+    each = [kernel.reshape(len(kernel), -1, heads, kernel.shape[-1]) for kernel in kernels]
+    filled = [np.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, width - kernel.shape[-1]))) for kernel in each]
+    return np.concatenate(filled, axis=1).reshape(len(kernels[0]), -1).T
+
+
+def _head_rows(kernel: np.ndarray, *, width: int) -> np.ndarray:
+    """[H, K, D] -> [D, H * width]"""
+    filled = np.pad(kernel, ((0, 0), (0, width - kernel.shape[1]), (0, 0)))
+    return filled.reshape(-1, kernel.shape[-1]).T
+
+
+def _head_widths(config: ModelConfig) -> tuple[int, int, int]:
+    """Of a head's keys, of its values, and the one width that has room for both."""
+    key_width = config.key_width or config.width // config.heads
+    value_width = config.value_width or key_width
+    return key_width, value_width, max(key_width, value_width)
+
+
+def _empty_spec(config: ModelConfig) -> Any:
+    """A `ctranslate2.specs.TransformerSpec` of this architecture, without weights."""
+    from ctranslate2.specs import TransformerDecoderSpec, TransformerEncoderSpec, TransformerSpec
+    from ctranslate2.specs.common_spec import Activation
+
+    activations = {"relu": "RELU", "gelu": "GELUTanh", "silu": "SWISH", "swiglu": "SWISH"}  # flax's GELU is the one by tanh
+    key_width, _, width = _head_widths(config)
+    shared = {
+        "num_heads": config.heads,
+        "head_dim": width,
+        "pre_norm": config.norm == "pre",
+        "activation": Activation[activations[config.activation]],
+        "ffn_glu": config.activation == "swiglu",
+        "rotary_dim": key_width if config.positions == "rotary" else None,
+        "rotary_interleave": False,
+    }
+    spec = TransformerSpec(
+        TransformerEncoderSpec(config.num_layers, **shared),
+        TransformerDecoderSpec(config.decoder_layers or config.num_layers, **shared),
+    )
+    if width != key_width:
+        attentions = [layer.self_attention for layer in (*spec.encoder.layer, *spec.decoder.layer)]
+        for attention in (*attentions, *(layer.attention for layer in spec.decoder.layer)):
+            attention.queries_scale = np.float32(key_width**-0.5)
+    return spec
+
+
+def _set(spec: Any, name: str, weight: np.ndarray) -> None:
+    """spec.encoder.layer[0].ffn.linear_0.weight = weight, for the name encoder/layer_0/ffn/linear_0/weight."""
+    *parts, last = name.split("/")
+    for part in parts:
+        if hasattr(spec, part):
+            spec = getattr(spec, part)
+        else:  # one of a list
+            name, _, number = part.rpartition("_")
+            spec = getattr(spec, name)[int(number)]
+    setattr(spec, last, weight)
+
+
+def _require_possible(config: ModelConfig, tokenizer: Tokenizer, output: str | Path) -> None:
+    if config.family != "transformer":
+        raise UserError(f"model.family={config.family}: CTranslate2 has no such model; expected a Transformer")
+    if tokenizer.source_vocab_size != tokenizer.vocab_size:
+        raise UserError(
+            f"{tokenizer.folder}: the source's model has {tokenizer.source_vocab_size} pieces, the target's "
+            f"{tokenizer.vocab_size}; CTranslate2 expects a piece for each row of the embedding tables"
+        )
+    if is_remote(output):
+        raise UserError(f"{output}: CTranslate2 writes to a local disk; name a folder there and copy it")
+    for folder in (Path(output), _unfinished(output)):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: is not an empty folder; name another, or remove it")
+    try:
+        import ctranslate2
+    except ImportError:
+        raise UserError("CTranslate2 is not installed; pip install 'transformer_jax[ctranslate2]'") from None
+    if tuple(map(int, ctranslate2.__version__.split(".")[:2])) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise UserError(f"CTranslate2 {ctranslate2.__version__} is too old; pip install 'ctranslate2>={oldest}'")
+
+
+def _unfinished(output: str | Path) -> Path:
+    """Where a model is written before it takes its name: a kill leaves nothing that looks like a model."""
+    return Path(f"{Path(output)}.partial")
+
+
+def _require_same_shapes(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    wrong = [f"{name} is missing" for name in expected if name not in found]
+    wrong += [f"{name} is not the model's" for name in found if name not in expected]
+    wrong += [
+        f"{name} has shape {tuple(found[name].shape)} instead of {tuple(leaf.shape)}"
+        for name, leaf in expected.items()
+        if name in found and tuple(found[name].shape) != tuple(leaf.shape)
+    ]
+    if wrong:
+        raise UserError(f"these parameters are not those of the config's model: {'; '.join(wrong)}; take them from its run")
+
+
+def run() -> None:
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_argument("workdir", metavar="RUN", help="the run folder that train.py made")
+    parser.add_argument("output", metavar="OUT", help="a folder for the model, new or empty")
+    parser.add_argument("--checkpoint", default="best", help="latest, best, a step, or average:N (default: best)")
+    parser.add_argument("--quantization", default="float32", help=f"of the weights: {', '.join(QUANTIZATIONS)}")
+    flags = parser.parse_args()
+    set_up()
+    name = export(**vars(flags))
+    megabytes = (Path(flags.output) / "model.bin").stat().st_size / 1e6
+    print(f"{flags.output}: {name} of {flags.workdir}, {flags.quantization}, {megabytes:.1f} MB")
+
+
+if __name__ == "__main__":
+    main(run)
