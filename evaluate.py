@@ -41,6 +41,7 @@ def run() -> None:
     parser.add_argument(
         "--watch_minutes", type=float, default=60, metavar="N", help="end after so long without a new one (default: 60)"
     )
+    parser.add_ensemble()
     parser.add_search()
     parser.add_processes()
     flags = vars(parser.parse_args())

@@ -19,9 +19,11 @@ def run() -> None:
     parser.add_argument("--format", default="text", help="of the output: text, tsv, or json (an object a line)")
     parser.add_argument("--nbest", type=int, metavar="N", help="the N best of each line, or N that are drawn (tsv and json)")
     parser.add_argument("--prefixes", metavar="FILE", help="what each line's translation begins with, in whole words")
+    parser.add_argument("--phrases", metavar="FILE", help="what must occur in each line's translation, separated by tabs")
+    parser.add_argument("--terminology", metavar="FILE", help="lines of a term, a tab and what must translate it")
     parser.add_argument("--score", metavar="FILE", help="translate nothing, but score the translations in FILE, a line each")
     parser.add_argument(
-        "--batch_lines", type=int, default=1000, help="lines read before they are translated together (default: 1000)"
+        "--batch_size", type=int, default=1000, help="lines read before they are translated together (default: 1000)"
     )
     parser.add_argument(
         "--attention",
@@ -34,6 +36,7 @@ def run() -> None:
     parser.add_argument("--attention_words", action="store_true", help="a picture of words, not of the tokenizer's pieces")
     parser.add_argument("--alignments", metavar="FILE", help="which word became which: a line like 0-0 1-2 for each line")
     parser.add_argument("--alignment_layer", type=int, metavar="N", help="from 1 (default: the best on the dev set)")
+    parser.add_ensemble()
     parser.add_search()
     flags = vars(parser.parse_args())
     set_up()

@@ -295,16 +295,14 @@ class TestTranslate:
         assert expected.count(b"\n") == 3 and expected.strip()
         assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
         assert script("translate", run, stdin="\n".join(lines).encode()).out == expected
-        assert (
-            script("translate", run, f"--input={tmp_path / 'in.en'}", "--batch_lines=2", "--decode_tokens=30").out == expected
-        )
+        assert script("translate", run, f"--input={tmp_path / 'in.en'}", "--batch_size=2", "--decode_tokens=30").out == expected
         printed = script("translate", run, f"--input={tmp_path / 'in.en.gz'}", f"--output={tmp_path / 'out.de'}")
         assert (printed.out, (tmp_path / "out.de").read_bytes()) == (b"", expected)
 
     def test_alignments_and_the_page_of_the_first_line(self, here, tmp_path):
         links, page = tmp_path / "links", tmp_path / "page.html"
         lines = [here.short[0], "", " ".join([here.short[0]] * 12), here.short[1]]
-        flags = f"--workdir={here.run}", f"--alignments={links}", f"--attention={page}", "--attention_words", "--batch_lines=2"
+        flags = f"--workdir={here.run}", f"--alignments={links}", f"--attention={page}", "--attention_words", "--batch_size=2"
         translations = script("translate", *flags, stdin="\n".join(lines).encode()).lines[:-1]
         found = links.read_text(encoding="utf-8").split("\n")
         assert len(translations) == len(lines) and found[-1] == "" and len(found) == len(lines) + 1
@@ -345,7 +343,7 @@ class TestTranslate:
             b"x" * 3000,
             source.encode(),
         ]
-        done = script("translate", f"--workdir={here.run}", "--errors=replace", "--batch_lines=5", stdin=b"\n".join(nasty))
+        done = script("translate", f"--workdir={here.run}", "--errors=replace", "--batch_size=5", stdin=b"\n".join(nasty))
         (tmp_path / "nasty").write_bytes(b"\n".join(nasty))
         told = translated(here, tmp_path, input=str(tmp_path / "nasty"), errors="replace", format="json")
         lines = done.lines
@@ -402,7 +400,7 @@ class TestTranslate:
         assert (done.stdout, done.stderr) == (b"\n", b"0\n")
 
     def test_the_lines_before_a_bad_one_are_written(self, here):
-        done = script("translate", f"--workdir={here.run}", "--batch_lines=1", stdin=b"\n\n\xff\n\n", code=2)
+        done = script("translate", f"--workdir={here.run}", "--batch_size=1", stdin=b"\n\n\xff\n\n", code=2)
         assert done.out == b"\n\n"
         assert "line 3 is not UTF-8" in only_error(done.err)
 
@@ -502,7 +500,7 @@ class TestBadText:
         assert "in.gz" in fails("translate", run, f"--input={tmp_path / 'in.gz'}")
         (tmp_path / "cut.gz").write_bytes(gzip.compress(b"\n" * 100_000)[:-9])
         assert "cut.gz" in fails(
-            "translate", run, "--batch_lines=1000000", f"--input={tmp_path / 'cut.gz'}", "--output=/dev/null"
+            "translate", run, "--batch_size=1000000", f"--input={tmp_path / 'cut.gz'}", "--output=/dev/null"
         )
 
 
@@ -530,7 +528,7 @@ class TestBadFlags:
             ("evaluate", ["--checkpoint=average:77"], ["average 77"]),
             ("evaluate", ["--checkpoint=average:0"], ["average:0", "average:N"]),
             ("translate", ["", "--decode_tokens=0"], ["decode.tokens=0"]),
-            ("translate", ["", "--batch_lines=0"], ["batch_lines=0"]),
+            ("translate", ["", "--batch_size=0"], ["batch_size=0"]),
             ("translate", ["", "--format=xml"], ["--format=xml", "text, tsv, json"]),
             ("translate", ["", "--errors=ignore"], ["--errors=ignore", "strict or replace"]),
             ("translate", ["", "--nbest=2"], ["--nbest", "--format=tsv"]),

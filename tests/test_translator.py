@@ -13,7 +13,7 @@ from transformer_jax.data.batching import Batch
 from transformer_jax.data.lines import split_line
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.models.seq2seq import build_model
+from transformer_jax.models.seq2seq import attention_of, build_model
 from transformer_jax.translator import Translation, Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -274,6 +274,87 @@ def test_samples_are_a_function_of_the_sentence_and_the_seed(transformer):
     assert_same(transformer.translate(LINES, temperature=1.0, top_k=1), transformer.translate(LINES, beam=1))
 
 
+def test_coverage_is_what_no_target_token_looked_at(translator):
+    """By hand from teacher forcing: beta * sum_j log(min(sum_i p_ij, 1)), p the mean over layers and heads."""
+    search = dict(beam=3, nbest=3, coverage_penalty=0.7, length_penalty=0.4)
+    if not has_attention(translator):
+        with pytest.raises(UserError, match="no attention"):
+            translator.translate(["a b"], **search)
+        return
+    found = translator.translate(LINES, **search)
+    assert_same(translator.translate(LINES[::-1], **search)[::-1], found)
+    for line, best in zip(LINES, found, strict=True):
+        every = [best, *best.others] if line.strip() else []
+        assert [each.score for each in every] == sorted((each.score for each in every), reverse=True)
+        for each in every:
+            plain = each.log_prob / ((5 + len(each.tokens)) / 6) ** 0.4
+            assert each.score == pytest.approx(plain + 0.7 * coverage_by_hand(translator, line, each.tokens), abs=1e-3)
+            (again,) = translator.score([line], [each.tokens], length_penalty=0.4, coverage_penalty=0.7)
+            assert again.score == pytest.approx(each.score, abs=1e-4)
+
+
+def has_attention(translator):
+    return translator._config.model.family == "transformer" or translator._config.model.attention != "none"
+
+
+def coverage_by_hand(translator, line, tokens):
+    tokenizer, target = translator.tokenizer, np.array(tokens, np.int32)[None]
+    source = tokenizer.encode_source([line])[0][None]
+    start = np.concatenate([[[tokenizer.decoder_start_id]], target[:, :-1]], axis=1).astype(np.int32)
+    ones, places = np.ones_like, lambda row: np.arange(row.shape[1], dtype=np.int32)[None]
+    batch = Batch(source, ones(source), places(source), start, target, ones(target), places(target))
+    _, sown = translator.model.apply({"params": translator.params}, batch, train=False, mutable=["intermediates"])
+    weights = np.asarray(attention_of(sown["intermediates"])["cross"])  # [L, 1, H, T, S]
+    return np.log(np.minimum(weights.mean(axis=(0, 1, 2)).sum(axis=0), 1)).sum()
+
+
+def test_phrases_and_terms_occur_and_change_no_other_line(transformer):
+    phrases = [["g h"], [], ["a"], ["b", "e d"], [], ["c"], ["f f f"], [], [], ["h a b c d e f g", "a"]]
+    found = transformer.translate(LINES, phrases=phrases, beam=3, max_length_extra=2)
+    free = transformer.translate(LINES, beam=3, max_length_extra=2)
+    for line, wanted, each, without in zip(LINES, phrases, found, free, strict=True):
+        assert all(phrase in each.text for phrase in wanted) or not line.strip()
+        if not wanted or not line.strip():
+            assert_same([each], [without])
+        elif all(phrase in without.text for phrase in wanted):
+            assert each.score >= without.score - 1e-4
+        else:
+            assert each.text != without.text
+    (alone,) = transformer.translate([LINES[3]], phrases=[phrases[3]], beam=3, max_length_extra=2)
+    assert_same([found[3]], [alone])
+    terms = {"b": "g h", "a b": "d d", "x": "never"}
+    termed = transformer.translate(["a b", "b c", "bb"], terminology=terms, beam=2)
+    assert "d d" in termed[0].text and "g h" in termed[1].text
+    assert_same(termed[2:], transformer.translate(["bb"], beam=2))
+    assert_same(transformer.translate(LINES, terminology={}, beam=3, max_length_extra=2), free)
+    with pytest.raises(UserError, match="temperature"):
+        transformer.translate(["a"], phrases=[["b"]], temperature=1.0)
+
+
+def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):
+    """Of models of different families; of a model with itself it is that model."""
+    one, other = (make_translator(tokenizer, **FAMILIES[name]) for name in ("Transformer", "LSTM with attention"))
+    both = one.together_with([other])
+    found = both.translate(LINES, beam=3, token_log_probs=True)
+    assert_same(both.translate(LINES[::-1], beam=3)[::-1], found)
+    lines, targets = zip(*[(line, each.tokens) for line, each in zip(LINES, found, strict=True) if each.tokens], strict=True)
+    scored = [each.score(lines, targets) for each in (one, other, both)]
+    for first, second, together in zip(*scored, strict=True):
+        mean = (np.exp(first.token_log_probs) + np.exp(second.token_log_probs)) / 2
+        np.testing.assert_allclose(np.exp(together.token_log_probs), mean, rtol=1e-4)
+    for each, again in zip([each for each in found if each.tokens], scored[2], strict=True):
+        np.testing.assert_allclose(each.token_log_probs, again.token_log_probs, atol=1e-4)
+        assert each.log_prob == pytest.approx(again.log_prob, abs=1e-4)
+    assert_same(one.together_with([one]).translate(LINES), one.translate(LINES))
+    assert both.align(lines, targets, layer=1) == one.align(lines, targets, layer=1)
+
+
+def test_models_of_other_tokenizers_are_no_ensemble(transformer, tmp_path):
+    other = Tokenizer.train(letters(50, 8), TokenizerConfig(vocab_size=270), tmp_path)
+    with pytest.raises(UserError, match="tokenizer"):
+        transformer.together_with([make_translator(other)])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -286,6 +367,8 @@ def test_samples_are_a_function_of_the_sentence_and_the_seed(transformer):
         {"beam": 0},
         {"beam": -1},
         {"length_penalty": -1.0},
+        {"coverage_penalty": -1.0},
+        {"coverage_penalty": 0.2, "beam": 1},
         {"length_penalty": float("nan")},
         {"tokens": 0},
     ],

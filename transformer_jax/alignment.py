@@ -10,9 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import attention_of
 
-__all__ = ["Links", "alignment_error_rate", "join_links", "most_attended", "mutual_information", "pharaoh", "word_links"]
+__all__ = [
+    "Links",
+    "alignment_error_rate",
+    "join_links",
+    "log_coverage",
+    "mean_attention",
+    "most_attended",
+    "mutual_information",
+    "pharaoh",
+    "word_links",
+]
 
 Links = tuple[tuple[int, int], ...]
 
@@ -28,6 +39,25 @@ def most_attended(sown: Mapping[str, Any], source: Array, eos_id: int) -> Array 
         return None
     mean = jnp.where((source == eos_id)[None, :, None], -1, cross.mean(axis=2))  # [L, B, T, S]
     return jnp.argmax(mean, axis=-1)
+
+
+def mean_attention(sown: Mapping[str, Any]) -> Array:
+    """What each target token gave to each source token, in the mean over layers and heads: float32 [B, T, S].
+
+    `sown` as in `most_attended`. Raises UserError for a model without attention to the source.
+    """
+    cross = attention_of(sown.get("intermediates", {})).get("cross")
+    if cross is None:
+        raise UserError("this model has no attention to the source: leave decode.coverage_penalty (--coverage_penalty) at 0")
+    return cross.mean(axis=(0, 2))
+
+
+def log_coverage(covered: Array) -> Array:
+    """sum_j log(min(c_j, 1)): 0 where all of the source has got attention (Wu et al. 2016, eq. 14, without its beta).
+
+    covered [B, S] is c, what the target tokens gave to each source token in all; 1 where there is none -> float32 [B]
+    """
+    return jnp.sum(jnp.log(jnp.clip(covered, jnp.finfo(jnp.float32).tiny, 1.0)), axis=1)
 
 
 def word_links(places: np.ndarray, source_words: np.ndarray, target_words: np.ndarray) -> Links:

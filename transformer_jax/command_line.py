@@ -38,11 +38,21 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--processes", type=int, metavar="N", help="how many there are")
         group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
 
+    def add_ensemble(self) -> None:
+        self.add_argument(
+            "--ensemble",
+            nargs="+",
+            default=(),
+            metavar="RUN[:CHECKPOINT]",
+            help="further models, of the same tokenizer: the mean of all probabilities is what counts",
+        )
+
     def add_search(self) -> None:
         """Flags of `translator.SearchOptions`, but for `nbest`."""
         group = self.add_argument_group("search, and sampling (default: the config's decode)")
         group.add_argument("--beam", type=int, help="hypotheses of the search, 1 is greedy")
         group.add_argument("--length_penalty", type=float, help="0 favours short translations")
+        group.add_argument("--coverage_penalty", type=float, help="against translations that leave out parts of the source")
         group.add_argument(
             "--max_length_ratio", type=float, help="a translation has at most ratio * source tokens + extra tokens"
         )

@@ -169,6 +169,7 @@ class DecodeConfig:
 
     beam: int = 4  # 1: greedy
     length_penalty: float = 0.6
+    coverage_penalty: float = 0.0  # what score loses for source tokens that got little attention; 0.2 is usual
     max_length_ratio: float = 2.0  # a translation has at most ratio * (source tokens) + extra tokens
     max_length_extra: int = 16
     min_length_ratio: float = 0.0  # ... and at least ratio * (source tokens) + extra tokens, EOS included
@@ -217,7 +218,7 @@ _AT_LEAST_ZERO = (
     "optimizer.weight_decay optimizer.clip_norm train.seed train.samples train.patience train.max_skipped "
     "tokenizer.samples decode.length_penalty decode.max_length_ratio decode.max_length_extra decode.alignment_layer "
     "decode.min_length_ratio decode.min_length_extra decode.no_repeat_ngram "
-    "decode.temperature decode.top_k decode.seed"
+    "decode.coverage_penalty decode.temperature decode.top_k decode.seed"
 ).split()
 _FRACTIONS = (
     "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing "
@@ -267,6 +268,9 @@ def validate(config: Config) -> Config:
     _require(chance, "tokenizer.alpha", tokenizer.alpha, "at most 1 with tokenizer.algorithm=bpe: a chance")
     most = f"at most decode.beam={decode.beam}, or with decode.temperature above 0"
     _require(decode.temperature > 0 or decode.nbest <= decode.beam, "decode.nbest", decode.nbest, most)
+    covers = not decode.coverage_penalty or (decode.beam > 1 and not decode.temperature)
+    expected = "0 with decode.beam=1 and with decode.temperature: nothing is chosen by scores there"
+    _require(covers, "decode.coverage_penalty", decode.coverage_penalty, expected)
     _require(decode.top_p <= 1, "decode.top_p", decode.top_p, "at most 1")
     _validate_model(config.model, config.batch)
     batch, train = config.batch, config.train

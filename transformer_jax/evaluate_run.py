@@ -5,7 +5,6 @@ import functools
 import itertools
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Unpack
 
@@ -19,10 +18,10 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation import Report, evaluate, in_words
 from transformer_jax.files import to_path
 from transformer_jax.report_page import write_report_page
-from transformer_jax.run import Run
+from transformer_jax.run import Run, split_run_name
 from transformer_jax.scores import metrics
 from transformer_jax.significance import Comparison, differences
-from transformer_jax.translator import SearchOptions, Translator
+from transformer_jax.translator import SearchOptions, Translator, load_others
 from transformer_jax.watch import new_checkpoints
 
 __all__ = ["evaluate_run"]
@@ -48,6 +47,7 @@ def evaluate_run(
     paper_bleu: bool = False,
     bootstrap: int = 1000,
     compare: str | None = None,
+    ensemble: Sequence[str] = (),
     output: str | None = None,
     report: str | None = None,
     html: str | None = None,
@@ -58,8 +58,10 @@ def evaluate_run(
     """Scores each checkpoint of a run (`best` if none is named; with `watch` each that training writes) on each test set.
 
     Prints every report as it is ready, and writes them and the translations to files. `compare` is another run, RUN or
-    RUN:CHECKPOINT, searched with the same `search` where that is given, or a file of translations of the test sets. Raises
-    UserError for bad input; all of it is read before the first sentence is translated.
+    RUN:CHECKPOINT, searched with the same `search` where that is given, or a file of translations of the test sets. `ensemble`
+    are further models that translate together with each checkpoint.
+
+    Raises UserError for bad input; all of it is read before the first sentence is translated.
     """
     if watch and checkpoint:
         raise UserError("--watch scores every checkpoint; leave --checkpoint out")
@@ -74,6 +76,9 @@ def evaluate_run(
     sets = [_TestSet(name, read_pairs(name, data.source_language, data.target_language)) for name in test]
     other = _other_system(compare, sets, data, search) if compare else None
     systems = new_checkpoints(workdir, watch_minutes) if watch else _chosen(run, checkpoint or ["best"])
+    if ensemble:
+        others = load_others(ensemble)
+        systems = ((each.together_with(others), f"{found}, together with {', '.join(ensemble)}") for each, found in systems)
     files = _Files(workdir, sets, output, report, html)
     unseen, training_text = _unseen_words(data, sets) if files.analysed else (None, "")
     words = dict(tokenize=tokenize, lowercase=lowercase)
@@ -128,10 +133,7 @@ def _other_system(compare: str, sets: Sequence[_TestSet], data: DataConfig, sear
         rest = iter(lines)
         parts = [list(itertools.islice(rest, size)) for size in sizes]
         return lambda number: (compare, parts[number])
-    workdir, checkpoint = compare, "best"
-    if not whole.is_dir():
-        named = re.fullmatch(r"(.+?)(?::((?:average:\d+|[^:/]+)(?::raw|:ema)?))?", compare, re.DOTALL)
-        workdir, checkpoint = named.groups(default="best")
+    workdir, checkpoint = split_run_name(compare)
     if not to_path(workdir).is_dir():
         raise UserError(f"--compare={compare}: no such file or run; expected RUN, RUN:CHECKPOINT or a file of translations")
     run = Run(workdir)

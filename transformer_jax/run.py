@@ -16,6 +16,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from typing import IO
@@ -35,6 +36,17 @@ log = logging.getLogger(__name__)
 
 
 _CHECKPOINTS = ("checkpoints", "interrupted")
+
+
+def split_run_name(name: str) -> tuple[str, str]:
+    """What RUN or RUN:CHECKPOINT names. A folder that is there is the former, whatever its name.
+
+    >>> split_run_name("runs/a"), split_run_name("gs://runs/a:average:5:raw")
+    (('runs/a', 'best'), ('gs://runs/a', 'average:5:raw'))
+    """
+    if to_path(name).is_dir():
+        return name, "best"
+    return re.fullmatch(r"(.+?)(?::((?:average:\d+|[^:/]+)(?::raw|:ema)?))?", name, re.DOTALL).groups(default="best")
 
 
 class Run:

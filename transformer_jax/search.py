@@ -1,6 +1,7 @@
 """Ids in, ids out: rows of source ids to batches, search on the devices, and what it found in the order the rows came."""
 
 import bisect
+import functools
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,12 +12,13 @@ import numpy as np
 from flax import linen as nn
 
 from transformer_jax import hosts
-from transformer_jax.alignment import most_attended
+from transformer_jax.alignment import log_coverage, mean_attention, most_attended
 from transformer_jax.config import Config, DecodeConfig
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch, pad_rows
 from transformer_jax.data.store import Store
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.decoding.beam import Hypotheses, beam_search
+from transformer_jax.decoding.constraints import constrained_search, with_phrases
 from transformer_jax.decoding.greedy import greedy_search, sample_search
 from transformer_jax.decoding.loop import Sentences
 from transformer_jax.decoding.rules import restricted, with_rules
@@ -47,6 +49,8 @@ class _Rows(NamedTuple):
     least: np.ndarray | None  # int32 [B]: tokens at least
     prefix: np.ndarray | None  # int32 [B, P]: what it begins with
     prefix_length: np.ndarray | None  # int32 [B]
+    phrases: np.ndarray | None  # int32 [B, P, W]: what must occur in it
+    phrase_sizes: np.ndarray | None  # int32 [B, P]
 
 
 class Searcher:
@@ -58,7 +62,7 @@ class Searcher:
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, config: Config):
         self._tokenizer = tokenizer
         # Places that the model has a position for: there is no row for others in a table of learned ones.
-        self._room = config.model.max_positions if config.model.positions == "learned" else np.iinfo(np.int32).max
+        self.room = config.model.max_positions if config.model.positions == "learned" else np.iinfo(np.int32).max
         self._most_attended = over_rows(_make_most_attended(model, tokenizer.eos_id))
         self._token_log_probs = over_rows(_make_token_log_probs(model))
         self._search = over_rows(_make_search(model, tokenizer))
@@ -68,20 +72,21 @@ class Searcher:
         params: Any,
         rows: list[np.ndarray],
         prefixes: list[np.ndarray],
+        phrases: list[list[np.ndarray]],
         decode: DecodeConfig,
         between: Callable[[], None] | None = None,
     ) -> list[list[Found]]:
         """For each row `decode.nbest` translations, best first (of samples: as they were drawn), or fewer if there are not so
-        many. Each begins with its row's ids of `prefixes`.
+        many. Each begins with its row's ids of `prefixes`, and has all its row's `phrases`.
 
         Where there are several processes, all of them must come here, with the same rows, and each works through a part of the
-        batches; `between` is called between two. Raises UserError for a prefix that is impossible.
+        batches; `between` is called between two. Raises UserError for a prefix or phrase that is impossible.
         """
 
         def of_group(group: tuple[list[int], int, int]) -> list[list[Found]]:
             numbers, length, slots = group
-            rows_and_prefixes = [rows[i] for i in numbers], [prefixes[i] for i in numbers]
-            found = self._search_group(params, *rows_and_prefixes, length, slots, decode)
+            given = ([of_row[i] for i in numbers] for of_row in (rows, prefixes, phrases))
+            found = self._search_group(params, *given, length, slots, decode)
             return [
                 [
                     Found(tokens[:count].tolist(), float(log_prob), float(score))
@@ -91,24 +96,33 @@ class Searcher:
                 for of_row in zip(*found, strict=True)
             ]
 
-        for prefix in prefixes:
-            if self._tokenizer.unknown_id in prefix or len(prefix) >= self._room:
-                text = " ".join(self._tokenizer.pieces(prefix))
-                raise UserError(f"prefix {text}: has letters that the model does not know, or is too long for it")
-        groups = list(_groups([len(row) for row in rows], decode.tokens))
+        for what, ids in [("prefix", ids) for ids in prefixes] + [("phrase", ids) for of_row in phrases for ids in of_row]:
+            if self._tokenizer.unknown_id in ids or len(ids) >= self.room:
+                text = " ".join(self._tokenizer.pieces(ids))
+                raise UserError(f"{what} {text}: has letters that the model does not know, or is too long for it")
+        # Those with phrases apart: theirs is another search, and another's phrases should not change a translation.
+        kinds = [[i for i, of_row in enumerate(phrases) if bool(of_row) == has] for has in (False, True)]
+        groups = [
+            ([kind[i] for i in numbers], length, slots)
+            for kind in kinds
+            for numbers, length, slots in _groups([len(rows[i]) for i in kind], decode.tokens)
+        ]
         results: list[list[Found]] = [[] for _ in rows]
         for (numbers, *_), found in zip(groups, hosts.in_turns(of_group, groups, between), strict=True):
             for i, of_row in zip(numbers, found, strict=True):
                 results[i] = [Found(*each) for each in of_row]  # another process's have come as lists
         return results
 
-    def token_log_probs(self, params: Any, source: list[np.ndarray], target: list[np.ndarray], tokens: int) -> list[np.ndarray]:
-        """log P(y_i | y_1 .. y_{i-1}, x) of every token of every target row: float32 [length] each. Batches of `tokens`
-        positions. Raises UserError if a row is too long for the model."""
-        found: list[np.ndarray] = [None] * len(source)
-        for numbers, rows in self._known(self._token_log_probs, params, source, target, tokens):
-            for i, row in zip(numbers, rows, strict=False):
-                found[i] = row[: len(target[i])]
+    def token_log_probs(
+        self, params: Any, source: list[np.ndarray], target: list[np.ndarray], tokens: int, coverage: bool = False
+    ) -> list[tuple[np.ndarray, float]]:
+        """log P(y_i | y_1 .. y_{i-1}, x) of every token of every target row, float32 [length] each, and its `log_coverage` (0
+        unless it is asked for). Batches of `tokens` positions. Raises UserError if a row is too long for the model."""
+        found: list[tuple[np.ndarray, float]] = [None] * len(source)
+        function = functools.partial(self._token_log_probs, coverage=coverage)
+        for numbers, (rows, covered) in self._known(function, params, source, target, tokens):
+            for i, row, of_row in zip(numbers, rows, covered, strict=False):
+                found[i] = row[: len(target[i])], float(of_row)
         return found
 
     def most_attended(
@@ -128,6 +142,7 @@ class Searcher:
         params: Any,
         rows: list[np.ndarray],
         prefixes: list[np.ndarray],
+        phrases: list[list[np.ndarray]],
         length: int,
         slots: int,
         decode: DecodeConfig,
@@ -135,13 +150,15 @@ class Searcher:
         """Search over rows of at most `length` ids, `slots` of them at a time. For few shapes, they are filled up with empty
         rows, which cost nothing."""
         lengths, sizes = (np.array([len(each) for each in these]) for these in (rows, prefixes))
-        length, longest = min(length, self._room), max(sizes)
+        length, longest = min(length, self.room), max(sizes)
         # A sentence's limits depend on its own length only, never on its batch mates'.
         limits = (decode.max_length_ratio * lengths).astype(np.int32) + decode.max_length_extra
-        limits = np.minimum(np.maximum(limits, sizes + 1), self._room)
+        extra = np.array([sum(map(len, of_row)) for of_row in phrases])
+        limits = np.minimum(np.maximum(limits, sizes + 1) + extra, self.room)
         least = (decode.min_length_ratio * lengths).astype(np.int32) + decode.min_length_extra
         room = int(decode.max_length_ratio * length) + decode.max_length_extra
-        room = min(max(room, _padded_length(longest) + 1 if longest else 0), self._room)
+        width, most = (_power(max(each, default=0)) for each in ([len(p) for ps in phrases for p in ps], map(len, phrases)))
+        room = min(max(room, _padded_length(longest) + 1 if longest else 0) + width * most, self.room)
         devices = jax.local_device_count()
         count = slots if len(rows) <= slots else devices * max(_QUEUE, slots // devices)
         # As cards are dealt: each device has its share, the empty ones at its end.
@@ -151,6 +168,11 @@ class Searcher:
             return np.pad(values, [(0, count - len(values)), *[(0, 0)] * (values.ndim - 1)])[places]
 
         padded = pad_rows(prefixes, _padded_length(longest), self._tokenizer.pad_id) if longest else None
+        wanted = np.full((len(rows), most, width), self._tokenizer.pad_id, np.int32)
+        for of_row, ids in zip(wanted, phrases, strict=True):
+            for place, each in zip(of_row, ids, strict=False):
+                place[: len(each)] = each
+        wanted_sizes = np.array([[len(p) for p in ps] + [0] * (most - len(ps)) for ps in phrases], np.int32)
         advice = f"lower decode.tokens={decode.tokens} (--decode_tokens of translate.py and evaluate.py) or the beam"
         with memory_advice(advice):
             found = self._search(
@@ -163,6 +185,8 @@ class Searcher:
                     deal(np.minimum(least, limits)) if least.any() else None,
                     deal(padded) if longest else None,
                     deal(sizes) if longest else None,
+                    deal(wanted) if most else None,
+                    deal(wanted_sizes) if most else None,
                 ),
                 slots=slots // devices,
                 no_repeat_ngram=decode.no_repeat_ngram,
@@ -170,6 +194,7 @@ class Searcher:
                 returned=decode.nbest,
                 length=room,
                 length_penalty=decode.length_penalty,
+                coverage_penalty=decode.coverage_penalty,
                 temperature=decode.temperature,
                 top_k=decode.top_k,
                 top_p=decode.top_p,
@@ -182,12 +207,12 @@ class Searcher:
     ) -> Iterator[tuple[list[int], Any]]:
         """`function` of batches of these rows of ids, with the numbers of the rows in each."""
         lengths = [max(pair) for pair in zip(map(len, source), map(len, target), strict=True)]
-        if max(lengths, default=0) > self._room:
-            raise UserError(f"a sentence of {max(lengths)} tokens is too long for model.max_positions={self._room}")
+        if max(lengths, default=0) > self.room:
+            raise UserError(f"a sentence of {max(lengths)} tokens is too long for model.max_positions={self.room}")
         ids = self._tokenizer.pad_id, self._tokenizer.decoder_start_id
         for numbers, length in _batches(lengths, tokens):
             store = Store.of([source[i] for i in numbers], [target[i] for i in numbers])
-            length = min(length, self._room)
+            length = min(length, self.room)
             shape = Shape(_filled(len(numbers)), length, length)
             yield numbers, jax.device_get(function(params, bucketed_batch(store, np.arange(len(numbers)), shape, *ids)))
 
@@ -205,6 +230,7 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
         returned,
         length,
         length_penalty,
+        coverage_penalty,
         no_repeat_ngram,
         temperature,
         top_k,
@@ -222,18 +248,31 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
             position = jnp.broadcast_to(jnp.arange(these.source.shape[1])[None], these.source.shape)
             memory = call("encode", these.source, these.segment, position)
             cache = model.apply({"params": params}, memory, hypotheses, length, method="init_cache")
+            each = jax.tree.map(lambda x: jnp.repeat(x, hypotheses, axis=0), these)
+            if coverage_penalty:
+                cache = cache, jnp.where(each.segment > 0, 0.0, 1.0)
             if rules:
-                least, prefix, prefix_length = jax.tree.map(
-                    lambda x: jnp.repeat(x, hypotheses, axis=0), (these.least, these.prefix, these.prefix_length)
-                )
-                given = dict(min_length=least, prefix=prefix, prefix_length=prefix_length, no_repeat_ngram=no_repeat_ngram)
-                cache = with_rules(cache, length=length, start=index, **given)
+                given = dict(min_length=each.least, prefix=each.prefix, prefix_length=each.prefix_length)
+                cache = with_rules(cache, length=length, start=index, no_repeat_ngram=no_repeat_ngram, **given)
+            if rows.phrases is not None:
+                cache = with_phrases(cache, each.phrases, each.phrase_sizes)
             return cache, these.limit, (memory, jnp.full(len(numbers), index))
 
         def step(token, index, cache, memory):
             memory, start = memory
-            logits, cache = call("decode_step", token, index, memory, cache, jnp.repeat(start, hypotheses))
-            return jax.nn.log_softmax(logits), cache
+            given = token, index, memory
+            start = jnp.repeat(start, hypotheses)
+            if not coverage_penalty:
+                logits, cache = call("decode_step", *given, cache, start)
+                return jax.nn.log_softmax(logits), cache
+            cache, covered = cache
+            args = {"params": params}, *given, cache, start
+            (logits, cache), sown = model.apply(*args, method="decode_step", mutable=["intermediates"])
+            looked = mean_attention(sown)  # [B, beams, S]
+            return jax.nn.log_softmax(logits), (cache, covered + looked.reshape(covered.shape))
+
+        def coverage(cache):
+            return coverage_penalty * log_coverage((cache[0] if rules else cache)[1])
 
         if rules:
             step = restricted(step, eos_id=tokenizer.eos_id, no_repeat_ngram=no_repeat_ngram)
@@ -242,9 +281,11 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
         if temperature:
             chance = dict(key=jax.random.key(seed), numbers=rows.number, temperature=temperature, top_k=top_k, top_p=top_p)
             return sample_search(step, sentences, samples=returned, **chance, **common)
-        if beams == 1:
+        if beams == 1 and rows.phrases is None:
             return greedy_search(step, sentences, **common)
-        return beam_search(step, sentences, beams=beams, returned=returned, **common)
+        beam = beam_search if rows.phrases is None else constrained_search
+        common["bonus"] = coverage if coverage_penalty else None
+        return beam(step, sentences, beams=beams, returned=returned, **common)
 
     return search
 
@@ -258,11 +299,16 @@ def _make_most_attended(model: nn.Module, eos_id: int) -> Callable[[Any, Batch],
     return look
 
 
-def _make_token_log_probs(model: nn.Module) -> Callable[[Any, Batch], jax.Array]:
-    def log_probs(params: Any, batch: Batch) -> jax.Array:
-        logits = model.apply({"params": params}, batch, train=False).astype(jnp.float32)
+def _make_token_log_probs(model: nn.Module) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    def log_probs(params: Any, batch: Batch, *, coverage: bool) -> tuple[jax.Array, jax.Array]:
+        logits, sown = model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
+        logits = logits.astype(jnp.float32)
         chosen = jnp.take_along_axis(logits, batch.target_output[:, :, None], axis=2)[:, :, 0]
-        return chosen - jax.nn.logsumexp(logits, axis=2)  # [B, T]
+        covered = jnp.zeros(len(logits))
+        if coverage:
+            looked = mean_attention(sown) * (batch.target_segment > 0)[:, :, None]
+            covered = log_coverage(jnp.where(batch.source_segment > 0, looked.sum(axis=1), 1.0))
+        return chosen - jax.nn.logsumexp(logits, axis=2), covered  # [B, T], [B]
 
     return log_probs
 
@@ -307,6 +353,11 @@ def _rows_of(length: int, tokens: int) -> int:
     """How many rows of this length have at most `tokens` positions: a power of two on each device."""
     devices = jax.local_device_count()
     return devices * (1 << (max(tokens // length // devices, 1).bit_length() - 1))
+
+
+def _power(count: int) -> int:
+    """The power of two that has room for so many, or 0."""
+    return 1 << (count - 1).bit_length() if count else 0
 
 
 def _filled(rows: int) -> int:

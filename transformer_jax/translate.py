@@ -10,11 +10,11 @@ from typing import TypeVar, Unpack
 from transformer_jax.alignment import pharaoh
 from transformer_jax.attention_map import attention_maps, draw
 from transformer_jax.attention_page import write_page
-from transformer_jax.data.lines import iter_lines, open_output, refuse_same_files
+from transformer_jax.data.lines import iter_lines, open_output, read_lines, refuse_same_files
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
-from transformer_jax.translator import SearchOptions, Translation, Translator, load_translator
+from transformer_jax.translator import SearchOptions, Translation, Translator, load_others, load_translator
 
 __all__ = ["COLUMNS", "FORMATS", "translate_lines"]
 
@@ -32,10 +32,13 @@ def translate_lines(
     input: str | None = None,
     output: str | None = None,
     prefixes: str | None = None,
+    phrases: str | None = None,
+    terminology: str | None = None,
+    ensemble: Sequence[str] = (),
     score: str | None = None,
     format: str = "text",
     errors: str = "strict",
-    batch_lines: int = 1000,
+    batch_size: int = 1000,
     attention: str | None = None,
     attention_kind: str = "cross",
     attention_layer: int = 0,
@@ -49,46 +52,54 @@ def translate_lines(
 
     `format` is a translation a line (`text`), a line of tab-separated `COLUMNS` for each of the n best (`tsv`), or one of JSON
     for each line (`json`), with the pieces and their log-probabilities. `prefixes` is a file with what each line's translation
-    begins with, `score` one with a translation of each line: these are scored instead (`Translator.score`; as `text`, the
-    log-probability).
+    begins with, `phrases` one with what must occur in each, separated by tabs; `terminology` has terms and their translations
+    (`Translator.translate`). `ensemble` are further models, as `--ensemble` names them. `score` is a file with a translation of
+    each line: these are scored instead (`Translator.score`; as `text`, the log-probability).
 
-    Each `batch_lines` lines are written before the next are read, so memory does not grow with the file. A line that had to be
+    Each `batch_size` lines are written before the next are read, so memory does not grow with the file. A line that had to be
     cut is told on standard error. `attention` is the file of a picture (or, ending in `.html`, a page) of what the first line's
     translation looked at; kinds, layers and heads are those of `AttentionMap`. `alignments` is a file that gets a line for each
     line, its word alignment in Pharaoh's format. Input that is not UTF-8 is bad, or with `errors="replace"` has U+FFFD there.
     Raises UserError for bad input; the lines before a bad one are written.
     """
-    if batch_lines < 1:
-        raise UserError(f"--batch_lines={batch_lines} should be 1 or more")
+    if batch_size < 1:
+        raise UserError(f"--batch_size={batch_size} should be 1 or more")
     if text and input:
         raise UserError("give either sentences or --input, not both")
     if format not in FORMATS:
         raise UserError(f"--format={format} should be one of {', '.join(FORMATS)}")
     if errors not in ("strict", "replace"):
         raise UserError(f"--errors={errors} should be strict or replace")
-    if score and (attention or alignments or prefixes or search.get("nbest")):
-        raise UserError("--score goes with none of --nbest, --attention, --alignments and --prefixes: it does not translate")
+    if score and (attention or alignments or prefixes or phrases or terminology or search.get("nbest")):
+        raise UserError(
+            "--score goes with none of --nbest, --attention, --alignments, --prefixes, --phrases and --terminology: "
+            "it does not translate"
+        )
     if format == "text" and (search.get("nbest") or 1) > 1:
         raise UserError("--nbest needs --format=tsv or --format=json: as text, N lines in are N lines out")
     refuse_same_files(input=input, output=output, alignments=alignments, attention=attention, score=score, prefixes=prefixes)
+    refuse_same_files(output=output, alignments=alignments, attention=attention, phrases=phrases, terminology=terminology)
+    terms = _read_terms(terminology) if terminology else None
     translator, _ = load_translator(Run(workdir), checkpoint)
+    if ensemble:
+        translator = translator.together_with(load_others(ensemble))
     if alignment_layer is not None:
         translator.alignment_layer = alignment_layer
     lines = _arguments(text) if text else iter_lines(input, errors=errors)
-    beside = score or prefixes
-    blocks = _blocks(_with_given(lines, beside) if beside else ((line, "") for line in lines), batch_lines)
+    blocks = _blocks(_with_given(lines, score or prefixes, phrases), batch_size)
     first = next(blocks, [])  # before the output is opened: what cannot be read should not empty a file
     done = 0
     align = alignments is not None
     with open_output(output) as out, open_output(alignments) if align else contextlib.nullcontext() as links:
         for block in itertools.chain([first], blocks):
-            sources, given = ([pair[side] for pair in block] for side in (0, 1))
-            more = dict(align=align, token_log_probs=format == "json")
-            found = (
-                translator.score(sources, given, length_penalty=search.get("length_penalty"))
-                if score
-                else translator.translate(sources, prefixes=given, **more, **search)
-            )
+            sources, given, wanted = map(list, zip(*block, strict=True)) if block else ([], [], [])
+            if score:
+                penalties = {name: search.get(name) for name in ("length_penalty", "coverage_penalty")}
+                found = translator.score(sources, given, **penalties)
+            else:
+                wanted = [[phrase for phrase in each.split("\t") if phrase.strip()] for each in wanted]
+                more = dict(terminology=terms, align=align, token_log_probs=format == "json")
+                found = translator.translate(sources, prefixes=given, phrases=wanted, **more, **search)
             for number, (source, translation) in enumerate(zip(sources, found, strict=True), done + 1):
                 if translation.parts > 1:
                     print(f"line {number}: too long for the model, translated in {translation.parts} pieces", file=sys.stderr)
@@ -124,13 +135,30 @@ def _record(number: int, source: str, best: Translation, format: str, scored: bo
     return json.dumps({"line": number, "source": source, "translations": translations}, ensure_ascii=False) + "\n"
 
 
-def _with_given(lines: Iterator[str], path: str) -> Iterator[tuple[str, str]]:
-    given = iter_lines(path)
-    for number, (line, translation) in enumerate(itertools.zip_longest(lines, given), 1):
-        if line is None or translation is None:
-            more, fewer = ("input", path) if translation is None else (path, "input")
-            raise UserError(f"{more} has more than the {number - 1} lines of {fewer}; expected a translation for each line")
-        yield line, translation
+def _with_given(lines: Iterator[str], *paths: str | None) -> Iterator[tuple[str, ...]]:
+    """Each line with the lines of the same number in these files; with empty ones where there is no file."""
+    files = [iter_lines(path) if path else None for path in paths]
+    for number in itertools.count(1):
+        line = next(lines, None)
+        given = ["" if file is None and line is not None else next(file or iter(()), None) for file in files]
+        for path, each in zip(paths, given, strict=True):
+            if path and (line is None) != (each is None):
+                more, fewer = ("input", path) if each is None else (path, "input")
+                raise UserError(f"{more} has more than the {number - 1} lines of {fewer}; expected a line for each line")
+        if line is None:
+            return
+        yield line, *given
+
+
+def _read_terms(path: str) -> dict[str, str]:
+    terms = {}
+    for number, line in enumerate(read_lines(path), 1):
+        term, _, translation = (part.strip() for part in line.partition("\t"))
+        if not term or not translation or "\t" in translation:
+            raise UserError(f"{path}: line {number}: expected a term, a tab and its translation, found {line!r}")
+        if terms.setdefault(term, translation) != translation:
+            raise UserError(f"{path}: line {number}: {term!r} has another translation above; leave one of them")
+    return terms
 
 
 def _arguments(text: Sequence[str]) -> Iterator[str]:

@@ -4,7 +4,8 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -19,11 +20,12 @@ from transformer_jax.data.lines import split_line
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.decoding.beam import length_divisors
 from transformer_jax.errors import UserError
+from transformer_jax.models.ensemble import Ensemble
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
-from transformer_jax.run import Run
+from transformer_jax.run import Run, split_run_name
 from transformer_jax.search import Searcher
 
-__all__ = ["SearchOptions", "Translation", "Translator", "load_translator"]
+__all__ = ["SearchOptions", "Translation", "Translator", "load_others", "load_translator", "terms_of"]
 
 
 class Translation(NamedTuple):
@@ -44,6 +46,7 @@ class SearchOptions(TypedDict, total=False):
 
     beam: int | None
     length_penalty: float | None
+    coverage_penalty: float | None
     nbest: int | None
     max_length_ratio: float | None
     max_length_extra: int | None
@@ -71,7 +74,7 @@ class Translator:
         self.tokenizer = tokenizer
         self.config = config.decode
         self.alignment_layer = config.decode.alignment_layer or alignment_layer
-        self._longest = config.batch.max_length
+        self._config = config
         self._searcher = Searcher(model, tokenizer, config)
 
     @classmethod
@@ -85,6 +88,17 @@ class Translator:
         """Without parameters. Raises UserError."""
         tokenizer = run.tokenizer()
         return cls(build_model(run.config.model, tokenizer.vocab_size), None, tokenizer, run.config)
+
+    def together_with(self, others: Sequence["Translator"]) -> "Translator":
+        """One that translates by the mean of the probabilities of all (`models.ensemble`), with the config and the alignment
+        layer of this one. Raises UserError if a vocabulary is not that of this one."""
+        for other in others:
+            if other.tokenizer.fingerprint != self.tokenizer.fingerprint:
+                raise UserError("models translate together only with the same tokenizer: train all on the same text")
+        models, params = zip(*((each.model, each.params) for each in (self, *others)), strict=True)
+        shortest = min((self, *others), key=lambda each: each._searcher.room)
+        config = dataclasses.replace(self._config, decode=self.config, model=shortest._config.model)
+        return Translator(Ensemble(models), params, self.tokenizer, config, self.alignment_layer)
 
     def with_checkpoint(self, checkpoints: Checkpoints, which: str) -> tuple["Translator", str]:
         """The translator with the parameters of a checkpoint of its run, and in words which these are.
@@ -102,6 +116,8 @@ class Translator:
         lines: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        phrases: Sequence[Sequence[str]] | None = None,
+        terminology: Mapping[str, str] | None = None,
         params: Any = None,
         align: bool = False,
         token_log_probs: bool = False,
@@ -112,6 +128,8 @@ class Translator:
 
         A line of more tokens than any the model was trained on (`batch.max_length`) is translated in pieces, cut at the ends
         of sentences where it can be. `prefixes`, one for each line, are what the translations begin with, in whole words.
+        `phrases`, any number for each line, and what `terminology` has for words of it (matched in whole words, the longest
+        terms first), must occur in them, each beginning a word; of a line in pieces, `phrases` in the first.
         `params` stands in for the translator's own, `search` for fields of the config. With `align` each has its word
         alignment, as method `align` makes it, with `token_log_probs` those of its tokens.
 
@@ -123,18 +141,20 @@ class Translator:
         decode = self.search_config(**search)
         params = self.params if params is None else params
         sizes = map(len, self.tokenizer.encode_source(lines))  # one call for all; few lines are asked about again
+        longest = self._config.batch.max_length
         parts = [
-            split_line(line, self._count, self._longest) if size > self._longest else [line.strip()] * bool(line.strip())
+            split_line(line, self._count, longest) if size > longest else [line.strip()] * bool(line.strip())
             for line, size in zip(lines, sizes, strict=True)
         ]
         flat = [part for pieces in parts for part in pieces]
-        # The first of a line's parts begins with its prefix.
-        starts = [
-            prefix * (not i)
-            for prefix, pieces in zip(prefixes or [""] * len(lines), parts, strict=True)
-            for i in range(len(pieces))
-        ]
-        found = self._translate_parts(flat, starts, decode, params, between)
+        # The first of a line's parts has its prefix and phrases.
+        starts, wanted = (
+            [each if not i else nothing for each, pieces in zip(given, parts, strict=True) for i in range(len(pieces))]
+            for given, nothing in ((prefixes or [""] * len(lines), ""), (phrases or [()] * len(lines), ()))
+        )
+        if terminology:
+            wanted = [[*each, *terms_of(part, terminology)] for each, part in zip(wanted, flat, strict=True)]
+        found = self._translate_parts(flat, starts, wanted, decode, params, between)
         if align or token_log_probs:
             found = self._tell_more(flat, found, align, token_log_probs, params)
         rest = iter(found)
@@ -151,6 +171,7 @@ class Translator:
         *,
         params: Any = None,
         length_penalty: float | None = None,
+        coverage_penalty: float | None = None,
     ) -> list[Translation]:
         """The translations that are given, with the model's log-probability of them, of each token, and the score that search
         would have given them: one pass with the target known.
@@ -158,17 +179,17 @@ class Translator:
         `targets` are text or translations' tokens. A text has many spellings in pieces; the tokenizer's is scored, which is not
         always the one that search found. Raises UserError if a sentence is too long for the model.
         """
-        decode = self.search_config(length_penalty=length_penalty)
+        decode = self.search_config(length_penalty=length_penalty, coverage_penalty=coverage_penalty)
         source, target = self.tokenizer.encode_source(sources), self._target_rows(targets)
         texts = self._lines(target)
         given = [each if isinstance(each, str) else text for each, text in zip(targets, texts, strict=True)]
         params = self.params if params is None else params
         scored = []
-        for text, ids, row in zip(
-            given, target, self._searcher.token_log_probs(params, source, target, decode.tokens), strict=True
-        ):
+        known = self._searcher.token_log_probs(params, source, target, decode.tokens, coverage=decode.coverage_penalty > 0)
+        for text, ids, (row, coverage) in zip(given, target, known, strict=True):
             log_prob = math.fsum(row.tolist())
             score = log_prob / length_divisors(len(row), decode.length_penalty)[-1].item()
+            score += decode.coverage_penalty * coverage
             scored.append(Translation(text, log_prob, score, tuple(ids.tolist()), token_log_probs=tuple(row.tolist())))
         return scored
 
@@ -230,12 +251,23 @@ class Translator:
         return len(self.tokenizer.encode_source([text])[0])
 
     def _translate_parts(
-        self, texts: list[str], starts: list[str], decode: DecodeConfig, params: Any, between: Callable[[], None] | None
+        self,
+        texts: list[str],
+        starts: list[str],
+        wanted: Sequence[Sequence[str]],
+        decode: DecodeConfig,
+        params: Any,
+        between: Callable[[], None] | None,
     ) -> list[Translation]:
         rows = self.tokenizer.encode_source(texts)
         prefixes = self.tokenizer.encode_target(starts, add_eos=False)
+        given = [phrase for of_text in wanted for phrase in of_text]
+        if decode.temperature and given:
+            raise UserError("phrases and terms need a search: leave decode.temperature (--temperature) at 0")
+        ids = iter(self.tokenizer.encode_target(given, add_eos=False))
+        phrases = [[row for _ in of_text if len(row := next(ids))] for of_text in wanted]
         translations = []
-        for of_sentence in self._searcher.search(params, rows, prefixes, decode, between):
+        for of_sentence in self._searcher.search(params, rows, prefixes, phrases, decode, between):
             best, *others = (
                 Translation(text, found.log_prob, found.score, tuple(found.ids))
                 for text, found in zip(self._lines([found.ids for found in of_sentence]), of_sentence, strict=True)
@@ -244,11 +276,29 @@ class Translator:
         return translations
 
 
+def load_others(names: Sequence[str]) -> list[Translator]:
+    """The translators of RUN or RUN:CHECKPOINT each. Raises UserError."""
+    return [Translator.load(*split_run_name(name)) for name in names]
+
+
 def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
     """The translator of `run`, and in words which parameters it has. Raises UserError."""
     translator = Translator.of_run(run)
     with run.checkpoints() as checkpoints:
         return translator.with_checkpoint(checkpoints, checkpoint)
+
+
+def terms_of(text: str, terminology: Mapping[str, str]) -> list[str]:
+    """What `terminology` has for words of a text, each once: whole words, the longest terms first, none inside another.
+
+    >>> terms_of("The beam search ends.", {"beam": "Strahl", "beam search": "Strahlsuche", "end": "Ende"})
+    ['Strahlsuche']
+    """
+    longest_first = sorted(filter(None, terminology), key=len, reverse=True)
+    if not longest_first:
+        return []
+    found = re.findall(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", text)
+    return list(dict.fromkeys(terminology[term] for term in found))
 
 
 def _join(line: str, sources: list[str], parts: list[Translation], decode: DecodeConfig) -> Translation:

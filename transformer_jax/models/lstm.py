@@ -233,7 +233,9 @@ class LSTM(EmbeddingTables):
     ) -> tuple[Array, Cache]:
         """The logits of what follows `token` int32 [N] -> float32 [N, V], cache. Places in the row mean nothing here."""
         gates = self.decoder[0].input(self.embed_target(token[:, None])[:, 0])
-        x, _, cache = self._step(gates, memory, cache, train=False)
+        x, weights, cache = self._step(gates, memory, cache, train=False)
+        if weights is not None:
+            self.sow("intermediates", "cross_attention", weights[:, None])
         return self.logits(x[:, None])[:, 0], cache
 
     def _decode_feeding(self, x: Array, memory: Memory, train: bool) -> tuple[Array, Array]:
