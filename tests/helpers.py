@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
 from transformer_jax.config import Config, ModelConfig, to_json
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch, packed_batch
@@ -26,6 +27,16 @@ FAMILIES = {
     "LSTM with attention": dict(family="lstm", attention="general", num_layers=2),
     "LSTM with input feeding": dict(family="lstm", attention="additive", input_feeding=True),
 }
+
+
+def each_family(*values):
+    """Parameters of a test: a value for each family (its name, where there are none). Those of the two middle families, between
+    the simplest and the most complicated LSTM, are tests that `make test-slow` runs."""
+    middle = "LSTM", "LSTM with attention"
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), id=name, marks=[pytest.mark.slow] * (name in middle))
+        for name, value in zip(FAMILIES, values or FAMILIES, strict=True)
+    ]
 
 
 def tiny_model(**changes) -> ModelConfig:

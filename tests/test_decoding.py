@@ -376,7 +376,7 @@ def test_what_is_drawn_depends_on_the_sentence_and_the_seed_alone():
     together = draw(table, limits, samples=3)
     assert_same(together, draw(table, limits, samples=3, length=17))
     for row, limit in enumerate(limits):
-        assert_same(rows(together, [row]), draw(table, [limit], sentences=[row], samples=3))
+        assert_same(rows(together, [row]), draw(table, [limit], sentences=[row], samples=3, length=11))
     assert translations(together, 2) != translations(draw(table, limits, samples=3, seed=1), 2)
     assert len(set(translations(together, 2))) == 3
 
@@ -399,8 +399,8 @@ def run_restricted(table, cache, max_length, rules, beams, length, n):
     return beam_search(step, sentences, beams=beams, returned=beams, length=length, **IDS)
 
 
-def search_restricted(table, limits, beams, n=0, **rules):
-    length, each = max(limits), jnp.asarray(limits, jnp.int32)
+def search_restricted(table, limits, beams, n=0, length=None, **rules):
+    length, each = length or max(limits), jnp.asarray(limits, jnp.int32)
     rules = {name: jnp.repeat(jnp.asarray(value, jnp.int32), beams or 1, axis=0) for name, value in rules.items()}
     cache = make_cache(range(len(limits)), beams or 1, length)
     return jax.tree.map(np.asarray, run_restricted(table, cache, each, rules, beams, length, n))
@@ -413,7 +413,7 @@ def keeps(tokens, n, least, prefix):
     return len(tokens) >= least and tokens[: len(prefix)] == prefix and not repeats
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3])
+@pytest.mark.parametrize("n", [0, 2])
 def test_restricted_search_is_brute_force_over_what_is_allowed(n):
     table, limits = make_table(11, 4, 6), [5, 4, 3, 5]
     least, prefixes = [1, 3, 2, 5 if n != 1 else 4], [(), (3,), (), (4, 4)]
@@ -429,8 +429,7 @@ def test_restricted_search_is_brute_force_over_what_is_allowed(n):
         assert (out.length[row, count:] == 0).all()
 
 
-@pytest.mark.parametrize("beams", [None, 1, 4])
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(("n", "beams"), [(1, 4), (2, None), (2, 1)])
 def test_rules_hold_in_any_search_and_without_batch_mates(n, beams):
     table, limits = make_table(12, 5, 12, 1.0), [9, 3, 8, 9, 5]
     least, prefixes = [6, 1, 8, 4, 5], [(5,), (), (3, 4, 5), (), (7, 7)]
@@ -443,7 +442,7 @@ def test_rules_hold_in_any_search_and_without_batch_mates(n, beams):
                 assert keeps(tokens, n, least[row], prefixes[row]) and len(tokens) <= limit
                 np.testing.assert_allclose(log_prob, log_prob_of(table, row, tokens), rtol=1e-5)
         assert out.length[row, 0]
-        alone = search_restricted(table[[row]], [limit], beams, n, **{name: value[[row]] for name, value in rules.items()})
+        alone = search_restricted(table[[row]], [limit], beams, n, 9, **{name: value[[row]] for name, value in rules.items()})
         assert translations(out, row) == translations(alone, 0)
         np.testing.assert_allclose(out.score[row], alone.score[0], rtol=1e-6)
 
@@ -500,7 +499,7 @@ def test_a_sentence_that_waited_is_searched_as_if_alone(kind):
     run_with = functools.partial(run_waiting, table, jnp.asarray(limits), 21, hypotheses, length=12, kind=kind)
     expected = rows(jax.tree.map(np.asarray, run_with(slots=24, together=24)), slice(21))
     assert (expected.length[:, 0] > 0).tolist() == (limits[:21] > 0).tolist()
-    for slots, together in ((1, 1), (4, 2), (8, 1), (6, 6)):
+    for slots, together in ((1, 1), (4, 2), (6, 6)):
         assert_same(rows(jax.tree.map(np.asarray, run_with(slots=slots, together=together)), slice(21)), expected)
 
 

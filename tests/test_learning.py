@@ -4,10 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import EOS, FAMILIES, PAD, START, VOCAB, letters, rows_of, sentences, tiny_config, tiny_model, write_tsv
+from helpers import (
+    EOS,
+    FAMILIES,
+    PAD,
+    START,
+    VOCAB,
+    each_family,
+    letters,
+    rows_of,
+    sentences,
+    tiny_config,
+    tiny_model,
+    write_tsv,
+)
 
 from transformer_jax.config import Config
-from transformer_jax.decoding.greedy import greedy_search
+from transformer_jax.decoding import at_once, greedy_search
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.training.loop import train
 from transformer_jax.training.optimizer import make_optimizer
@@ -24,13 +37,12 @@ def copies(seed: int, rows: int = 32):
 
 @pytest.mark.parametrize(
     "model",
-    [
+    each_family(
         dict(width=32, feed_forward_width=64, heads=4, norm="pre"),
         FAMILIES["LSTM"] | dict(width=96),  # one vector for six tokens: it needs more room
         FAMILIES["LSTM with attention"] | dict(width=48, num_layers=1),
         FAMILIES["LSTM with input feeding"] | dict(width=48),
-    ],
-    ids=FAMILIES,
+    ),
 )
 def test_it_learns_to_copy(model):
     config = Config()
@@ -57,7 +69,7 @@ def test_it_learns_to_copy(model):
             return jax.nn.log_softmax(logits), cache
 
         ids = dict(start_id=START, eos_id=EOS, pad_id=PAD)
-        return greedy_search(advance, cache, batch=32, max_length=jnp.full(32, 8), length=8, **ids).tokens[:, 0, :6]
+        return greedy_search(advance, at_once(cache, jnp.full(32, 8)), length=8, **ids).tokens[:, 0, :6]
 
     unseen = copies(10_000)
     right = (translate(unseen) == unseen.target_output).all(axis=1)

@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import FAMILIES, PAD, VOCAB, assert_trees_close, packed_rows_of, random_parameters, rows_of, sentences, tiny_model
+from helpers import (
+    FAMILIES,
+    PAD,
+    VOCAB,
+    assert_trees_close,
+    each_family,
+    packed_rows_of,
+    random_parameters,
+    rows_of,
+    sentences,
+    tiny_model,
+)
 
 from transformer_jax.command_line import load_config
 from transformer_jax.config import ModelConfig
@@ -314,7 +325,7 @@ def test_what_a_choice_costs(change, more):
     assert (millions(ModelConfig(**change), 100) - millions(BASE, 100)) * 1e6 == pytest.approx(more)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each_family())
 def test_bfloat16_computes_near_float32_with_float32_parameters_and_logits(family):
     batch = rows_of(STORE, range(4), 4, 8, 8)
     models = [build_model(tiny_model(compute_dtype=name, **FAMILIES[family]), VOCAB) for name in ("float32", "bfloat16")]
@@ -345,7 +356,7 @@ def test_each_place_of_dropout_makes_a_model_random_in_training_only():
         assert_random_in_training_only(build_model(tiny_model(**{place: 0.3}), VOCAB), params, batch, expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each_family())
 def test_dropout_makes_every_family_random_in_training_only(family):
     batch = rows_of(STORE, range(2), 2, 6, 6)
     plain, random = (build_model(tiny_model(dropout=rate, **FAMILIES[family]), VOCAB) for rate in (0.0, 0.3))
@@ -369,7 +380,7 @@ def assert_random_in_training_only(model, params, batch, expected) -> None:
     np.testing.assert_allclose(off, expected, **CLOSE)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each_family())
 def test_parameters_are_a_function_of_the_key(family):
     model = build_model(tiny_model(**FAMILIES[family]), VOCAB)
     one, same, other = (init_parameters(model, jax.random.key(seed)) for seed in (0, 0, 1))

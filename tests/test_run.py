@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from helpers import FAMILIES, arrays_of, assert_same_runs, assert_trees_equal, metrics_of, tiny_config, tiny_model
+from helpers import FAMILIES, arrays_of, assert_same_runs, assert_trees_equal, each_family, metrics_of, tiny_config, tiny_model
 
 from transformer_jax.checkpoints import parse_checkpoint
 from transformer_jax.config import Config, differences, from_json, override, to_json, validate
@@ -452,9 +452,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     ("kind", "family", "samples", "ema_decay"),
     [
-        *(("bucketed", family, 0, 0.0) for family in FAMILIES),
-        ("packed", "Transformer", 0, 0.9),
-        ("packed", "Transformer", 3, 0.0),
+        *each_family(*(("bucketed", family, 0, 0.0) for family in FAMILIES)),
+        ("packed", "Transformer", 3, 0.9),
     ],
     ids=str,
 )

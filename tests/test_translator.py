@@ -6,7 +6,7 @@ import types
 import jax
 import numpy as np
 import pytest
-from helpers import FAMILIES, letters, random_parameters, tiny_model
+from helpers import FAMILIES, each_family, letters, random_parameters, tiny_model
 
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.data.batching import Batch
@@ -39,7 +39,7 @@ def make_translator(tokenizer, seed=0, **model_changes):
     return Translator(model, random_parameters(model, seed), tokenizer, config)
 
 
-@pytest.fixture(scope="module", params=FAMILIES.values(), ids=FAMILIES)
+@pytest.fixture(scope="module", params=each_family(*FAMILIES.values()))
 def translator(tokenizer, request):
     return make_translator(tokenizer, **request.param)
 

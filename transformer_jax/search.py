@@ -369,7 +369,7 @@ def _filled(rows: int) -> int:
 def _padded_length(length: int) -> int:
     """
     >>> _padded_length(9), _padded_length(1025)
-    (12, 2048)
+    (16, 2048)
     """
     index = bisect.bisect_left(_LENGTHS, length)
     return _LENGTHS[index] if index < len(_LENGTHS) else -(-length // _LENGTHS[-1]) * _LENGTHS[-1]
