@@ -355,6 +355,23 @@ class TestTranslate:
         assert told[10]["source"] == "caf\ufffd \ufffd\ufffd\ufffd" and told[9]["source"] == source
         assert re.search(r"line 4: too long for the model, translated in \d+ pieces", done.err)
 
+    def test_phrases_terms_and_ensembles_by_files(self, here, tmp_path):
+        (tmp_path / "phrases").write_text("der Hund\tgut\n\n", encoding="utf-8")
+        (tmp_path / "terms").write_text("the\tKatze\n", encoding="utf-8")
+        lines = ["the xyz", "xyz"]
+        found = translated(here, tmp_path, lines, phrases=str(tmp_path / "phrases"), terminology=str(tmp_path / "terms"))
+        assert all(phrase in found[0] for phrase in ("der Hund", "gut", "Katze"))
+        plain = translated(here, tmp_path, lines)
+        assert found[1] == plain[1]
+        assert translated(here, tmp_path, lines, ensemble=[str(here.run)]) == plain
+        for text, told in (("a\n", "line 1: expected a term"), ("a\tb\na\tc\n", "line 2: 'a' has another")):
+            (tmp_path / "terms").write_text(text, encoding="utf-8")
+            with pytest.raises(UserError, match=told):
+                translated(here, tmp_path, lines, terminology=str(tmp_path / "terms"))
+        (tmp_path / "phrases").write_text("der\n", encoding="utf-8")
+        with pytest.raises(UserError, match="input has more than the 1 lines of"):
+            translated(here, tmp_path, lines, phrases=str(tmp_path / "phrases"))
+
     def test_formats_and_scores_agree(self, here, tmp_path):
         """Text, tab-separated and JSON tell the same, of what is found and of what is given."""
         text = [*here.short[:3], ""]

@@ -570,9 +570,10 @@ def test_constrained_search_is_brute_force_over_translations_with_the_phrases(al
 
 @pytest.mark.parametrize("beams", [1, 3, 5])
 def test_phrases_occur_however_improbable_and_narrow_the_beam(beams):
-    table, limits = make_table(31, 6, 30, 3.0), [12, 7, 9, 12, 7, 6]
+    table, limits = make_table(31, 7, 30, 3.0), [12, 7, 9, 12, 7, 6, 7]
     table[:, :, [7, 8, 9]] -= 12  # nobody would say these
     phrases = [[(7, 8, 9)], [(7,), (8,), (9,)], [(7, 7, 8)], [(8, 9), (4, 5)], [(9, 8, 7, 7, 8)], [(7, 8), (9, 9)]]
+    phrases.append([(7, 8), (7, 9), (7, 5)])  # the same beginning
     out = search_constrained(table, limits, phrases, beams=beams, returned=1)
     for row, of_row in enumerate(phrases):
         (tokens,) = translations(out, row)

@@ -248,8 +248,14 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        pytest.param(moment, number, marks=[pytest.mark.slow] * ((number == signal.SIGINT) != (moment == "in a step")))
+        for moment in MOMENTS
+        for number in (signal.SIGTERM, signal.SIGINT)
+    ],
+)
 def test_stopped_by_a_signal_and_continued_is_straight(moment, number, trained, tmp_path, monkeypatch):
     config, handler = config_in(tmp_path), signal.getsignal(number)
     with monkeypatch.context() as patch:

@@ -14,9 +14,10 @@ from transformer_jax.data.lines import split_line
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import attention_of, build_model
+from transformer_jax.search import _groups
 from transformer_jax.translator import Translation, Translator
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 LINES = ["a b", "c", "", "h g f e d c b a", "a b c d", "  ", "b b", "e f a c d e", "\u00bd \u4f60", "d"]
 
 
@@ -250,7 +251,7 @@ def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(transfor
             pairs = list(itertools.pairwise(each.tokens))
             assert not [pair for i, pair in enumerate(pairs) if pair in pairs[:i] and i + 2 > len(start)]
             assert sum(each.token_log_probs) == pytest.approx(each.log_prob, abs=1e-3)
-    for i in (0, 3, 7):
+    for i in (0, 3):
         assert_same([found[i]], transformer.translate([LINES[i]], prefixes=[prefixes[i]], **rules))
     greedy = transformer.translate(LINES, prefixes=prefixes, beam=1, no_repeat_ngram=2)
     drawn = transformer.translate(LINES, prefixes=prefixes, temperature=1.0, top_k=1, no_repeat_ngram=2)
@@ -276,21 +277,22 @@ def test_samples_are_a_function_of_the_sentence_and_the_seed(transformer):
 
 def test_coverage_is_what_no_target_token_looked_at(translator):
     """By hand from teacher forcing: beta * sum_j log(min(sum_i p_ij, 1)), p the mean over layers and heads."""
-    search = dict(beam=3, nbest=3, coverage_penalty=0.7, length_penalty=0.4)
+    search, lines = dict(beam=3, nbest=3, coverage_penalty=0.7, length_penalty=0.4), LINES[:4]
     if not has_attention(translator):
         with pytest.raises(UserError, match="no attention"):
             translator.translate(["a b"], **search)
         return
-    found = translator.translate(LINES, **search)
-    assert_same(translator.translate(LINES[::-1], **search)[::-1], found)
-    for line, best in zip(LINES, found, strict=True):
+    found = translator.translate(lines, **search)
+    assert_same(translator.translate(lines[::-1], **search)[::-1], found)
+    for line, best in zip(lines, found, strict=True):
         every = [best, *best.others] if line.strip() else []
         assert [each.score for each in every] == sorted((each.score for each in every), reverse=True)
-        for each in every:
-            plain = each.log_prob / ((5 + len(each.tokens)) / 6) ** 0.4
-            assert each.score == pytest.approx(plain + 0.7 * coverage_by_hand(translator, line, each.tokens), abs=1e-3)
-            (again,) = translator.score([line], [each.tokens], length_penalty=0.4, coverage_penalty=0.7)
-            assert again.score == pytest.approx(each.score, abs=1e-4)
+        penalties = dict(length_penalty=0.4, coverage_penalty=0.7)
+        scored = translator.score([line] * len(every), [each.tokens for each in every], **penalties)
+        assert [each.score for each in scored] == pytest.approx([each.score for each in every], abs=1e-4)
+        if every:
+            plain = best.log_prob / ((5 + len(best.tokens)) / 6) ** 0.4
+            assert best.score == pytest.approx(plain + 0.7 * coverage_by_hand(translator, line, best.tokens), abs=1e-3)
 
 
 def has_attention(translator):
@@ -347,6 +349,18 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):
         assert each.log_prob == pytest.approx(again.log_prob, abs=1e-4)
     assert_same(one.together_with([one]).translate(LINES), one.translate(LINES))
     assert both.align(lines, targets, layer=1) == one.align(lines, targets, layer=1)
+
+
+def test_every_row_is_in_one_group_and_a_test_set_has_few_shapes():
+    lengths = np.clip(np.random.default_rng(0).lognormal(3.2, 0.5, 3000), 1, 130).astype(int).tolist()
+    for count in (1, 7, 300, 3000):
+        groups = list(_groups(lengths[:count], 4096))
+        assert sorted(i for numbers, *_ in groups for i in numbers) == list(range(count))
+        assert all(lengths[i] <= length for numbers, length, _ in groups for i in numbers)
+        assert all(slots * length <= 4096 for _, length, slots in groups)
+        assert [length for _, length, _ in groups] == sorted((length for _, length, _ in groups), reverse=True)
+        assert len({(length, slots) for _, length, slots in groups}) <= 8
+    assert list(_groups([], 4096)) == []
 
 
 def test_models_of_other_tokenizers_are_no_ensemble(transformer, tmp_path):

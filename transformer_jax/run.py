@@ -41,8 +41,8 @@ _CHECKPOINTS = ("checkpoints", "interrupted")
 def split_run_name(name: str) -> tuple[str, str]:
     """What RUN or RUN:CHECKPOINT names. A folder that is there is the former, whatever its name.
 
-    >>> split_run_name("runs/a"), split_run_name("gs://runs/a:average:5:raw")
-    (('runs/a', 'best'), ('gs://runs/a', 'average:5:raw'))
+    >>> split_run_name("runs/a"), split_run_name("runs/a:average:5:raw")
+    (('runs/a', 'best'), ('runs/a', 'average:5:raw'))
     """
     if to_path(name).is_dir():
         return name, "best"

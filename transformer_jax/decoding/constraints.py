@@ -115,10 +115,12 @@ def _choose(length: Array, state: beam.State, log_probs: Array, task: beam.Task)
     value = join(value, own[0], of_phrases)  # [B, K]
     parent = join(parent, number[:, :1].repeat(2, axis=1), number)
     token = join(token, own[2], wanted)
-    same = (parent[:, :, None] == parent[:, None, :]) & (token[:, :, None] == token[:, None, :])
     count = value.shape[1]
     earlier = jnp.tril(jnp.ones((count, count), bool), -1)[None]
-    value = jnp.where((same & earlier).any(axis=2) | (token == task.eos_id), -jnp.inf, value)
+    # A candidate may come from several sides; from that of a phrase which is met already it does not come at all.
+    twice = (parent[:, :, None] == parent[:, None, :]) & (token[:, :, None] == token[:, None, :]) & earlier
+    again = (twice & (value > -jnp.inf)[:, None, :]).any(axis=2)
+    value = jnp.where(again | (token == task.eos_id), -jnp.inf, value)
 
     rows = (jnp.arange(batch)[:, None] * beams + parent).reshape(-1)
     after = _advanced(jax.tree.map(lambda leaf: leaf[rows], progress), token.reshape(-1))
