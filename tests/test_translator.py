@@ -331,6 +331,8 @@ def test_phrases_and_terms_occur_and_change_no_other_line(transformer):
     assert_same(transformer.translate(LINES, terminology={}, beam=3, max_length_extra=2), free)
     with pytest.raises(UserError, match="temperature"):
         transformer.translate(["a"], phrases=[["b"]], temperature=1.0)
+    with pytest.raises(UserError, match="'a': no translation has all its phrases"):
+        transformer.translate(["b", "a"], phrases=[[], ["g g"]], beam=2, no_repeat_ngram=1)
 
 
 def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):

@@ -140,7 +140,7 @@ def _with_given(lines: Iterator[str], *paths: str | None) -> Iterator[tuple[str,
     files = [iter_lines(path) if path else None for path in paths]
     for number in itertools.count(1):
         line = next(lines, None)
-        given = ["" if file is None and line is not None else next(file or iter(()), None) for file in files]
+        given = [next(file, None) if file else "" for file in files]
         for path, each in zip(paths, given, strict=True):
             if path and (line is None) != (each is None):
                 more, fewer = ("input", path) if each is None else (path, "input")

@@ -266,11 +266,14 @@ class Translator:
             raise UserError("phrases and terms need a search: leave decode.temperature (--temperature) at 0")
         ids = iter(self.tokenizer.encode_target(given, add_eos=False))
         phrases = [[row for _ in of_text if len(row := next(ids))] for of_text in wanted]
+        found = self._searcher.search(params, rows, prefixes, phrases, decode, between)
         translations = []
-        for of_sentence in self._searcher.search(params, rows, prefixes, phrases, decode, between):
+        for source, of_text, of_sentence in zip(texts, phrases, found, strict=True):
+            if of_text and not of_sentence[0].ids:
+                raise UserError(f"{source!r}: no translation has all its phrases and keeps the other rules; take one away")
             best, *others = (
-                Translation(text, found.log_prob, found.score, tuple(found.ids))
-                for text, found in zip(self._lines([found.ids for found in of_sentence]), of_sentence, strict=True)
+                Translation(text, each.log_prob, each.score, tuple(each.ids))
+                for text, each in zip(self._lines([each.ids for each in of_sentence]), of_sentence, strict=True)
             )
             translations.append(best._replace(others=tuple(others)))
         return translations
