@@ -203,7 +203,18 @@ def test_stopping_early_changes_nothing(alpha):
     every = search(table, limits, beams=4, returned=4, length_penalty=alpha)
     for returned in (1, 3):
         few = search(table, limits, beams=4, returned=returned, length_penalty=alpha)
-        assert_same(few, jax.tree.map(lambda x, n=returned: x[:, :n], every))
+        assert_same(few, jax.tree.map(lambda x, n=returned: x[:, :n], every._replace(cut=None)))
+
+
+@pytest.mark.parametrize(("beams", "sharpness"), [(None, 3.0), (4, 3.0), (4, 6.0)])
+def test_with_less_room_a_sentence_is_found_as_before_or_cut(beams, sharpness):
+    table, limits = make_table(6, 30, 20, sharpness), list(range(3, 13)) * 3
+    ample, little = (search(table, limits, beams=beams, length=length, longest=12) for length in (12, 7))
+    assert not ample.cut.any() and not little.cut[np.array(limits) <= 7].any()
+    assert little.cut[ample.length[:, 0] > 7].all()
+    kept = ~little.cut
+    assert little.cut.any() and (kept & (np.array(limits) > 7)).any()
+    assert_same(*(jax.tree.map(lambda x: x[kept], out) for out in (ample, little)))
 
 
 def position_step(probabilities, steps=None):

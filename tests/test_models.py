@@ -235,24 +235,25 @@ def test_nobody_pays_for_attention_maps_that_nobody_asked_for(changes, maps):
 
 def test_attention_is_plain_numpy():
     random = np.random.default_rng(0)
-    query, key, value = (random.standard_normal((2, n, 3, 4)).astype(np.float32) for n in (5, 6, 6))
+    query = random.standard_normal((2, 5, 3, 4)).astype(np.float32)
+    key, value = (random.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 4, 6), (2, 3, 6, 4)))
     mask = random.random((2, 1, 5, 6)) < 0.6
     mask[:, :, :, 0] = True
     weights = attention_weights(query, key, jnp.asarray(mask))
     out = attend(weights, jnp.asarray(value))
     for b in range(2):
         for h in range(3):
-            scores = np.exp(query[b, :, h] @ key[b, :, h].T / 2) * mask[b, 0]
+            scores = np.exp(query[b, :, h] @ key[b, h] / 2) * mask[b, 0]
             expected = scores / scores.sum(axis=1, keepdims=True)
             np.testing.assert_allclose(weights[b, h], expected, rtol=1e-5, atol=1e-7)
-            np.testing.assert_allclose(out[b, :, h], expected @ value[b, :, h], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(out[b, :, h], expected @ value[b, h], rtol=1e-5, atol=1e-6)
 
 
 def test_a_row_without_any_allowed_key_is_finite_and_so_is_its_gradient():
-    nothing, x = jnp.zeros((1, 1, 2, 3), bool), jnp.ones((1, 3, 1, 2))
+    nothing, key, value = jnp.zeros((1, 1, 2, 3), bool), jnp.ones((1, 1, 2, 3)), jnp.ones((1, 1, 3, 2))
 
     def total(query):
-        return attend(attention_weights(query, x, nothing), x).sum()
+        return attend(attention_weights(query, key, nothing), value).sum()
 
     value, gradient = jax.value_and_grad(total)(jnp.ones((1, 2, 1, 2)))
     assert np.isfinite(value) and np.isfinite(gradient).all()

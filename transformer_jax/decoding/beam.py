@@ -38,12 +38,14 @@ class Hypotheses(NamedTuple):
     length: Array  # int32 [B, returned]      number of tokens, EOS included
     log_prob: Array  # float32 [B, returned]  sum of the tokens' log-probabilities, EOS included
     score: Array  # float32 [B, returned]     log_prob / penalty(length)
+    cut: Array | None = None  # bool [B]      the search had not come to its end when there was no more room
 
 
 class Task(NamedTuple):
     """What stays the same from step to step."""
 
-    divisors: Array  # float32 [T + 1]
+    length: int  # T
+    divisors: Array  # float32 [longest + 1]
     forbidden: tuple[int, ...]
     start_id: int
     eos_id: int
@@ -68,6 +70,7 @@ class State(NamedTuple):
     log_prob: Array  # float32 [B, beams]; minus infinity: nobody lives here. In no order, see `_assign_slots`
     finished: Hypotheses
     done: Array  # bool [B]
+    cut: Array  # bool [B]
     cache: Cache
     memory: Memory
 
@@ -101,6 +104,7 @@ def beam_search(
     forbidden_ids: tuple[int, ...] = (),
     length_penalty: float = 0.6,
     returned: int = 1,
+    longest: int = 0,
     bonus: Callable[[Cache], Array] | None = None,
 ) -> Hypotheses:
     """The `returned` best y by log P(y) / ((5 + |y|) / 6) ** length_penalty, |y| with EOS (Wu et al. 2016, eq. 14).
@@ -109,7 +113,8 @@ def beam_search(
     in EOS are finished; the best `beams` of the others go on. At its limit a hypothesis must take EOS, whose log-probability
     counts. A sentence is done when no unfinished hypothesis can enter its `returned` best any more: log-probabilities only
     fall, so none can score above log_prob / penalty(max_length). Ties go to what finished first, then to the lower slot of
-    the beam, then to the lower token id. Nothing depends on a sentence's batch mates nor on `length`.
+    the beam, then to the lower token id. Nothing depends on a sentence's batch mates, nor on `length`
+    as long as there is room.
     One beam with length_penalty 0 is greedy search; with more, one beam looks beyond its first EOS.
 
     Args:
@@ -117,25 +122,27 @@ def beam_search(
             most 0, minus infinity allowed (a sentence whose every EOS has it at the limit may stay empty). Where sentences
             have a memory, it is the fourth argument. `index` counts from 0 where all begin `at_once`, else see `search_loop`.
         sentences: with each its cache, a pytree whose every leaf is [N, ...], reordered as the hypotheses move; its limit in
-            tokens, EOS included, cut to `length` (0 marks a row that only fills the batch: it is empty in the result and costs
-            no steps); and its memory, which stays as it is.
-        length: T, the static width of the result.
+            tokens, EOS included, at most `longest` (0 marks a row that only fills the batch: it is empty in the result and
+            costs no steps); and its memory, which stays as it is.
+        length: T, the static width of the result. A sentence that is not done when its hypotheses have so many tokens, but not
+            yet its limit, is `cut`: it needs another search with more room, for what this one found may not be the best.
         returned: how many to return; fewer stop earlier.
+        longest: what the limits are at most, if that is more than `length`.
         bonus: of the cache after the step that gave EOS, what is added to the scores, float32 [N], 0 or less.
 
     Raises:
         ValueError: EOS forbidden, `length_penalty` negative, `returned` not in 1 .. beams.
     """
-    task = make_task(length, length_penalty, start_id, eos_id, pad_id, forbidden_ids)
+    task = make_task(length, longest, length_penalty, start_id, eos_id, pad_id, forbidden_ids)
     return search(step, sentences, task, functools.partial(_choose, task=task), beams=beams, returned=returned, bonus=bonus)
 
 
 def make_task(
-    length: int, length_penalty: float, start_id: int, eos_id: int, pad_id: int, forbidden_ids: tuple[int, ...]
+    length: int, longest: int, length_penalty: float, start_id: int, eos_id: int, pad_id: int, forbidden_ids: tuple[int, ...]
 ) -> Task:
     """Raises ValueError if EOS is forbidden or `length_penalty` negative."""
-    divisors = jnp.asarray(length_divisors(length, length_penalty))
-    return Task(divisors, forbid(start_id, eos_id, pad_id, forbidden_ids), start_id, eos_id, pad_id)
+    divisors = jnp.asarray(length_divisors(max(length, longest), length_penalty))
+    return Task(length, divisors, forbid(start_id, eos_id, pad_id, forbidden_ids), start_id, eos_id, pad_id)
 
 
 def search(
@@ -163,12 +170,15 @@ def search(
         more = None if bonus is None else bonus(cache).reshape(state.log_prob.shape)
         return _advance(length, state, choose(length, state, log_probs.astype(jnp.float32)), more, task)
 
-    return search_loop(begin, advance, sentences, done=lambda state: state.done, result=lambda state: state.finished)
+    def result(state: State) -> Hypotheses:
+        return state.finished._replace(cut=state.cut)
+
+    return search_loop(begin, advance, sentences, done=lambda state: state.done, result=result)
 
 
 def _initial_state(index: Array, cache: Cache, limit: Array, memory: Memory, beams: int, returned: int, task: Task) -> State:
-    length, batch, pad_id = len(task.divisors) - 1, len(limit), task.pad_id
-    limit = jnp.minimum(limit, length)
+    length, batch, pad_id = task.length, len(limit), task.pad_id
+    limit = jnp.minimum(limit, len(task.divisors) - 1)
     done = limit < 1
     nothing = jnp.full((batch, returned), _NEVER, jnp.float32)
     # All beams start equal; if more than one were alive, each hypothesis would be found `beams` times.
@@ -183,6 +193,7 @@ def _initial_state(index: Array, cache: Cache, limit: Array, memory: Memory, bea
             jnp.full((batch, returned, length), pad_id, jnp.int32), jnp.zeros((batch, returned), jnp.int32), nothing, nothing
         ),
         done=done,
+        cut=jnp.zeros_like(done),
         cache=cache,
         memory=memory,
     )
@@ -209,6 +220,8 @@ def _advance(length: Array, state: State, choice: Choice, bonus: Array | None, t
     # Divisors grow with length and log-probabilities fall, in floating point too: no descendant can pass this bound.
     bound = jnp.max(choice.log_prob, axis=1) / task.divisors[state.max_length]
     done = state.done | (length >= state.max_length) | (finished.score[:, -1] >= bound)
+    cut = state.cut | (~done & (length >= task.length))
+    done = done | cut
     log_prob = jnp.where(done[:, None], _NEVER, choice.log_prob)
 
     slot, parent = _assign_slots(choice.parent, alive=log_prob > _NEVER)
@@ -219,6 +232,7 @@ def _advance(length: Array, state: State, choice: Choice, bonus: Array | None, t
         log_prob=_pick(log_prob, slot),
         finished=finished,
         done=done,
+        cut=cut,
         cache=_reorder(state.cache, parent),
     )
 

@@ -53,6 +53,7 @@ def constrained_search(
     forbidden_ids: tuple[int, ...] = (),
     length_penalty: float = 0.6,
     returned: int = 1,
+    longest: int = 0,
     bonus: Callable[[Cache], Array] | None = None,
 ) -> Hypotheses:
     """`beam_search`, of translations that have all phrases of their cache (`with_phrases`): the arguments mean the same.
@@ -62,7 +63,7 @@ def constrained_search(
     There is a translation for each sentence whose limit is larger than the number of its phrases' tokens, unless `step` has
     minus infinity for one of them.
     """
-    task = beam.make_task(length, length_penalty, start_id, eos_id, pad_id, forbidden_ids)
+    task = beam.make_task(length, longest, length_penalty, start_id, eos_id, pad_id, forbidden_ids)
 
     def told(token: Array, index: Array, cache: Cache, *memory: Memory) -> tuple[Array, Cache]:
         cache, progress = cache

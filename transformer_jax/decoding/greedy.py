@@ -24,6 +24,7 @@ def greedy_search(
     pad_id: int,
     forbidden_ids: tuple[int, ...] = (),
     length_penalty: float = 0.6,
+    longest: int = 0,
 ) -> Hypotheses:
     """y_i = argmax_v log P(v | y_1 .. y_{i-1}), up to the first EOS; at a sentence's limit EOS is forced. N = B.
 
@@ -38,7 +39,7 @@ def greedy_search(
         return jnp.argmax(log_probs, axis=1)
 
     ids = dict(start_id=start_id, eos_id=eos_id, pad_id=pad_id, forbidden_ids=forbidden_ids)
-    return _one_by_one(most_probable, lambda numbers: None, step, sentences, 1, length, length_penalty, **ids)
+    return _one_by_one(most_probable, lambda numbers: None, step, sentences, 1, length, longest, length_penalty, **ids)
 
 
 def sample_search(
@@ -57,6 +58,7 @@ def sample_search(
     top_p: float = 1.0,
     forbidden_ids: tuple[int, ...] = (),
     length_penalty: float = 0.6,
+    longest: int = 0,
 ) -> Hypotheses:
     """`samples` translations of each sentence, each token drawn with probability P(v | y_1 .. y_{i-1})^(1 / temperature) / Z
     from the `top_k` most probable (0: from all; Fan et al. 2018), and of these from the fewest that have at least the share
@@ -95,7 +97,7 @@ def sample_search(
         return place if ids is None else jnp.take_along_axis(ids, place[:, None], axis=1)[:, 0]
 
     ids = dict(start_id=start_id, eos_id=eos_id, pad_id=pad_id, forbidden_ids=forbidden_ids)
-    return _one_by_one(draw, keys_of, step, sentences, samples, length, length_penalty, **ids)
+    return _one_by_one(draw, keys_of, step, sentences, samples, length, longest, length_penalty, **ids)
 
 
 class _State(NamedTuple):
@@ -105,6 +107,7 @@ class _State(NamedTuple):
     tokens: Array  # int32 [N, T]
     log_prob: Array  # float32 [N]
     done: Array  # bool [N]
+    cut: Array  # bool [N]
     chance: Array | None  # [N]: what `choose` draws by
     cache: Cache
     memory: Memory
@@ -117,6 +120,7 @@ def _one_by_one(
     sentences: Sentences,
     each: int,
     length: int,
+    longest: int,
     length_penalty: float,
     *,
     start_id: int,
@@ -127,11 +131,11 @@ def _one_by_one(
     """`each` translations of a sentence. Their next tokens [N] are what `choose` says of log-probabilities [N, V] (minus
     infinity where forbidden), of how many tokens there are [N], and of what `chance_of` gave for the sentences' numbers."""
     forbidden = forbid(start_id, eos_id, pad_id, forbidden_ids)
-    divisors = jnp.asarray(length_divisors(length, length_penalty))
+    divisors = jnp.asarray(length_divisors(max(length, longest), length_penalty))
 
     def begin(numbers: Array, index: Array) -> _State:
         cache, limit, memory = sentences.begin(numbers, index)
-        limit = jnp.repeat(jnp.minimum(limit, length), each)
+        limit = jnp.repeat(jnp.minimum(limit, max(length, longest)), each)
         rows = len(limit)
         return _State(
             start=jnp.full((rows,), index),
@@ -140,6 +144,7 @@ def _one_by_one(
             tokens=jnp.full((rows, length), pad_id, jnp.int32),
             log_prob=jnp.zeros((rows,), jnp.float32),
             done=limit < 1,
+            cut=jnp.zeros(rows, bool),
             chance=chance_of(numbers),
             cache=cache,
             memory=memory,
@@ -153,11 +158,14 @@ def _one_by_one(
         chosen = jnp.where(age + 1 >= state.limit, eos_id, chosen)
         gain = jnp.take_along_axis(log_probs, chosen[:, None], axis=1)[:, 0]
         token = jnp.where(state.done, pad_id, chosen)
+        done = state.done | (token == eos_id)
+        cut = state.cut | (~done & (age + 1 >= length))
         return state._replace(
             token=token,
             tokens=jnp.where(jnp.arange(length)[None, :] == age[:, None], token[:, None], state.tokens),
             log_prob=jnp.where(state.done, state.log_prob, state.log_prob + gain),
-            done=state.done | (token == eos_id),
+            done=done | cut,
+            cut=cut,
             cache=cache,
         )
 
@@ -165,8 +173,9 @@ def _one_by_one(
         # The first EOS ends a translation; a row that only fills the batch (limit 0) has none and is empty.
         size = jnp.where(state.limit < 1, 0, jnp.argmax(state.tokens == eos_id, axis=1) + 1).astype(jnp.int32)
         log_prob = jnp.where(state.limit < 1, -jnp.inf, state.log_prob)
-        found = Hypotheses(state.tokens, size, log_prob, log_prob / divisors[size])
-        return jax.tree.map(lambda x: x.reshape(-1, each, *x.shape[1:]), found)
+        found = Hypotheses(state.tokens, size, log_prob, log_prob / divisors[size], state.cut)
+        found = jax.tree.map(lambda x: x.reshape(-1, each, *x.shape[1:]), found)
+        return found._replace(cut=found.cut.any(axis=1))
 
     of = dict(done=lambda state: state.done.reshape(-1, each).all(axis=1), result=result)
     return search_loop(begin, advance, sentences, **of)

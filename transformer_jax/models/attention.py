@@ -25,10 +25,10 @@ __all__ = [
 
 
 class KeyValues(NamedTuple):
-    """What is attended to."""
+    """What is attended to, in the order in which it is multiplied: a decoding step would transpose all of it otherwise."""
 
-    key: Array  # [B, S, H, K]
-    value: Array  # [B, S, H, K], or of a width of their own
+    key: Array  # [B, H, K, S]
+    value: Array  # [B, H, S, K], or of a width of their own
 
 
 def segment_mask(query_segment: Array, key_segment: Array) -> Array:
@@ -49,17 +49,17 @@ def causal_mask(segment: Array) -> Array:
 def attention_weights(query: Array, key: Array, mask: Array) -> Array:
     """softmax(q k^T / sqrt(K)) over the allowed keys (Vaswani et al. 2017, eq. 1), in float32.
 
-    query [B, T, H, K], key [B, S, H, K], mask [B, 1, T or 1, S] -> [B, H, T, S]
+    query [B, T, H, K], key [B, H, K, S], mask [B, 1, T or 1, S] -> [B, H, T, S]
     """
-    query = query * (query.shape[-1] ** -0.5)
-    scores = jnp.einsum("bthk,bshk->bhts", query, key, preferred_element_type=jnp.float32)
+    query = query.swapaxes(1, 2) * (query.shape[-1] ** -0.5)
+    scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
     # Not -inf: a row without any allowed key would be NaN, and so would its gradient.
     return nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min))
 
 
 def attend(weights: Array, value: Array) -> Array:
-    """The weighted mean of the values. weights [B, H, T, S], value [B, S, H, K] -> [B, T, H, K] (K the values')."""
-    return jnp.einsum("bhts,bshk->bthk", weights.astype(value.dtype), value)
+    """The weighted mean of the values. weights [B, H, T, S], value [B, H, S, K] -> [B, T, H, K] (K the values')."""
+    return jnp.matmul(weights.astype(value.dtype), value).swapaxes(1, 2)
 
 
 class MultiHeadSelfAttention(nn.Module):
@@ -89,29 +89,30 @@ class MultiHeadSelfAttention(nn.Module):
 
     def __call__(self, x: Array, mask: Array, position: Array, *, train: bool = False) -> Array:
         """x [B, T, D], mask [B, 1, T, T], position [B, T] -> [B, T, D]."""
-        query, keys_values = self._project(x, position)
-        return self._attend(query, keys_values, mask, train)
+        query, key, value = self._project(x, position)
+        return self._attend(query, _keys_values(key, value), mask, train)
 
-    def step(self, x: Array, index: Array, age: Array, cache: KeyValues) -> tuple[Array, KeyValues]:
+    def step(self, x: Array, index: Array, age: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         """One token of each hypothesis: x [N, 1, D], the token at place `age` int32 [N] of its row, sees itself and the `age`
         tokens before it.
 
-        The cache is a ring, of which step `index` writes place index mod T: so all rows write the same place, though some began
-        earlier than others. In it the heads come before the places, [N, H, T, K]: the other way round, XLA transposes all of
-        it at every step on CPU (52 ms a layer against 6 for N = 256, T = 80, 8 heads of 64).
+        The cache, of keys and of values [N, H, T, K], is a ring, of which step `index` writes place index mod T: so all rows
+        write the same place, though some began earlier than others. With the places before the heads, XLA would transpose all
+        of it at every step on CPU (52 ms a layer against 6 for N = 256, T = 80, 8 heads of 64).
         """
-        query, now = self._project(x, age[:, None])
-        room = cache.key.shape[2]
+        query, *now = self._project(x, age[:, None])
+        room = cache[0].shape[2]
 
         def write(past: Array, now: Array) -> Array:
             return jax.lax.dynamic_update_slice_in_dim(past, now.swapaxes(1, 2), index % room, axis=2)
 
-        cache = KeyValues(*map(write, cache, now))
+        key, value = cache = tuple(map(write, cache, now))
         steps_ago = (index - jnp.arange(room)) % room
         mask = (steps_ago[None] <= age[:, None])[:, None, None]
-        return self._attend(query, KeyValues(*(x.swapaxes(1, 2) for x in cache)), mask, train=False), cache
+        return self._attend(query, KeyValues(key.swapaxes(2, 3), value), mask, train=False), cache
 
-    def _project(self, x: Array, position: Array) -> tuple[Array, KeyValues]:
+    def _project(self, x: Array, position: Array) -> tuple[Array, Array, Array]:
+        """[B, T, D] -> query, key and value [B, T, H, K]."""
         if self.value_width == self.key_width:
             qkv = self.query_key_value(x)  # [B, T, 3, H, K]
             query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -120,7 +121,7 @@ class MultiHeadSelfAttention(nn.Module):
             query, key = both[:, :, 0], both[:, :, 1]
         if self.rotary:
             query, key = rotate(query, position), rotate(key, position)
-        return query, KeyValues(key, value)
+        return query, key, value
 
     def _attend(self, query: Array, source: KeyValues, mask: Array, train: bool) -> Array:
         weights = attention_weights(query, source.key, mask)
@@ -150,14 +151,19 @@ class MultiHeadCrossAttention(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Array) -> KeyValues:
-        """[B, S, D] -> [B, S, H, K] and values as wide as they are."""
+        """[B, S, D] -> [B, H, K, S] and values as wide as they are."""
         if self.value_width == self.key_width:
             both = self.key_value(memory)
-            return KeyValues(both[:, :, 0], both[:, :, 1])
-        return KeyValues(self.key(memory), self.value(memory))
+            return _keys_values(both[:, :, 0], both[:, :, 1])
+        return _keys_values(self.key(memory), self.value(memory))
 
     def __call__(self, x: Array, source: KeyValues, mask: Array, *, train: bool = False) -> Array:
         """x [B, T, D], mask [B, 1, T or 1, S] -> [B, T, D]."""
         weights = attention_weights(self.query(x), source.key, mask)
         self.sow("intermediates", "attention_weights", weights)
         return self.output(attend(self.drop(weights, train=train), source.value))
+
+
+def _keys_values(key: Array, value: Array) -> KeyValues:
+    """Of [B, S, H, K] each."""
+    return KeyValues(key.transpose(0, 2, 3, 1), value.swapaxes(1, 2))

@@ -22,7 +22,7 @@ __all__ = ["DecoderLayer", "EncoderLayer", "Memory", "Transformer"]
 class Memory(NamedTuple):
     """What the decoder knows of the source: nothing here changes while it decodes."""
 
-    cross: tuple[KeyValues, ...]  # for each decoder layer, two of [B, S, H, K]
+    cross: tuple[KeyValues, ...]  # for each decoder layer
     segment: Array  # int32 [B, S]
 
 
@@ -90,8 +90,8 @@ class DecoderLayer(nn.Module):
         return self._rest(x, source, cross_mask, train=train)
 
     def step(
-        self, x: Array, index: Array, age: Array, source: KeyValues, cross_mask: Array, cache: KeyValues
-    ) -> tuple[Array, KeyValues]:
+        self, x: Array, index: Array, age: Array, source: KeyValues, cross_mask: Array, cache: tuple[Array, Array]
+    ) -> tuple[Array, tuple[Array, Array]]:
         """x [N, 1, D] -> [N, 1, D]; the source's rows are B, so the hypotheses of a sentence stand in line as its queries."""
         out, cache = self.attention.step(self.attention_residual.before(x), index, age, cache)
         x = self.attention_residual.after(x, out)
@@ -144,18 +144,18 @@ class Transformer(EmbeddingTables):
             x = self.encoder_norm(x)
         return Memory(tuple(layer.keys_values(x) for layer in self.decoder), segment)
 
-    def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[KeyValues, ...]:
+    def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[tuple[Array, Array], ...]:
         """Room for the keys and values of `length` tokens of each hypothesis: for each layer two of [N, H, length, K]."""
         places = memory.segment.shape[0] * beams, self.config.heads, length
-        empty = KeyValues(*(jnp.zeros((*places, width), self.dtype) for width in _head_widths(self.config)))
-        return tuple(empty for _ in self.decoder)
+        key, value = (jnp.zeros((*places, width), self.dtype) for width in _head_widths(self.config))
+        return tuple((key, value) for _ in self.decoder)
 
     def decode_step(
-        self, token: Array, index: Array, memory: Memory, cache: tuple[KeyValues, ...], start: Array | None = None
-    ) -> tuple[Array, tuple[KeyValues, ...]]:
+        self, token: Array, index: Array, memory: Memory, cache: tuple[Any, ...], start: Array | None = None
+    ) -> tuple[Array, tuple[Any, ...]]:
         """The logits of what follows `token` int32 [N], which stands at place index - start -> float32 [N, V], cache."""
         # A row that is done and waits for another sentence may be older than any position.
-        age = jnp.minimum(jnp.broadcast_to(index if start is None else index - start, token.shape), cache[0].key.shape[2] - 1)
+        age = jnp.minimum(jnp.broadcast_to(index if start is None else index - start, token.shape), cache[0][0].shape[2] - 1)
         x = self._read_target(token[:, None], age[:, None], train=False)
         cross_mask = (memory.segment > 0)[:, None, None]  # [B, 1, 1, S]
         new_cache = []
