@@ -93,6 +93,13 @@ def test_too_few_resamples_are_refused(bootstrap):
         score(HYPOTHESES, REFERENCES, bootstrap=bootstrap)
 
 
+def test_a_seed_in_the_environment_that_is_none_of_sacrebleus_is_refused(monkeypatch):
+    monkeypatch.setenv("SACREBLEU_SEED", "today")
+    assert score(HYPOTHESES, REFERENCES)
+    with pytest.raises(UserError, match="SACREBLEU_SEED='today' .* whole number"):
+        score(HYPOTHESES, REFERENCES, bootstrap=100)
+
+
 def test_text_that_is_tokenised_already_is_taken_as_it_is():
     """Only with `none` does the space before the full stop count."""
     values = {name: score(["Ein Haus steht hier ."], ["Ein Haus steht hier."], tokenize=name)[0].value for name in TOKENIZERS}

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import math
+import os
 import re
 from collections.abc import Sequence
 
@@ -126,6 +127,9 @@ def metrics(tokenize: str = "13a", lowercase: bool = False, bootstrap: int = 0) 
         raise UserError(f"tokenize={tokenize!r} should be one of {', '.join(TOKENIZERS)}")
     if bootstrap and bootstrap < _FEWEST_RESAMPLES:
         raise UserError(f"bootstrap={bootstrap} should be 0 (no interval) or at least {_FEWEST_RESAMPLES} resamples")
+    seed = os.environ.get("SACREBLEU_SEED", "12345")
+    if bootstrap and not seed.isdecimal() and seed.lower() != "none":
+        raise UserError(f"SACREBLEU_SEED={seed!r} in the environment should be a whole number, or none for another each time")
     # `force`: no warning that the text looks tokenised, when it is the reference that is.
     return BLEU(tokenize=tokenize, lowercase=lowercase, force=True), CHRF(), TER()
 

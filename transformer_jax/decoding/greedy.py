@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from transformer_jax.decoding.beam import Cache, Hypotheses, Memory, Step, forbid, length_divisors
+from transformer_jax.decoding.beam import Cache, Hypotheses, Memory, Step, best_continuations, forbid, length_divisors
 from transformer_jax.decoding.loop import Sentences, search_loop
 
 __all__ = ["greedy_search", "sample_search"]
@@ -36,7 +36,8 @@ def greedy_search(
     """
 
     def most_probable(log_probs: Array, age: Array, nothing: None) -> Array:
-        return jnp.argmax(log_probs, axis=1)
+        # argmax, but that takes three times as long on CPU.
+        return best_continuations(log_probs, jnp.zeros((len(log_probs), 1)), ())[2][:, 0]
 
     ids = dict(start_id=start_id, eos_id=eos_id, pad_id=pad_id, forbidden_ids=forbidden_ids)
     return _one_by_one(most_probable, lambda numbers: None, step, sentences, 1, length, longest, length_penalty, **ids)
