@@ -14,6 +14,7 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
 from transformer_jax.interop.ctranslate2 import export, weights_for
 from transformer_jax.run import Run
+from transformer_jax.search import positions_at_once
 from transformer_jax.translator import Translator, load_translator
 
 _PLACES = 1024  # positions that Hugging Face's model has; it must be more than any line needs
@@ -36,7 +37,7 @@ def load_ours(settings: Settings) -> dict[str, Translate]:
         found = translator.translate(lines, beam=beam, length_penalty=settings.length_penalty)
         return [(each.text, sum(token not in special for token in each.tokens)) for each in found]
 
-    return {f"batches of {translator.config.tokens} positions": translate}
+    return {f"{positions_at_once(translator.config)} positions at once": translate}
 
 
 def load_ctranslate2(settings: Settings) -> dict[str, Translate]:

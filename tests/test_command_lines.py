@@ -544,7 +544,7 @@ class TestBadFlags:
             ("evaluate", ["--checkpoint=77"], ["step 77", "there are"]),
             ("evaluate", ["--checkpoint=average:77"], ["average 77"]),
             ("evaluate", ["--checkpoint=average:0"], ["average:0", "average:N"]),
-            ("translate", ["", "--decode_tokens=0"], ["decode.tokens=0"]),
+            ("translate", ["", "--decode_tokens=-1"], ["decode.tokens=-1"]),
             ("translate", ["", "--batch_size=0"], ["batch_size=0"]),
             ("translate", ["", "--format=xml"], ["--format=xml", "text, tsv, json"]),
             ("translate", ["", "--errors=ignore"], ["--errors=ignore", "strict or replace"]),

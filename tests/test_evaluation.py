@@ -96,7 +96,7 @@ def test_too_few_resamples_are_refused(bootstrap):
 def test_a_seed_in_the_environment_that_is_none_of_sacrebleus_is_refused(monkeypatch):
     monkeypatch.setenv("SACREBLEU_SEED", "today")
     assert score(HYPOTHESES, REFERENCES)
-    with pytest.raises(UserError, match="SACREBLEU_SEED='today' .* whole number"):
+    with pytest.raises(UserError, match=r"SACREBLEU_SEED='today' .* whole number"):
         score(HYPOTHESES, REFERENCES, bootstrap=100)
 
 

@@ -386,7 +386,7 @@ def test_models_of_other_tokenizers_are_no_ensemble(transformer, tmp_path):
         {"coverage_penalty": -1.0},
         {"coverage_penalty": 0.2, "beam": 1},
         {"length_penalty": float("nan")},
-        {"tokens": 0},
+        {"tokens": -1},
     ],
 )
 def test_values_that_cannot_be_are_told(translator, wrong):

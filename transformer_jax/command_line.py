@@ -64,7 +64,9 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--top_k", type=int, metavar="N", help="draw from the N most probable")
         group.add_argument("--top_p", type=float, metavar="SHARE", help="draw from the fewest with this share of probability")
         group.add_argument("--seed", type=int, help="of what is drawn, a function of it and the sentence")
-        group.add_argument("--decode_tokens", type=int, dest="tokens", metavar="N", help="source positions of one batch")
+        group.add_argument(
+            "--decode_tokens", type=int, dest="tokens", metavar="N", help="source positions at once, for each hypothesis"
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the flags")

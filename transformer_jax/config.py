@@ -176,7 +176,7 @@ class DecodeConfig:
     min_length_extra: int = 0
     no_repeat_ngram: int = 0  # no run of so many tokens comes twice; 0: it may
     nbest: int = 1  # how many translations of each sentence; of a beam at most as many as it has
-    tokens: int = 4096  # source positions decoded at once
+    tokens: int = 0  # source positions decoded at once, counted for each hypothesis; 0: 4096 on CPU, 65,536 elsewhere
     alignment_layer: int = 0  # whose attention aligns words, from 1; 0: the one that aligned the dev set best
 
     # Sampling, instead of search: each token is drawn.
@@ -218,7 +218,7 @@ _AT_LEAST_ZERO = (
     "optimizer.weight_decay optimizer.clip_norm train.seed train.samples train.patience train.max_skipped "
     "tokenizer.samples decode.length_penalty decode.max_length_ratio decode.max_length_extra decode.alignment_layer "
     "decode.min_length_ratio decode.min_length_extra decode.no_repeat_ngram "
-    "decode.coverage_penalty decode.temperature decode.top_k decode.seed"
+    "decode.coverage_penalty decode.temperature decode.tokens decode.top_k decode.seed"
 ).split()
 _FRACTIONS = (
     "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing "

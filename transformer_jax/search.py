@@ -25,7 +25,7 @@ from transformer_jax.decoding.rules import restricted, with_rules
 from transformer_jax.errors import UserError, memory_advice
 from transformer_jax.rows import over_rows
 
-__all__ = ["Found", "Searcher"]
+__all__ = ["Found", "Searcher", "positions_at_once"]
 
 # Source lengths that batches are padded to: few, so that few shapes are compiled.
 _LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -51,6 +51,12 @@ class _Rows(NamedTuple):
     prefix_length: np.ndarray | None  # int32 [B]
     phrases: np.ndarray | None  # int32 [B, P, W]: what must occur in it
     phrase_sizes: np.ndarray | None  # int32 [B, P]
+
+
+def positions_at_once(decode: DecodeConfig) -> int:
+    """How many positions a batch has, those of every hypothesis counted."""
+    # Some hundred rows are enough for the matrix products of a CPU, and what it reads at each step grows with every one.
+    return decode.tokens or (4096 if jax.default_backend() == "cpu" else 65_536)
 
 
 class Searcher:
@@ -102,6 +108,7 @@ class Searcher:
             if self._tokenizer.unknown_id in ids or len(ids) >= self.room:
                 text = " ".join(self._tokenizer.pieces(ids))
                 raise UserError(f"{what} {text}: has letters that the model does not know, or is too long for it")
+        tokens = positions_at_once(decode) // _hypotheses(decode)
         results: list[list[Found]] = [[] for _ in rows]
         # Hardly any translation needs all the room that its limit would: those that do are searched for once more.
         for ample in (False, True):
@@ -111,7 +118,7 @@ class Searcher:
             groups = [
                 ([kind[i] for i in numbers], length, slots)
                 for kind in kinds
-                for numbers, length, slots in _groups([len(rows[i]) for i in kind], decode.tokens)
+                for numbers, length, slots in _groups([len(rows[i]) for i in kind], tokens)
             ]
             found = hosts.in_turns(functools.partial(of_group, ample=ample), groups, between)
             for (numbers, *_), of_groups in zip(groups, found, strict=True):
@@ -182,7 +189,9 @@ class Searcher:
             for place, each in zip(of_row, ids, strict=False):
                 place[: len(each)] = each
         wanted_sizes = np.array([[len(p) for p in ps] + [0] * (most - len(ps)) for ps in phrases], np.int32)
-        advice = f"lower decode.tokens={decode.tokens} (--decode_tokens of translate.py and evaluate.py) or the beam"
+        advice = (
+            f"lower decode.tokens={positions_at_once(decode)} (--decode_tokens of translate.py and evaluate.py) or the beam"
+        )
         with memory_advice(advice):
             found = self._search(
                 (params, np.uint32(decode.seed % (1 << 32))),
@@ -225,6 +234,11 @@ class Searcher:
             length = min(length, self.room)
             shape = Shape(_filled(len(numbers)), length, length)
             yield numbers, jax.device_get(function(params, bucketed_batch(store, np.arange(len(numbers)), shape, *ids)))
+
+
+def _hypotheses(decode: DecodeConfig) -> int:
+    """Of a sentence, at the same time."""
+    return decode.nbest if decode.temperature else decode.beam
 
 
 def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypotheses]:

@@ -23,7 +23,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.models.ensemble import Ensemble
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.run import Run, split_run_name
-from transformer_jax.search import Searcher
+from transformer_jax.search import Searcher, positions_at_once
 
 __all__ = ["SearchOptions", "Translation", "Translator", "load_others", "load_translator", "terms_of"]
 
@@ -185,7 +185,8 @@ class Translator:
         given = [each if isinstance(each, str) else text for each, text in zip(targets, texts, strict=True)]
         params = self.params if params is None else params
         scored = []
-        known = self._searcher.token_log_probs(params, source, target, decode.tokens, coverage=decode.coverage_penalty > 0)
+        tokens, covers = positions_at_once(decode), decode.coverage_penalty > 0
+        known = self._searcher.token_log_probs(params, source, target, tokens, covers)
         for text, ids, (row, coverage) in zip(given, target, known, strict=True):
             log_prob = math.fsum(row.tolist())
             score = log_prob / length_divisors(len(row), decode.length_penalty)[-1].item()
@@ -210,7 +211,7 @@ class Translator:
         layer = self.alignment_layer if layer is None else layer
         params = self.params if params is None else params
         source, target = self.tokenizer.encode_source(sources), self._target_rows(targets)
-        places = self._searcher.most_attended(params, source, target, self.config.tokens)
+        places = self._searcher.most_attended(params, source, target, positions_at_once(self.config))
         if places is None:
             raise UserError("this model has no attention to the source: it cannot align words")
         layers = len(places[0]) if places else layer
