@@ -14,7 +14,7 @@ from transformer_jax.data.lines import split_line
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import attention_of, build_model
-from transformer_jax.search import _groups
+from transformer_jax.search import Searcher, _groups
 from transformer_jax.translator import Translation, Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
@@ -363,6 +363,21 @@ def test_every_row_is_in_one_group_and_a_test_set_has_few_shapes():
         assert [length for _, length, _ in groups] == sorted((length for _, length, _ in groups), reverse=True)
         assert len({(length, slots) for _, length, slots in groups}) <= 8
     assert list(_groups([], 4096)) == []
+
+
+def test_a_translation_that_needs_more_room_than_most_is_searched_for_again(transformer, monkeypatch):
+    limits = dict(max_length_ratio=2.0, max_length_extra=16, beam=1)
+    found = transformer.translate(LINES, **limits)
+    search_group, rooms = Searcher._search_group, []
+
+    def always_ample(self, *given):
+        *these, ample, decode = given
+        rooms.append(ample)
+        return search_group(self, *these, True, decode)
+
+    monkeypatch.setattr(Searcher, "_search_group", always_ample)
+    assert_same(found, transformer.translate(LINES, **limits))
+    assert rooms == [False] and max(len(each.tokens) for each in found) > 24  # the usual room for at most 16 source tokens
 
 
 def test_models_of_other_tokenizers_are_no_ensemble(transformer, tmp_path):
