@@ -310,7 +310,7 @@ def coverage_by_hand(translator, line, tokens):
     return np.log(np.minimum(weights.mean(axis=(0, 1, 2)).sum(axis=0), 1)).sum()
 
 
-def test_phrases_and_terms_occur_and_change_no_other_line(transformer):
+def test_phrases_occur_and_change_no_other_line(transformer):
     phrases = [["g h"], [], ["a"], ["b", "e d"], [], ["c"], ["f f f"], [], [], ["h a b c d e f g", "a"]]
     found = transformer.translate(LINES, phrases=phrases, beam=3, max_length_extra=2)
     free = transformer.translate(LINES, beam=3, max_length_extra=2)
@@ -324,15 +324,19 @@ def test_phrases_and_terms_occur_and_change_no_other_line(transformer):
             assert each.text != without.text
     (alone,) = transformer.translate([LINES[3]], phrases=[phrases[3]], beam=3, max_length_extra=2)
     assert_same([found[3]], [alone])
-    terms = {"b": "g h", "a b": "d d", "x": "never"}
-    termed = transformer.translate(["a b", "b c", "bb"], terminology=terms, beam=2)
-    assert "d d" in termed[0].text and "g h" in termed[1].text
-    assert_same(termed[2:], transformer.translate(["bb"], beam=2))
     assert_same(transformer.translate(LINES, terminology={}, beam=3, max_length_extra=2), free)
     with pytest.raises(UserError, match="temperature"):
         transformer.translate(["a"], phrases=[["b"]], temperature=1.0)
     with pytest.raises(UserError, match="'a': no translation has all its phrases"):
         transformer.translate(["b", "a"], phrases=[[], ["g g"]], beam=2, no_repeat_ngram=1)
+
+
+@pytest.mark.slow  # `test_command_lines.py` has a term, too
+def test_the_longest_term_of_a_line_counts_and_only_whole_words_are_terms(transformer):
+    terms = {"b": "g h", "a b": "d d", "x": "never"}
+    termed = transformer.translate(["a b", "b c", "bb"], terminology=terms, beam=2)
+    assert "d d" in termed[0].text and "g h" in termed[1].text
+    assert_same(termed[2:], transformer.translate(["bb"], beam=2))
 
 
 def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):
