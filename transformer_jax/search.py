@@ -54,7 +54,7 @@ class _Rows(NamedTuple):
 
 
 def positions_at_once(decode: DecodeConfig) -> int:
-    """How many positions a batch has, those of every hypothesis counted."""
+    """How many positions a batch of all local devices has, those of every hypothesis counted."""
     # Some hundred rows are enough for the matrix products of a CPU, and what it reads at each step grows with every one.
     return decode.tokens or (4096 if jax.default_backend() == "cpu" else 65_536)
 
