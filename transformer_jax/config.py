@@ -146,6 +146,7 @@ class TrainConfig:
 
     steps: int = 100_000
     seed: int = 0
+    init_from: str = ""  # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with; empty: with fresh ones
     label_smoothing: float = 0.1
     accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
     log_every: int = 100

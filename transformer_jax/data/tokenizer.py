@@ -201,6 +201,12 @@ class Tokenizer:
         """As `pieces`, of the source's ids."""
         return self._pieces(self._source, ids)
 
+    def vocabulary(self) -> dict[str, int]:
+        """The row of every piece; rows without a piece are left out."""
+        unnamed = set(self._vocabulary.without_piece if self._vocabulary else [])
+        pieces = self.pieces(range(self.vocab_size))
+        return {piece: row for row, piece in enumerate(pieces) if row not in unnamed}
+
     def models(self) -> tuple[bytes, bytes]:
         """The SentencePiece models of source and target, as they are in their files."""
         return self._models[self._source], self._models[self._target]

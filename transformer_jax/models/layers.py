@@ -19,7 +19,7 @@ def projection(features: tuple[int, ...], dtype: jnp.dtype, *, axes: int = 1, bi
 
 
 def LayerNorm(dtype: jnp.dtype, epsilon: float) -> nn.LayerNorm:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias over D (Ba et al. 2016); the statistics are float32 in any `dtype`."""
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over D (Ba et al. 2016); the statistics are always float32."""
     return nn.LayerNorm(epsilon=epsilon, dtype=dtype)
 
 
