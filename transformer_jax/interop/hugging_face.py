@@ -1,4 +1,4 @@
-"""Reads and writes the folder of Hugging Face's `MarianMTModel` and `MarianTokenizer`. Needs neither their library nor torch."""
+"""The folder of Hugging Face's `MarianMTModel` and `MarianTokenizer`, read and written without their library or torch."""
 
 import json
 from pathlib import Path

@@ -19,7 +19,7 @@ model is the same function, but for what Hugging Face has no option for:
 
 * their layer norm adds 1e-5 to the variance. Ours adds `model.norm_epsilon`, 1e-6 where we (or Marian) trained; the difference
   is told when it is written, and is one in the fifth decimal of logits.
-* their length penalty is |y|^a, ours ((5 + |y|) / 6)^a, and their search is another, as CTranslate2's is (see `ctranslate2.py`).
+* their length penalty is |y|^a, ours ((5 + |y|) / 6)^a, and their search is another, as CTranslate2's is (`ctranslate2.py`).
 * their tokenizer takes `</s>`, `<pad>` and `<unk>` in a text for the special pieces; ours, like Marian's, for text.
 
 What Marian computes and Hugging Face does not, both readers keep: the sinusoids and the epsilon are those of the file's owner.

@@ -1,11 +1,11 @@
 """Where every weight of a Marian model, under Marian's names or Hugging Face's, stands among our parameters.
 
-    ours                                                Hugging Face                                     Marian
-    target_embedding/table                 [V, D]       model.shared.weight                      [V, D]   Wemb             [V, D]
-    encoder_0/attention/query_key_value/kernel, part 0  model.encoder.layers.0.self_attn.q_proj.weight    encoder_l1_self_Wq
-                                     [D, 3, H, K]                                       [HK, D]                       [D, HK]
-    decoder_0/cross_attention/key_value/bias, part 1    model.decoder.layers.0.encoder_attn.v_proj.bias   decoder_l1_context_bv
-                                        [2, H, K]                                          [HK]                       [1, HK]
+    ours                                              Hugging Face                                       Marian
+    target_embedding/table                 [V, D]     model.shared.weight                      [V, D]    Wemb           [V, D]
+    encoder_0/attention/query_key_value/kernel[:, 0]  model.encoder.layers.0.self_attn.q_proj.weight     encoder_l1_self_Wq
+                                     [D, 3, H, K]                                       [HK, D]                     [D, HK]
+    decoder_0/cross_attention/key_value/bias[1]       model.decoder.layers.0.encoder_attn.v_proj.bias    decoder_l1_context_bv
+                                        [2, H, K]                                          [HK]                     [1, HK]
 
 A matrix is the same numbers in all three: none is scaled or added to, so that what goes in and out again has the same bits.
 """
