@@ -3,8 +3,8 @@
     pip install torch transformers && python tests/make_marian_fixtures.py
 
 `hugging_face/` is what their `save_pretrained` writes, `opus/` the same numbers under Marian's names with the files that
-OPUS-MT ships, and `reference.json` and `reference.npz` are what MarianTokenizer and MarianMTModel say to some lines. The tests compare
-with these where neither is installed.
+OPUS-MT ships, and `reference.json` and `reference.npz` are what MarianTokenizer and MarianMTModel say to some lines. The
+tests compare with these where neither is installed.
 """
 
 import io

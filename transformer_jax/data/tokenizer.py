@@ -56,10 +56,10 @@ class Tokenizer:
         self._models = dict(models.values())
         self._sampler = functools.cache(make_sampler)
         special = [description[key] for key in _SPECIAL_IDS]
-        listed = description["vocabulary"] and _read(folder / description["vocabulary"])
-        self._vocabulary = listed and _read_vocabulary(
-            folder / description["vocabulary"], listed, special, description["unknown_id"]
-        )
+        listed = description["vocabulary"]
+        self._vocabulary: Vocabulary | None = None
+        if listed:
+            self._vocabulary, pieces = _read_vocabulary(folder / listed, special, description["unknown_id"])
         self.vocab_size: int = len(self._vocabulary.pieces) if listed else self._target.get_piece_size()
         self.source_vocab_size: int = self.vocab_size if listed else self._source.get_piece_size()
         self.pad_id: int = description["pad_id"]
@@ -69,8 +69,8 @@ class Tokenizer:
         self.decoder_start_id: int = description["decoder_start_id"]
         wrong = [key for key in _SPECIAL_IDS if not 0 <= description[key] < self.vocab_size]
         if wrong:
-            known = description["vocabulary"] or names[1]
-            raise UserError(f"{folder / _DESCRIPTION}: {wrong[0]} should be below {self.vocab_size}, the pieces of {known}")
+            where = f"{folder / _DESCRIPTION}: {wrong[0]}"
+            raise UserError(f"{where} should be below {self.vocab_size}, the pieces of {listed or names[1]}")
         # Not a set of ints: decode() looks up a table instead of asking for each id.
         self._special = np.zeros(self.vocab_size, bool)
         self._special[special + (self._vocabulary.without_piece if listed else [])] = True
@@ -78,7 +78,7 @@ class Tokenizer:
         for _, data in models.values():
             digest.update(hashlib.sha256(data).digest())
         if listed:
-            digest.update(hashlib.sha256(listed).digest())
+            digest.update(hashlib.sha256(pieces).digest())
         self.fingerprint: str = digest.hexdigest()
 
     @classmethod
@@ -306,9 +306,10 @@ def _read_description(folder: epath.Path) -> tuple[dict[str, Any], bytes]:
     return description, content
 
 
-def _read_vocabulary(path: epath.Path, content: bytes, special: list[int], unknown_id: int) -> Vocabulary:
+def _read_vocabulary(path: epath.Path, special: list[int], unknown_id: int) -> tuple[Vocabulary, bytes]:
+    content = _read(path)
     try:
-        return Vocabulary.parse(content, special, unknown_id)
+        return Vocabulary.parse(content, special, unknown_id), content
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); take the tokenizer's folder from its run again") from None
 
