@@ -269,7 +269,7 @@ def test_what_hugging_face_has_not_is_named(tmp_path):
     config = Config()
     config.model = tiny_model(norm="pre", positions="rotary", activation="swiglu", key_width=4)
     tokenizer = Tokenizer.train(["a b c"] * 9, TokenizerConfig(vocab_size=264), tmp_path / "tokenizer")
-    with pytest.raises(UserError, match=r"has no model\.norm=pre, no .*rotary, no .*swiglu, no .*key_width=4, no .*"):
+    with pytest.raises(UserError, match=r"has no model\.norm=pre, no .*rotary, no .*swiglu, no .*key_width=4"):
         write_model({}, tokenizer, config, tmp_path / "out")
 
 

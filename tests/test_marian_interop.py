@@ -146,40 +146,49 @@ def test_their_search_without_length_penalty_finds_the_same(transformers, tmp_pa
     assert same == len(lines)
 
 
-@pytest.mark.parametrize("beam", [1, 4])
-def test_ctranslate2_translates_the_same_from_every_form(beam, transformers, tmp_path):
+def test_ctranslate2_says_the_same_from_every_form(transformers, tmp_path):
+    """Greedy search and given translations. A beam is another search with a shortest length, and without one a random model's
+    best translation is empty."""
     ctranslate2 = pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed; make test-interop installs it")
     from ctranslate2.converters import MarianConverter, TransformersConverter
 
-    folder = tmp_path / "hugging_face"
+    folder, opus = tmp_path / "hugging_face", tmp_path / "opus"
     vocabulary = make_tokenizer(folder)
     model = random_model(vocabulary, seed=3)
+    model.final_logits_bias[0, 0] = 3.5  # translations end
+    # Theirs have no <pad>, and with probabilities that small it does not matter whether <unk> is taken out before or after.
+    model.final_logits_bias[0, [1, len(vocabulary) - 1]] = -1e4
     model.save_pretrained(folder)
-    write_opus(tmp_path / "opus", model, vocabulary, folder)
+    write_opus(opus, model, vocabulary, folder)
     import_run(str(folder), str(tmp_path / "run"))
     export_run(str(tmp_path / "run"), str(tmp_path / "again"))
-    # From the folder that we wrote by their converter, from Marian's file by theirs (which takes Hugging Face's sinusoids), and
-    # from the run by ours.
+    # From the folder that we wrote by their converter (which leaves EOS to the caller), from Marian's file by theirs (which
+    # takes Hugging Face's sinusoids), and from the run by ours.
     TransformersConverter(str(tmp_path / "again")).convert(str(tmp_path / "a"))
-    MarianConverter(str(tmp_path / "opus" / "opus.npz"), [str(tmp_path / "opus" / "opus.vocab.yml")]).convert(
-        str(tmp_path / "b")
-    )
+    MarianConverter(str(opus / "opus.npz"), [str(opus / "opus.vocab.yml")]).convert(str(tmp_path / "b"))
     export_ctranslate2(str(tmp_path / "run"), str(tmp_path / "c"))
     translator = Translator.load(tmp_path / "run")
-    tokenizer, lines = translator.tokenizer, sentences(ENGLISH, 30, 8)
+    tokenizer, lines, longest, shortest = translator.tokenizer, sentences(ENGLISH, 60, 8), 30, 5
     pieces = [tokenizer.source_pieces(row) for row in tokenizer.encode_source(lines, add_eos=False)]
-    longest = 12
-    ours = translator.translate(lines, beam=beam, length_penalty=0, max_length_ratio=0, max_length_extra=longest)
-    expected = [tokenizer.pieces([token for token in each.tokens if token != tokenizer.eos_id]) for each in ours]
-    ended = [i for i, each in enumerate(expected) if len(each) < longest - 1]  # ours forces EOS at the end, theirs cuts
+    lengths = dict(max_length_ratio=0, max_length_extra=longest, min_length_extra=shortest + 1)  # ours count EOS
+    ours = translator.translate(lines, beam=1, length_penalty=0, **lengths)
+    found = [tokenizer.pieces([token for token in each.tokens if token != tokenizer.eos_id]) for each in ours]
+    given = tokenizer.encode_target(sentences(GERMAN, 60, 9), add_eos=False)
+    scores = translator.score(lines, [[*row, tokenizer.eos_id] for row in given])
+    known = [i for i, row in enumerate(given) if tokenizer.unknown_id not in row]  # there all probabilities are 0
+    ended = [i for i, each in enumerate(found) if len(each) < longest - 1]  # ours forces EOS at the end, theirs cuts
     for name in "abc":
-        theirs = ctranslate2.Translator(str(tmp_path / name), compute_type="float32").translate_batch(
-            pieces, beam_size=beam, length_penalty=0, min_decoding_length=0, max_decoding_length=longest, disable_unk=True
-        )
-        same = sum(theirs[i].hypotheses[0] == expected[i] for i in ended)
-        print(f"\n{name}, beam {beam}: {same} of {len(ended)} translations are the same")
-        assert same == len(ended) > 10
-    assert len({tuple(expected[i]) for i in ended}) > 5
+        theirs = ctranslate2.Translator(str(tmp_path / name), compute_type="float32")
+        rows = [[*row, "</s>"] for row in pieces] if name == "a" else pieces
+        same = theirs.translate_batch(rows, beam_size=1, min_decoding_length=shortest, max_decoding_length=longest)
+        count = sum(same[i].hypotheses[0] == found[i] for i in ended)
+        print(f"\n{name}: {count} of {len(ended)} translations are the same")
+        assert count == len(ended) > 20
+        scored = theirs.score_batch(rows, [tokenizer.pieces(row) for row in given])
+        differences = [np.abs(np.subtract(scored[i].log_probs, scores[i].token_log_probs)).max() for i in known]
+        print(f"{name}: largest difference of log-probabilities of {len(known)} translations: {max(differences):.1e}")
+        assert max(differences) < 3e-4
+    assert len({tuple(found[i]) for i in ended}) > 10
 
 
 def test_a_pickled_folder_is_read(transformers, tmp_path):

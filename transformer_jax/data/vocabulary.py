@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import sentencepiece
 
+from transformer_jax.data.word_table import SPACE
+
 __all__ = ["Vocabulary", "split_tag"]
 
 
@@ -57,7 +59,8 @@ class Vocabulary:
 
     def decode(self, model: sentencepiece.SentencePieceProcessor, ids: Sequence[int]) -> str:
         """The text of ids that are not special."""
-        return model.decode_pieces([self.pieces[i] for i in ids]).strip() if len(ids) else ""
+        text = model.decode_pieces([self.pieces[i] for i in ids]) if len(ids) else ""
+        return text.replace(SPACE, " ").strip()  # SentencePiece leaves its sign in pieces of the other side's model
 
 
 def split_tag(line: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """A folder that is written whole, or not at all."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def require_possible_output(output: str | Path) -> None:
 
 @contextlib.contextmanager
 def written_whole(output: str | Path) -> Iterator[Path]:
-    """A folder, not there yet, that takes the name `output` when all is in it: a kill leaves nothing that looks like a model.
+    """A folder, not there yet, that takes the name `output` when all is in it: a kill leaves nothing that looks like a model,
+    an error nothing at all.
 
     Raises UserError where it cannot be written.
     """
@@ -31,7 +33,10 @@ def written_whole(output: str | Path) -> Iterator[Path]:
         if output.exists():
             output.rmdir()
         unfinished.rename(output)
-    except OSError as error:
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise UserError(f"{output}: cannot be written ({error.strerror}); name another folder") from None
 
 

@@ -6,11 +6,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import sentencepiece
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
 
-__all__ = ["Foreign", "languages_of", "length_penalty_note", "read_file", "read_json", "require_supported", "rows_of"]
+__all__ = [
+    "Foreign",
+    "languages_of",
+    "length_penalty_note",
+    "read_file",
+    "read_json",
+    "read_sentencepiece",
+    "require_supported",
+    "rows_of",
+]
 
 
 class Foreign(NamedTuple):
@@ -52,6 +62,19 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         return found
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged, expected JSON ({error}); download it again") from None
+
+
+def read_sentencepiece(folder: Path, side: str) -> bytes:
+    """The model of a `side`, source or target, as it is in its file."""
+    path = folder / f"{side}.spm"
+    content = read_file(path, f"the {side}'s SentencePiece model")
+    try:
+        if not content:
+            raise RuntimeError("empty")
+        sentencepiece.SentencePieceProcessor(model_proto=content)
+    except RuntimeError:
+        raise UserError(f"{path}: damaged, not a SentencePiece model; download it again") from None
+    return content
 
 
 def rows_of(vocabulary: Mapping[str, Any], size: int, where: Path) -> list[str | None]:

@@ -11,7 +11,14 @@ import yaml
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
-from transformer_jax.interop.foreign import Foreign, length_penalty_note, read_file, require_supported, rows_of
+from transformer_jax.interop.foreign import (
+    Foreign,
+    length_penalty_note,
+    read_file,
+    read_sentencepiece,
+    require_supported,
+    rows_of,
+)
 from transformer_jax.interop.marian_weights import MARIAN
 
 __all__ = ["parse_vocabulary", "read_marian"]
@@ -63,8 +70,8 @@ def read_marian(folder: Path) -> Foreign:
         weights=_with_start(weights),
         naming=MARIAN,
         where=path,
-        source_model=read_file(folder / "source.spm", "the source's SentencePiece model"),
-        target_model=read_file(folder / "target.spm", "the target's SentencePiece model"),
+        source_model=read_sentencepiece(folder, "source"),
+        target_model=read_sentencepiece(folder, "target"),
         pieces=[*pieces, "<pad>"],
         ids=ids,
         longest=_LONGEST,
