@@ -27,6 +27,7 @@ from transformer_jax.interop.safetensors import read_safetensors, write_safetens
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.run import Run
 from transformer_jax.training.loop import train
+from transformer_jax.training.start import first_parameters, first_tokenizer
 from transformer_jax.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -156,12 +157,9 @@ def test_biases_that_were_left_out_are_zeros():
     params = random_parameters(build_model(config, VOCAB))
     complete, with_biases = completed(params, config, VOCAB)
     assert with_biases == dataclasses.replace(config, attention_bias=True, output_bias=True)
-    batch = Batch(*(np.ones((2, 3), np.int32) for _ in Batch._fields))
-    logits = [
-        build_model(each, VOCAB).apply({"params": tree}, batch, train=False)
-        for each, tree in ((config, params), (with_biases, complete))
-    ]
-    np.testing.assert_allclose(*logits, rtol=1e-6)
+    weights = from_parameters(complete, with_biases, VOCAB, HUGGING_FACE)
+    added = weights.keys() - {place.hugging_face for place in places(config)}
+    assert len(added) == 3 * 4 + 1 and not any(weights[name].any() for name in added)
 
 
 def test_all_weights_that_are_wrong_are_named():
@@ -336,6 +334,20 @@ def test_vocabularies_of_every_spelling():
     assert found == dict(zip([*pieces, "\u2028", "\u2581#", "12", '"'], range(12), strict=True))
 
 
+def test_a_new_run_begins_with_the_parameters_and_tokenizer_of_another(runs):
+    base = runs[0] / "hugging_face"
+    config = load_config(str(base / "config.json"), [f"train.init_from={base}", "model.dropout=0.3"])
+    tokenizer = first_tokenizer(config)
+    expected = Translator.load(base)
+    assert tokenizer.fingerprint == expected.tokenizer.fingerprint
+    assert_trees_equal(first_parameters(config, expected.model, tokenizer), expected.params)
+    config.model.heads, config.model.scale_embedding = 4, False
+    told = r"model\.scale_embedding=False should be True, model\.heads=4 should be 2, as in train\.init_from=.*hugging_face"
+    with pytest.raises(UserError, match=told):
+        first_tokenizer(config)
+
+
+@pytest.mark.slow
 def test_training_goes_on_from_an_imported_model(runs, tmp_path):
     base = runs[0] / "hugging_face"
     lines = ["the dog sleeps", "a cat runs", "an old man reads", "the cat reads a book"] * 4
@@ -359,9 +371,8 @@ def test_training_goes_on_from_an_imported_model(runs, tmp_path):
     assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
     moved = jax.tree.map(lambda old, new: float(np.abs(old - new).max()), before.params, after.params)
     assert 0 < max(jax.tree.leaves(moved)) < 1e-5
-    # What differs, and what is not there, is told; the imported folder itself stays as it is.
-    config.model.heads = 4
-    with pytest.raises(UserError, match=r"model\.heads=4 should be 2, as in train\.init_from=.*hugging_face"):
-        train(config, str(tmp_path / "other"))
+    assert train(config, str(tmp_path / "tuned")).step == 1  # goes on where it was, not from the other's again
+    assert_trees_equal(Translator.load(tmp_path / "tuned", "latest").params, after.params)
+    # The imported folder itself stays as it is.
     with pytest.raises(UserError, match=r"parameters that were not trained here; .* --config\.train\.init_from="):
         train(Run(base).config, str(base))

@@ -48,9 +48,14 @@ VARIANTS = {
     "deep decoder, rotary, wide keys": dict(
         decoder_layers=3, positions="rotary", key_width=10, value_width=5, attention_bias=True, scale_embedding=False
     ),
-    "Marian's": dict(positions="sinusoidal_marian", activation="silu", output_bias=True, attention_bias=True, norm_epsilon=0.1),
-    "pre-norm, deep encoder, learned, SwiGLU": dict(
-        norm="pre", num_layers=2, decoder_layers=1, positions="learned", activation="swiglu"
+    "pre-norm, deep encoder, Marian's sinusoids and biases, SwiGLU": dict(
+        norm="pre",
+        norm_epsilon=0.1,
+        num_layers=2,
+        decoder_layers=1,
+        positions="sinusoidal_marian",
+        attention_bias=True,
+        activation="swiglu",
     ),
     "LSTM, no attention, source reversed, bias": dict(family="lstm", attention="none", direction="backward", output_bias=True),
     "LSTM, no attention, both directions, residual": dict(family="lstm", attention="none", num_layers=3),
