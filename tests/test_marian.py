@@ -77,6 +77,31 @@ def test_tokens_are_those_of_hugging_face(kind, runs, reference):
     assert tokenizer.decoder_start_id == tokenizer.pad_id == tokenizer.vocab_size - 1
 
 
+def test_the_files_of_such_a_tokenizer(runs, tmp_path):
+    tokenizer = Run(runs[0] / "hugging_face").tokenizer()
+    tokenizer.copy_to(tmp_path)
+    assert Tokenizer.load(tmp_path).fingerprint == tokenizer.fingerprint
+    with pytest.raises(UserError, match=r"tokenizer\.samples: only for tokenizers as they are trained here"):
+        tokenizer.sample_source(["the dog"], 0.1, 0)
+    file = tmp_path / "vocabulary.json"
+    pieces = json.loads(file.read_text(encoding="utf-8"))
+    pieces[5] = None  # a row without a piece is never read, and nothing where it is written
+    file.write_text(json.dumps(pieces))
+    changed = Tokenizer.load(tmp_path)
+    assert changed.fingerprint != tokenizer.fingerprint
+    assert changed.pieces([5]) == ["<row 5>"] and changed.decode([[5]]) == [""] and 5 not in changed.vocabulary().values()
+    for damaged in ("", "{}", "[1]", '["a", "a"]', "[" * 100_000):
+        file.write_text(damaged)
+        with pytest.raises(UserError, match=r"vocabulary\.json: damaged"):
+            Tokenizer.load(tmp_path)
+    file.write_text('["</s>", "<unk>"]')
+    with pytest.raises(UserError, match=r"tokenizer\.json: pad_id should be below 2, the pieces of vocabulary\.json"):
+        Tokenizer.load(tmp_path)
+    file.unlink()
+    with pytest.raises(UserError, match=r"vocabulary\.json: no such file"):
+        Tokenizer.load(tmp_path)
+
+
 def test_text_never_becomes_a_special_id(runs):
     """There Hugging Face differs: it takes `</s>` in a text for the end."""
     tokenizer = Run(runs[0] / "hugging_face").tokenizer()
