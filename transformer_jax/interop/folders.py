@@ -33,11 +33,10 @@ def written_whole(output: str | Path) -> Iterator[Path]:
         if output.exists():
             output.rmdir()
         unfinished.rename(output)
-    except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}); name another folder") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _unfinished(output: str | Path) -> Path:

@@ -37,7 +37,6 @@ _ONLY = {
     "transformer-pool": (False, False),
     "transformer-no-bias": (False, False),
     "transformer-no-affine": (False, False),
-    "input-types": ([], []),
     "lemma-dim-emb": (0, 0),
     "right-left": (False, False),
     "ulr": (False, False),
@@ -112,8 +111,10 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
     wrong = [
         f"{name}: {options.get(name)!r} (expected {only!r})"
         for name, (only, left_out) in _ONLY.items()
-        if options.get(name, left_out) != only
+        if (left_out if options.get(name) is None else options[name]) != only
     ]
+    if set(options.get("input-types") or ()) - {"sequence"}:
+        wrong.append(f"input-types: {options['input-types']!r} (expected sequences)")
     activation = options.get("transformer-ffn-activation", "swish")
     if activation not in _ACTIVATIONS:
         wrong.append(f"transformer-ffn-activation: {activation!r} (expected {' or '.join(_ACTIVATIONS)})")
