@@ -325,7 +325,7 @@ def test_the_commands(tmp_path):
 
     found = ask(str(FIXTURES / "opus"), str(tmp_path / "run"))
     assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.startswith(f"{tmp_path}/run: 0.0 million parameters of {FIXTURES}/opus\nnote: length penalty 1")
+    assert found.stdout.startswith(f"{tmp_path}/run: 8,309 parameters of {FIXTURES}/opus\nnote: length penalty 1")
     found = ask(str(tmp_path / "none"), str(tmp_path / "out"))
     assert found.returncode == 2
     assert (

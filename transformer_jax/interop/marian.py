@@ -166,7 +166,7 @@ def run() -> None:
         notes = import_run(flags.source, flags.output, flags.languages and tuple(flags.languages))
         model = Run(flags.output)
         shapes = abstract_parameters(build_model(model.config.model, model.tokenizer().vocab_size))
-        print(f"{flags.output}: {count_parameters(shapes) / 1e6:.1f} million parameters of {flags.source}")
+        print(f"{flags.output}: {count_parameters(shapes):,} parameters of {flags.source}")
     for note in notes:
         print(f"note: {note}")
 
