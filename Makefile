@@ -29,7 +29,7 @@ test-processes: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m processes
 
 test-interop: $(VENV)/installed
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ctranslate2]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-interop]'
 	$(VENV)/bin/python -m pytest -m interop
 
 lint: $(VENV)/installed

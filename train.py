@@ -9,7 +9,7 @@ from transformer_jax.command_line import Parser, load_config, main, set_up
 
 def run() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--config", required=True, help="a file with get_config(), as in configs/")
+    parser.add_argument("--config", required=True, help="a file with get_config(), as in configs/, or a run's config.json")
     parser.add_argument("--workdir", required=True, help="the run folder: config, tokenizer, checkpoints, metrics")
     parser.add_processes()
     flags, overrides = parser.parse_with_overrides()

@@ -4,15 +4,20 @@ Every `translate(lines, beam)` goes from text to text and gives, for each line, 
 not counted. Batches are sorted by length everywhere.
 """
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from transformer_jax.config import ModelConfig
+from transformer_jax.config import Config, ModelConfig
 from transformer_jax.errors import UserError
-from transformer_jax.interop.ctranslate2 import export, weights_for
+from transformer_jax.interop.ctranslate2 import export
+from transformer_jax.interop.hugging_face import to_hugging_face, unsupported
+from transformer_jax.interop.marian import completed
+from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters
+from transformer_jax.models.layers import sinusoids
 from transformer_jax.run import Run
 from transformer_jax.search import positions_at_once
 from transformer_jax.translator import Translator, load_translator
@@ -128,107 +133,45 @@ def hugging_face_model(translator: Translator) -> Any:
     from transformers import M2M100Config, M2M100ForConditionalGeneration, MarianConfig, MarianMTModel
 
     config, tokenizer = translator.model.config, translator.tokenizer
-    _require_same_architecture(config)
     pre = config.norm == "pre"
-    layers = {"encoder": config.num_layers, "decoder": config.decoder_layers or config.num_layers}
+    wrong = unsupported(dataclasses.replace(config, norm="post"), tokenizer)
+    if wrong or (pre and (config.tied_embeddings != "all" or config.output_bias)):
+        raise UserError(f"Hugging Face Transformers has no model with {', '.join(wrong) or 'pre-norm and these embeddings'}")
+    complete, with_biases = completed(translator.params, config, tokenizer.vocab_size)
+    weights = from_parameters(complete, with_biases, tokenizer.vocab_size, HUGGING_FACE)
+    run = Config(model=config)
+    run.batch.max_length = _PLACES
+    options, weights = to_hugging_face(weights, run, tokenizer)
+    for name in ("architectures", "model_type", "torch_dtype", "is_encoder_decoder"):  # what a class knows of itself
+        del options[name]
+    options["forced_eos_token_id"] = None
     model = (M2M100ForConditionalGeneration if pre else MarianMTModel)(
-        (M2M100Config if pre else MarianConfig)(
-            vocab_size=tokenizer.vocab_size,
-            d_model=config.width,
-            encoder_layers=layers["encoder"],
-            decoder_layers=layers["decoder"],
-            encoder_attention_heads=config.heads,
-            decoder_attention_heads=config.heads,
-            encoder_ffn_dim=config.feed_forward_width,
-            decoder_ffn_dim=config.feed_forward_width,
-            activation_function={"gelu": "gelu_new"}.get(config.activation, config.activation),
-            max_position_embeddings=_PLACES,
-            scale_embedding=True,
-            pad_token_id=tokenizer.pad_id,
-            bos_token_id=tokenizer.bos_id,
-            eos_token_id=tokenizer.eos_id,
-            decoder_start_token_id=tokenizer.decoder_start_id,
-            forced_eos_token_id=None,
-        )
+        (M2M100Config if pre else MarianConfig)(**options)
     ).eval()
-    # CTranslate2's names are nearer to Hugging Face's than ours are, and its matrices stand as torch's do.
-    weights = weights_for(translator.params, config, tokenizer.vocab_size, _PLACES)
+    if pre:
+        weights.pop("final_logits_bias")  # zeros
     with torch.no_grad():
+        _set_positions(model, config, first=tokenizer.pad_id + 1 if pre else 0)
         for module in model.modules():
-            if isinstance(module, torch.nn.Linear) and module.bias is not None:
-                module.bias.zero_()  # our attention has none
             if isinstance(module, torch.nn.LayerNorm):
-                module.eps = 1e-6
-        used = _copy_weights(model, weights, layers, pre, first_place=tokenizer.pad_id + 1 if pre else 0)
-    assert used == weights.keys(), f"weights without a place: {weights.keys() - used}"
+                module.eps = config.norm_epsilon
+    rest = {name: torch.from_numpy(weight) for name, weight in weights.items() if "embed_positions" not in name}
+    missing, unexpected = model.load_state_dict(rest, strict=False)
+    assert not unexpected, f"weights without a place: {unexpected}"
+    untold = [name for name in missing if not any(part in name for part in ("embed_positions", "embed_tokens", "lm_head"))]
+    assert not untold, f"places without a weight: {untold}"
     return model
 
 
-def _copy_weights(model: Any, weights: dict[str, np.ndarray], layers: dict[str, int], pre: bool, first_place: int) -> set[str]:
-    """Copies every weight to its place; the names of those that were."""
+def _set_positions(model: Any, config: ModelConfig, first: int) -> None:
+    """M2M100 has its table as a buffer that is in no file, with `first` rows before that of position 0."""
     import torch
 
-    used: set[str] = set()
-
-    def copy(target: Any, name: str, part: slice = slice(None)) -> None:
-        value = torch.from_numpy(weights[name][part])
-        assert target.shape == value.shape, f"{name}: {tuple(value.shape)} instead of {tuple(target.shape)}"
-        target.copy_(value)
-        used.add(name)
-
-    def copy_norm(target: Any, name: str) -> None:
-        copy(target.weight, f"{name}/layer_norm/gamma")
-        copy(target.bias, f"{name}/layer_norm/beta")
-
-    def copy_projections(attention: Any, name: str, projections: str) -> None:
-        width = attention.embed_dim
-        for i, projection in enumerate(projections):
-            part = slice(i * width, (i + 1) * width)
-            copy(getattr(attention, f"{projection}_proj").weight, f"{name}/weight", part)
-
-    for name in ("encoder/embeddings_0/weight", "decoder/embeddings/weight", "decoder/projection/weight"):
-        copy(model.model.shared.weight if name != "decoder/projection/weight" else model.lm_head.weight, name)
-    if "decoder/projection/bias" in weights:
-        copy(model.final_logits_bias[0], "decoder/projection/bias")
-    for side, count in layers.items():
-        stack = getattr(model.model, side)
+    table = torch.from_numpy(np.array(sinusoids(np.arange(_PLACES), config.width, config.positions)))
+    for stack in (model.model.encoder, model.model.decoder):
         places = stack.embed_positions
-        table = places.weights if pre else places.weight
-        copy(table[first_place : first_place + _PLACES], f"{side}/position_encodings/encodings")
-        if pre:
-            copy_norm(stack.layer_norm, side)
-        for i in range(count):
-            layer, name = stack.layers[i], f"{side}/layer_{i}"
-            copy_projections(layer.self_attn, f"{name}/self_attention/linear_0", "qkv")
-            copy(layer.self_attn.out_proj.weight, f"{name}/self_attention/linear_1/weight")
-            copy_norm(layer.self_attn_layer_norm, f"{name}/self_attention")
-            if side == "decoder":
-                copy_projections(layer.encoder_attn, f"{name}/attention/linear_0", "q")
-                copy_projections(layer.encoder_attn, f"{name}/attention/linear_1", "kv")
-                copy(layer.encoder_attn.out_proj.weight, f"{name}/attention/linear_2/weight")
-                copy_norm(layer.encoder_attn_layer_norm, f"{name}/attention")
-            for linear, number in ((layer.fc1, 0), (layer.fc2, 1)):
-                copy(linear.weight, f"{name}/ffn/linear_{number}/weight")
-                copy(linear.bias, f"{name}/ffn/linear_{number}/bias")
-            copy_norm(layer.final_layer_norm, f"{name}/ffn")
-    return used
-
-
-def _require_same_architecture(config: ModelConfig) -> None:
-    wrong = [
-        f"model.{name}={getattr(config, name)}"
-        for name, possible in {
-            "positions": ("sinusoidal", "sinusoidal_concatenated"),
-            "activation": ("relu", "gelu", "silu"),
-            "tied_embeddings": ("all",),
-            "output_bias": (False,) if config.norm == "pre" else (False, True),
-            "key_width": (0, config.width // config.heads),
-            "value_width": (0, config.width // config.heads),
-        }.items()
-        if getattr(config, name) not in possible
-    ]
-    if wrong:
-        raise UserError(f"Hugging Face Transformers has no model with {', '.join(wrong)}")
+        rows = places.weights if hasattr(places, "weights") else places.weight
+        rows[first : first + _PLACES] = table
 
 
 def _special_ids(translator: Translator) -> set[int]:

@@ -30,6 +30,8 @@ ARCHITECTURES = {
     "concatenated, target tied, SiLU, narrow keys": dict(
         positions="sinusoidal_concatenated", tied_embeddings="target", activation="silu", key_width=4, value_width=12
     ),
+    "Marian's": dict(positions="sinusoidal_marian", activation="silu", output_bias=True, attention_bias=True, norm_epsilon=0.1),
+    "biases, narrow keys, embeddings not scaled": dict(attention_bias=True, key_width=4, value_width=12, scale_embedding=False),
     "rotary, wide keys, narrow values": dict(positions="rotary", key_width=16, value_width=4),
 }
 every_architecture = pytest.mark.parametrize("options", ARCHITECTURES.values(), ids=ARCHITECTURES)
@@ -54,7 +56,7 @@ def test_every_number_is_written_once_for_each_of_its_uses(options):
     params, count = numbered(config)
     weights = weights_for(params, config, VOCAB, positions=7)
     if config.positions.startswith("sinusoidal"):
-        expected = sinusoids(np.arange(7), 16, interleaved=config.positions == "sinusoidal")
+        expected = sinusoids(np.arange(7), 16, config.positions)
         for side in ("encoder", "decoder"):
             np.testing.assert_array_equal(weights.pop(f"{side}/position_encodings/encodings"), expected)
     # What is tied is written once for each use: a table of V rows of D numbers.
@@ -107,7 +109,7 @@ def test_what_cannot_be_written_is_told(tmp_path, monkeypatch):
         export(run, str(tmp_path / "out"), quantization="int4")
     with pytest.raises(UserError, match="run: is not an empty folder"):
         export(run, run)
-    with pytest.raises(UserError, match="gs://bucket/model: CTranslate2 writes to a local disk"):
+    with pytest.raises(UserError, match="gs://bucket/model: should be a folder on a local disk"):
         export(run, "gs://bucket/model")
     monkeypatch.setitem(sys.modules, "ctranslate2", None)  # as if it were not installed
     with pytest.raises(UserError, match=r"not installed; pip install 'transformer_jax\[ctranslate2\]'"):

@@ -45,9 +45,17 @@ VARIANTS = {
         activation="silu",
         key_width=6,
     ),
-    "deep decoder, rotary, wide keys": dict(decoder_layers=3, positions="rotary", key_width=10, value_width=5),
-    "pre-norm, deep encoder, learned, SwiGLU": dict(
-        norm="pre", num_layers=2, decoder_layers=1, positions="learned", activation="swiglu"
+    "deep decoder, rotary, wide keys": dict(
+        decoder_layers=3, positions="rotary", key_width=10, value_width=5, attention_bias=True, scale_embedding=False
+    ),
+    "pre-norm, deep encoder, Marian's sinusoids and biases, SwiGLU": dict(
+        norm="pre",
+        norm_epsilon=0.1,
+        num_layers=2,
+        decoder_layers=1,
+        positions="sinusoidal_marian",
+        attention_bias=True,
+        activation="swiglu",
     ),
     "LSTM, no attention, source reversed, bias": dict(family="lstm", attention="none", direction="backward", output_bias=True),
     "LSTM, no attention, both directions, residual": dict(family="lstm", attention="none", num_layers=3),
@@ -259,13 +267,13 @@ def test_a_row_without_any_allowed_key_is_finite_and_so_is_its_gradient():
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("interleaved", [True, False])
-def test_sinusoids_are_the_formula(interleaved):
-    found = np.asarray(sinusoids(jnp.arange(50)[None], 8, interleaved=interleaved))[0]
+@pytest.mark.parametrize("kind", ["sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian"])
+def test_sinusoids_are_the_formula(kind):
+    found = np.asarray(sinusoids(jnp.arange(50)[None], 8, kind))[0]
     for position in range(50):
         for i in range(4):
-            angle = position / 10000 ** (2 * i / 8)
-            sine, cosine = (2 * i, 2 * i + 1) if interleaved else (i, i + 4)
+            angle = position / 10000 ** (i / (3 if kind == "sinusoidal_marian" else 4))
+            sine, cosine = (2 * i, 2 * i + 1) if kind == "sinusoidal" else (i, i + 4)
             assert found[position, sine] == pytest.approx(np.sin(angle), abs=1e-5)
             assert found[position, cosine] == pytest.approx(np.cos(angle), abs=1e-5)
 
@@ -314,7 +322,10 @@ def test_differences_to_base_are_those_of_the_papers_table_3(row):
         (dict(tied_embeddings="target"), 100 * 512),
         (dict(tied_embeddings="none"), 2 * 100 * 512),
         (dict(output_bias=True), 100),
+        (dict(attention_bias=True), 18 * 4 * 512),
+        (dict(attention_bias=True, value_width=32), 18 * (3 * 512 + 256) - 18 * 2 * 512 * 256),
         (dict(norm="pre"), 2 * 2 * 512),  # a last norm on each stack
+        (dict(norm_epsilon=1e-3, scale_embedding=False, positions="sinusoidal_marian"), 0),
         (dict(positions="learned", max_positions=64), 2 * 64 * 512),
         (dict(positions="rotary"), 0),
         (dict(activation="swiglu"), 12 * (512 * 2048 - 2048 - 512)),  # three matrices, no biases

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from transformer_jax import cluster
-from transformer_jax.config import Config, override, unknown_key, validate
+from transformer_jax.config import Config, from_json, override, unknown_key, validate
 from transformer_jax.data.store import default_cache_dir
 from transformer_jax.errors import ToBeContinued, UserError
 
@@ -84,8 +84,8 @@ class Parser(argparse.ArgumentParser):
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """Runs the config file's `get_config()`, applies `KEY=VALUE` overrides, validates the whole.
 
-    `FILE.py:ARGUMENT` runs `get_config(ARGUMENT)`. Raises UserError, also for whatever the file itself raises: with its line,
-    and the nearest key where it names an unknown.
+    `FILE.py:ARGUMENT` runs `get_config(ARGUMENT)`; a `.json`, as a run folder has it, is read. Raises UserError, also for
+    whatever the file itself raises: with its line, and the nearest key where it names an unknown.
     """
     arguments = []
     if not os.path.isfile(path) and ".py:" in path:
@@ -95,6 +95,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         folder = os.path.dirname(path) or "."
         there = sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
         raise UserError(f"{path}: no such config file" + (f"; {folder} has {', '.join(there)}" if there else ""))
+    if path.endswith(".json"):
+        return _with_overrides(_read_config(path), overrides)
     try:
         get_config = runpy.run_path(path).get("get_config")
         config = get_config(*arguments) if get_config else None
@@ -106,6 +108,18 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"{path}: has no get_config() that returns a transformer_jax.Config")
     if not isinstance(config, Config):
         raise UserError(f"{path}: get_config() should return a transformer_jax.Config, not a {type(config).__name__}")
+    return _with_overrides(config, overrides)
+
+
+def _read_config(path: str) -> Config:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return from_json(file.read(), path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _with_overrides(config: Config, overrides: Sequence[str]) -> Config:
     for item in overrides:
         key, _, value = item.partition("=")
         override(config, key, value)

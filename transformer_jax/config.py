@@ -99,6 +99,7 @@ class ModelConfig:
     width: int = 512
     tied_embeddings: str = "all"  # all: source, target and output share one table | target: target and output | none
     output_bias: bool = False
+    scale_embedding: bool = True  # what is read of a table is multiplied by sqrt(width)
     dropout: float = 0.1  # Transformer: on embedding plus position and on what is added to a residual; LSTM: between layers
     compute_dtype: str = "auto"  # float32 | bfloat16 | auto: bfloat16 on TPU and GPU, float32 on CPU; parameters are float32
 
@@ -109,9 +110,12 @@ class ModelConfig:
     key_width: int = 0  # of one head's queries and keys; 0: width / heads
     value_width: int = 0  # of one head's values; 0: key_width
     norm: str = "post"  # post: norm(x + f(x)), the paper's | pre: x + f(norm(x)), with a last norm on each stack
-    positions: str = "sinusoidal"  # sinusoidal (interleaved) | sinusoidal_concatenated | learned | rotary
+    norm_epsilon: float = 1e-6  # added to the variance
+    # sinusoidal (interleaved) | sinusoidal_concatenated | sinusoidal_marian (see models/layers.py) | learned | rotary
+    positions: str = "sinusoidal"
     max_positions: int = 512  # learned positions: rows of the table, and so the longest sentence the model can take
     activation: str = "relu"  # relu | gelu | silu | swiglu
+    attention_bias: bool = False  # on queries, keys, values and what attention gives
     attention_dropout: float = 0.0  # on the attention weights
     activation_dropout: float = 0.0  # on the feed-forward activations
 
@@ -142,6 +146,7 @@ class TrainConfig:
 
     steps: int = 100_000
     seed: int = 0
+    init_from: str = ""  # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with; empty: with fresh ones
     label_smoothing: float = 0.1
     accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
     log_every: int = 100
@@ -203,7 +208,7 @@ _CHOICES = {
     "tokenizer.algorithm": ("bpe", "unigram"),
     "batch.kind": ("bucketed", "packed"),
     "model.norm": ("post", "pre"),
-    "model.positions": ("sinusoidal", "sinusoidal_concatenated", "learned", "rotary"),
+    "model.positions": ("sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian", "learned", "rotary"),
     "model.tied_embeddings": ("all", "target", "none"),
     "model.activation": ("relu", "gelu", "silu", "swiglu"),
     "model.attention": ("none", "dot", "scaled_dot", "cosine", "general", "additive"),
@@ -227,8 +232,8 @@ _FRACTIONS = (
 # What one family alone has a use for.
 _OWN = {
     "transformer": (
-        "decoder_layers feed_forward_width heads key_width value_width norm positions max_positions activation "
-        "attention_dropout activation_dropout"
+        "decoder_layers feed_forward_width heads key_width value_width norm norm_epsilon positions max_positions activation "
+        "attention_bias attention_dropout activation_dropout"
     ).split(),
     "lstm": "attention direction input_feeding".split(),
 }
@@ -306,6 +311,8 @@ def _validate_model(model: ModelConfig, batch: BatchConfig) -> None:
         _require(model.width % model.heads == 0, "model.heads", model.heads, f"a divisor of model.width={model.width}")
     if model.positions.startswith("sinusoidal"):
         _require(model.width % 2 == 0, "model.width", model.width, "even, for sinusoidal positions")
+    if model.positions == "sinusoidal_marian":
+        _require(model.width >= 4, "model.width", model.width, "at least 4, for model.positions=sinusoidal_marian")
     if model.positions == "rotary":
         key_width = model.key_width or model.width // model.heads
         _require(key_width % 2 == 0, "model.key_width", key_width, "even, for rotary positions")

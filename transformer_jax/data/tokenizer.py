@@ -16,6 +16,7 @@ from etils import epath
 
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.data.sampling import make_sampler
+from transformer_jax.data.vocabulary import Vocabulary
 from transformer_jax.data.word_table import SPACE, WordTable, words_are_independent
 from transformer_jax.errors import UserError
 from transformer_jax.files import write_whole
@@ -23,6 +24,7 @@ from transformer_jax.files import write_whole
 __all__ = ["Tokenizer"]
 
 _MODEL = "sentencepiece.model"
+_SOURCE_MODEL, _TARGET_MODEL, _VOCABULARY = "source.spm", "target.spm", "vocabulary.json"
 _DESCRIPTION = "tokenizer.json"
 _SPECIAL_IDS = ("pad_id", "eos_id", "unknown_id", "bos_id", "decoder_start_id")
 _LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out of its training
@@ -32,13 +34,13 @@ _ERRORS_ONLY = 2  # SentencePiece's log level; it still logs errors that it also
 class Tokenizer:
     """Encodes source and target text, decodes target ids.
 
-    A folder holds it: `tokenizer.json` names the SentencePiece model of the source and of the target (today one file), a
-    vocabulary map between pieces and embedding rows (today none: piece i is row i) and the special ids.
+    A folder holds it: `tokenizer.json` names the SentencePiece model of the source and of the target (one file, where the model
+    was trained here), the list of the pieces by their embedding rows (none, where piece i is row i) and the special ids.
 
     Attributes:
         folder: where it was read from
-        vocab_size: rows of the embedding table, the pieces of the target's model
-        source_vocab_size: the pieces of the source's model
+        vocab_size: rows of the embedding table: the pieces of the vocabulary, or else of the target's model
+        source_vocab_size: the pieces of the vocabulary, or else of the source's model
         pad_id, bos_id, eos_id, unknown_id: the special ids
         decoder_start_id: what the decoder sees before its first token
         fingerprint: SHA-256, in hex, of the files; equal fingerprints mean equal ids
@@ -53,8 +55,13 @@ class Tokenizer:
         self._tables = {model: WordTable(model) for model, data in models.values() if words_are_independent(data)}
         self._models = dict(models.values())
         self._sampler = functools.cache(make_sampler)
-        self.vocab_size: int = self._target.get_piece_size()
-        self.source_vocab_size: int = self._source.get_piece_size()
+        special = [description[key] for key in _SPECIAL_IDS]
+        listed = description["vocabulary"]
+        self._vocabulary: Vocabulary | None = None
+        if listed:
+            self._vocabulary, pieces = _read_vocabulary(folder / listed, special, description["unknown_id"])
+        self.vocab_size: int = len(self._vocabulary.pieces) if listed else self._target.get_piece_size()
+        self.source_vocab_size: int = self.vocab_size if listed else self._source.get_piece_size()
         self.pad_id: int = description["pad_id"]
         self.eos_id: int = description["eos_id"]
         self.unknown_id: int = description["unknown_id"]
@@ -62,13 +69,16 @@ class Tokenizer:
         self.decoder_start_id: int = description["decoder_start_id"]
         wrong = [key for key in _SPECIAL_IDS if not 0 <= description[key] < self.vocab_size]
         if wrong:
-            raise UserError(f"{folder / _DESCRIPTION}: {wrong[0]} should be below {self.vocab_size}, the pieces of {names[1]}")
+            where = f"{folder / _DESCRIPTION}: {wrong[0]}"
+            raise UserError(f"{where} should be below {self.vocab_size}, the pieces of {listed or names[1]}")
         # Not a set of ints: decode() looks up a table instead of asking for each id.
         self._special = np.zeros(self.vocab_size, bool)
-        self._special[[description[key] for key in _SPECIAL_IDS]] = True
+        self._special[special + (self._vocabulary.without_piece if listed else [])] = True
         digest = hashlib.sha256(content)
         for _, data in models.values():
             digest.update(hashlib.sha256(data).digest())
+        if listed:
+            digest.update(hashlib.sha256(pieces).digest())
         self.fingerprint: str = digest.hexdigest()
 
     @classmethod
@@ -112,16 +122,34 @@ class Tokenizer:
             raise _training_error(str(error), config) from None
         ids = {"pad_id": 0, "eos_id": 1, "unknown_id": 2, "bos_id": 3, "decoder_start_id": 3}
         description = {"source_model": _MODEL, "target_model": _MODEL, "vocabulary": None, **ids}
+        return cls._create(folder, {_MODEL: model.getvalue()}, description)
+
+    @classmethod
+    def of_models(
+        cls, source: bytes, target: bytes, pieces: Sequence[str | None], ids: dict[str, int], folder: epath.PathLike
+    ) -> "Tokenizer":
+        """Writes a tokenizer of two SentencePiece models, and of the `pieces` of the embedding rows (None for a row without),
+        to `folder` and loads it.
+
+        `ids` are pad_id, eos_id, unknown_id, bos_id and decoder_start_id; where there is no BOS, its id is that of EOS.
+        """
+        description = {"source_model": _SOURCE_MODEL, "target_model": _TARGET_MODEL, "vocabulary": _VOCABULARY, **ids}
+        files = {_SOURCE_MODEL: source, _TARGET_MODEL: target, _VOCABULARY: Vocabulary.to_json(pieces).encode()}
+        return cls._create(folder, files, description)
+
+    @classmethod
+    def _create(cls, folder: epath.PathLike, files: dict[str, bytes], description: dict[str, Any]) -> "Tokenizer":
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _MODEL).write_bytes(model.getvalue())
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
         # Last, and as a whole: it says that all is there.
         write_whole(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
         return cls(folder)
 
     @classmethod
     def load(cls, folder: epath.PathLike) -> "Tokenizer":
-        """Reads what `train` wrote. Raises UserError if a file is missing or damaged."""
+        """Reads what `train` or `of_models` wrote. Raises UserError if a file is missing or damaged."""
         return cls(folder)
 
     def copy_to(self, folder: epath.PathLike) -> None:
@@ -129,7 +157,7 @@ class Tokenizer:
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         description, content = _read_description(self.folder)
-        for name in {description["source_model"], description["target_model"]}:
+        for name in {description["source_model"], description["target_model"], description["vocabulary"]} - {None}:
             (folder / name).write_bytes(_read(self.folder / name))
         write_whole(folder / _DESCRIPTION, content.decode("utf-8"))
 
@@ -160,15 +188,28 @@ class Tokenizer:
 
         [3, 17, 230, 1, 0, 0] -> "Ein Hund"
         """
-        return self._target.decode([self._text_ids(np.asarray(row)) for row in rows]) or []
+        texts = [self._text_ids(np.asarray(row)) for row in rows]
+        if self._vocabulary:
+            return [self._vocabulary.decode(self._target, ids) for ids in texts]
+        return self._target.decode(texts) or []
 
     def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The piece of every id, special ones included, one to one: [17, 230, 1] -> ["▁Ein", "▁Hund", "</s>"]."""
-        return [self._target.id_to_piece(int(i)) for i in ids]
+        return self._pieces(self._target, ids)
 
     def source_pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """As `pieces`, of the source's ids."""
-        return [self._source.id_to_piece(int(i)) for i in ids]
+        return self._pieces(self._source, ids)
+
+    def vocabulary(self) -> dict[str, int]:
+        """The row of every piece; rows without a piece are left out."""
+        unnamed = set(self._vocabulary.without_piece if self._vocabulary else [])
+        pieces = self.pieces(range(self.vocab_size))
+        return {piece: row for row, piece in enumerate(pieces) if row not in unnamed}
+
+    def models(self) -> tuple[bytes, bytes]:
+        """The SentencePiece models of source and target, as they are in their files."""
+        return self._models[self._source], self._models[self._target]
 
     def words(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """For each id the number, from 0, of the word that it belongs to: words as `str.split` finds them. -1 for special ids.
@@ -178,7 +219,7 @@ class Tokenizer:
         text, starts = bytearray(), []
         for i, piece in zip(ids, self.pieces(ids), strict=True):
             starts.append(len(text))
-            if self._target.is_byte(int(i)):
+            if piece.startswith("<0x") and self._target.is_byte(self._target.piece_to_id(piece)):
                 text.append(int(piece[3:5], 16))  # "<0xE2>"
             elif i == self.unknown_id:
                 text += b"?"
@@ -194,6 +235,8 @@ class Tokenizer:
     def _encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], add_eos: bool) -> list[np.ndarray]:
         if not len(lines):
             return []
+        if self._vocabulary:
+            return self._rows(*self._vocabulary.encode(model, lines), add_eos)
         if model in self._tables and not any(SPACE in line for line in lines):
             return self._rows(*self._tables[model].encode(lines), add_eos)
         encoded = model.encode(list(lines), out_type=int, num_threads=os.cpu_count() or 1)
@@ -205,7 +248,14 @@ class Tokenizer:
     ) -> list[np.ndarray]:
         if not len(lines):
             return []
+        if self._vocabulary:
+            raise UserError("tokenizer.samples: only for tokenizers as they are trained here; set it to 0")
         return self._rows(*self._sampler(self._models[model], alpha).encode(lines, seed), True)
+
+    def _pieces(self, model: sentencepiece.SentencePieceProcessor, ids: Sequence[int] | np.ndarray) -> list[str]:
+        if self._vocabulary:
+            return [self._vocabulary.pieces[int(i)] for i in ids]
+        return [model.id_to_piece(int(i)) for i in ids]
 
     def _rows(self, flat: np.ndarray, lengths: np.ndarray, add_eos: bool) -> list[np.ndarray]:
         ends = np.cumsum(lengths)
@@ -250,11 +300,18 @@ def _read_description(folder: epath.Path) -> tuple[dict[str, Any], bytes]:
         raise UserError(f"{path}: damaged, {what} is missing; take the tokenizer's folder from its run again")
     # A run folder may be a stranger's: it must not make us read files elsewhere.
     names = [description["source_model"], description["target_model"]]
-    if any(not isinstance(name, str) or epath.Path(name).name != name for name in names):
-        raise UserError(f"{path}: source_model and target_model should be names of files in the same folder")
-    if description["vocabulary"] is not None:
-        raise UserError(f"{path}: has a vocabulary map, which this version does not read; update transformer_jax")
+    names += [] if description["vocabulary"] is None else [description["vocabulary"]]
+    if any(not isinstance(name, str) or not name or epath.Path(name).name != name for name in names):
+        raise UserError(f"{path}: source_model, target_model and vocabulary should be names of files in the same folder")
     return description, content
+
+
+def _read_vocabulary(path: epath.Path, special: list[int], unknown_id: int) -> tuple[Vocabulary, bytes]:
+    content = _read(path)
+    try:
+        return Vocabulary.parse(content, special, unknown_id), content
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({error}); take the tokenizer's folder from its run again") from None
 
 
 def _read_model(path: epath.Path) -> tuple[sentencepiece.SentencePieceProcessor, bytes]:

@@ -9,6 +9,8 @@ writes a folder that CTranslate2 loads, with the tokenizer in it:
     found = translator.translate_batch(tokenizer.encode(lines, out_type=str), beam_size=4)
     texts = [tokenizer.decode(each.hypotheses[0]) for each in found]
 
+(`source.spm` and `target.spm` instead, where the run was made of a Marian model: see `interop/marian.py`.)
+
 CTranslate2 adds EOS to the source itself. The model is the same function; the search is theirs, and differs from ours:
 
 * its length penalty divides by |y|^a, ours by ((5 + |y|) / 6)^a, and it ends when it has found as many translations as the beam
@@ -27,14 +29,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from transformer_jax.command_line import Parser, main, set_up
 from transformer_jax.config import Config, ModelConfig
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.files import is_remote
-from transformer_jax.models.layers import LayerNorm, sinusoids
+from transformer_jax.interop.folders import require_possible_output, written_whole
+from transformer_jax.interop.parameters import flat_parameters
+from transformer_jax.models.layers import sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.run import Run
 
@@ -87,18 +89,12 @@ def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str |
     for name, piece in zip(names, tokenizer.pieces(ids), strict=True):
         setattr(spec.config, name, piece)
     spec.config.add_source_eos = True
-    spec.config.layer_norm_epsilon = LayerNorm(jnp.float32).epsilon
+    spec.config.layer_norm_epsilon = config.model.norm_epsilon
     spec.validate()
     spec.optimize(quantization=quantization)
-    output, unfinished = Path(output), _unfinished(output)
-    try:
+    with written_whole(output) as unfinished:
         tokenizer.copy_to(unfinished / "tokenizer")
         spec.save(str(unfinished))
-        if output.exists():
-            output.rmdir()
-        unfinished.rename(output)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); name another folder") from None
 
 
 def weights_for(params: Any, config: ModelConfig, vocab_size: int, positions: int) -> dict[str, np.ndarray]:
@@ -114,15 +110,14 @@ def weights_for(params: Any, config: ModelConfig, vocab_size: int, positions: in
     CTranslate2 has one width K for queries, keys and values: the narrower are filled up with zeros, which changes no product.
     Raises UserError naming every parameter that is missing, is not the model's, or has another shape than the model's.
     """
-    flat = flatten_dict(params, sep="/")
-    _require_same_shapes(flat, flatten_dict(abstract_parameters(build_model(config, vocab_size)), sep="/"))
+    flat = flat_parameters(params, config, vocab_size)
     weights, used = {}, set()
     for theirs, ours, convert in _rules(config):
         weights[theirs] = np.array(convert(*(np.asarray(flat[name], np.float32) for name in ours)), np.float32, order="C")
         used.update(ours)
     assert used == flat.keys(), f"parameters without a rule: {flat.keys() - used}"
     if config.positions.startswith("sinusoidal"):
-        table = sinusoids(jnp.arange(positions), config.width, interleaved=config.positions == "sinusoidal")
+        table = sinusoids(jnp.arange(positions), config.width, config.positions)
         for side in ("encoder", "decoder"):
             weights[f"{side}/position_encodings/encodings"] = np.array(table, np.float32)
     return weights
@@ -168,8 +163,13 @@ def _attention_rules(ours: str, theirs: str, config: ModelConfig, *, cross: bool
         projections = [("query_key_value",) if together else ("query_key", "value")]
     for number, names in enumerate(projections):
         yield Rule(f"{theirs}/linear_{number}/weight", tuple(f"{ours}/{name}/kernel" for name in names), inward)
-    outward = partial(_head_rows, width=width)
-    yield Rule(f"{theirs}/linear_{len(projections)}/weight", (f"{ours}/output/kernel",), outward)
+        if config.attention_bias:
+            biases = tuple(f"{ours}/{name}/bias" for name in names)
+            yield Rule(f"{theirs}/linear_{number}/bias", biases, partial(_head_biases, heads=config.heads, width=width))
+    outward, last = partial(_head_rows, width=width), f"{theirs}/linear_{len(projections)}"
+    yield Rule(f"{last}/weight", (f"{ours}/output/kernel",), outward)
+    if config.attention_bias:
+        yield Rule(f"{last}/bias", (f"{ours}/output/bias",), _same)
     yield from _norm_rules(f"{ours}_residual/norm", theirs)
 
 
@@ -195,6 +195,11 @@ def _head_columns(*kernels: np.ndarray, heads: int, width: int) -> np.ndarray:
     each = [kernel.reshape(len(kernel), -1, heads, kernel.shape[-1]) for kernel in kernels]
     filled = [np.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, width - kernel.shape[-1]))) for kernel in each]
     return np.concatenate(filled, axis=1).reshape(len(kernels[0]), -1).T
+
+
+def _head_biases(*biases: np.ndarray, heads: int, width: int) -> np.ndarray:
+    """[H, K], [n, H, K] ... -> [(1 + n + ...) * H * width]"""
+    return _head_columns(*(bias[None] for bias in biases), heads=heads, width=width).reshape(-1)
 
 
 def _head_rows(kernel: np.ndarray, *, width: int) -> np.ndarray:
@@ -230,6 +235,8 @@ def _empty_spec(config: ModelConfig) -> Any:
         TransformerEncoderSpec(config.num_layers, **shared),
         TransformerDecoderSpec(config.decoder_layers or config.num_layers, **shared),
     )
+    if not config.scale_embedding:
+        spec.encoder.scale_embeddings = spec.decoder.scale_embeddings = np.float32(1)
     if width != key_width:
         attentions = [layer.self_attention for layer in (*spec.encoder.layer, *spec.decoder.layer)]
         for attention in (*attentions, *(layer.attention for layer in spec.decoder.layer)):
@@ -257,11 +264,7 @@ def _require_possible(config: ModelConfig, tokenizer: Tokenizer, output: str | P
             f"{tokenizer.folder}: the source's model has {tokenizer.source_vocab_size} pieces, the target's "
             f"{tokenizer.vocab_size}; CTranslate2 expects a piece for each row of the embedding tables"
         )
-    if is_remote(output):
-        raise UserError(f"{output}: CTranslate2 writes to a local disk; name a folder there and copy it")
-    for folder in (Path(output), _unfinished(output)):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: is not an empty folder; name another, or remove it")
+    require_possible_output(output)
     try:
         import ctranslate2
     except ImportError:
@@ -269,23 +272,6 @@ def _require_possible(config: ModelConfig, tokenizer: Tokenizer, output: str | P
     if tuple(map(int, ctranslate2.__version__.split(".")[:2])) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
         raise UserError(f"CTranslate2 {ctranslate2.__version__} is too old; pip install 'ctranslate2>={oldest}'")
-
-
-def _unfinished(output: str | Path) -> Path:
-    """Where a model is written before it takes its name: a kill leaves nothing that looks like a model."""
-    return Path(f"{Path(output)}.partial")
-
-
-def _require_same_shapes(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    wrong = [f"{name} is missing" for name in expected if name not in found]
-    wrong += [f"{name} is not the model's" for name in found if name not in expected]
-    wrong += [
-        f"{name} has shape {tuple(found[name].shape)} instead of {tuple(leaf.shape)}"
-        for name, leaf in expected.items()
-        if name in found and tuple(found[name].shape) != tuple(leaf.shape)
-    ]
-    if wrong:
-        raise UserError(f"these parameters are not those of the config's model: {'; '.join(wrong)}; take them from its run")
 
 
 def run() -> None:

@@ -4,6 +4,7 @@ Letters as in `models/seq2seq.py`. Attention weights are sown as `intermediates`
 for them unless `apply(..., mutable=["intermediates"])` asks.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -66,7 +67,7 @@ class MultiHeadSelfAttention(nn.Module):
     """Concat(head_1 .. head_H) W_o, where head_i = attention(x W_q, x W_k, x W_v) (Vaswani et al. 2017, section 3.2.2).
 
     One matrix product makes queries, keys and values, unless values have a width of their own. `rotary` turns queries and keys
-    by their position (Su et al. 2021).
+    by their position (Su et al. 2021). `bias` adds a vector to each projection, as Marian does and the paper does not.
     """
 
     width: int
@@ -76,15 +77,17 @@ class MultiHeadSelfAttention(nn.Module):
     rotary: bool = False
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
+    bias: bool = False
 
     def setup(self):
+        inward = functools.partial(projection, dtype=self.dtype, bias=self.bias)
         # Glorot's fan-out counts all three, so that the scores start smaller by half: the softmax starts soft.
         if self.value_width == self.key_width:
-            self.query_key_value = projection((3, self.heads, self.key_width), self.dtype)
+            self.query_key_value = inward((3, self.heads, self.key_width))
         else:
-            self.query_key = projection((2, self.heads, self.key_width), self.dtype)
-            self.value = projection((self.heads, self.value_width), self.dtype)
-        self.output = projection((self.width,), self.dtype, axes=2)
+            self.query_key = inward((2, self.heads, self.key_width))
+            self.value = inward((self.heads, self.value_width))
+        self.output = projection((self.width,), self.dtype, axes=2, bias=self.bias)
         self.drop = Dropout(self.dropout)
 
     def __call__(self, x: Array, mask: Array, position: Array, *, train: bool = False) -> Array:
@@ -139,15 +142,17 @@ class MultiHeadCrossAttention(nn.Module):
     value_width: int
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
+    bias: bool = False
 
     def setup(self):
-        self.query = projection((self.heads, self.key_width), self.dtype)
+        inward = functools.partial(projection, dtype=self.dtype, bias=self.bias)
+        self.query = inward((self.heads, self.key_width))
         if self.value_width == self.key_width:
-            self.key_value = projection((2, self.heads, self.key_width), self.dtype)
+            self.key_value = inward((2, self.heads, self.key_width))
         else:
-            self.key = projection((self.heads, self.key_width), self.dtype)
-            self.value = projection((self.heads, self.value_width), self.dtype)
-        self.output = projection((self.width,), self.dtype, axes=2)
+            self.key = inward((self.heads, self.key_width))
+            self.value = inward((self.heads, self.value_width))
+        self.output = projection((self.width,), self.dtype, axes=2, bias=self.bias)
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Array) -> KeyValues:

@@ -18,9 +18,9 @@ def projection(features: tuple[int, ...], dtype: jnp.dtype, *, axes: int = 1, bi
     )
 
 
-def LayerNorm(dtype: jnp.dtype) -> nn.LayerNorm:
-    """(x - mean) / sqrt(variance + 1e-6) * scale + bias over D (Ba et al. 2016); the statistics are float32 in any `dtype`."""
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype)
+def LayerNorm(dtype: jnp.dtype, epsilon: float) -> nn.LayerNorm:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over D (Ba et al. 2016); the statistics are always float32."""
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype)
 
 
 class Dropout(nn.Module):
@@ -39,20 +39,24 @@ class Dropout(nn.Module):
         return jnp.where(keep, x * (1 / (1 - self.rate)), 0).astype(x.dtype)
 
 
-def sinusoids(position: Array, width: int, *, interleaved: bool = True) -> Array:
-    """Sine and cosine of position / 10000^(2i/D), for i = 0 .. D/2 (Vaswani et al. 2017, section 3.5). [...] -> [..., D]
+def sinusoids(position: Array, width: int, kind: str = "sinusoidal") -> Array:
+    """Sine and cosine of position / 10000^(2i/D), for i = 0 .. D/2 - 1 (Vaswani et al. 2017, section 3.5). [...] -> [..., D]
 
-    `interleaved` puts sine and cosine of one i beside each other, as the paper writes it; else all sines come first, as
-    tensor2tensor and Marian compute it.
+    * `sinusoidal` has sine and cosine of one i beside each other, as the paper writes it;
+    * `sinusoidal_concatenated` has all sines first, as Hugging Face's Marian;
+    * `sinusoidal_marian` too, of position / 10000^(i / (D/2 - 1)): the slowest turns by exactly 1/10000 from one position to
+      the next, as in tensor2tensor, and in Marian itself.
 
     >>> [float(x) for x in sinusoids(jnp.array(0), 4)]
     [0.0, 1.0, 0.0, 1.0]
-    >>> [float(x) for x in sinusoids(jnp.array(0), 4, interleaved=False)]
+    >>> [float(x) for x in sinusoids(jnp.array(0), 4, "sinusoidal_concatenated")]
     [0.0, 0.0, 1.0, 1.0]
+    >>> [round(float(x), 4) for x in sinusoids(jnp.array(1), 4, "sinusoidal_marian")]
+    [0.8415, 0.0001, 0.5403, 1.0]
     """
-    angle = _angles(position, width)
+    angle = _angles(position, width, width - 2 if kind == "sinusoidal_marian" else width)
     axis = -1
-    if interleaved:
+    if kind == "sinusoidal":
         return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis).reshape(*position.shape, width)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis)
 
@@ -62,24 +66,26 @@ def rotate(x: Array, position: Array) -> Array:
 
     The product of a rotated query and key depends on the distance of their positions alone. x [B, T, H, K], position [B, T].
     """
-    angle = _angles(position, x.shape[-1])[:, :, None]  # [B, T, 1, K/2]
+    angle = _angles(position, x.shape[-1], x.shape[-1])[:, :, None]  # [B, T, 1, K/2]
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1).astype(x.dtype)
 
 
-def _angles(position: Array, width: int) -> Array:
-    frequency = 10000.0 ** (-np.arange(0, width, 2, dtype=np.float32) / width)
+def _angles(position: Array, width: int, period: int) -> Array:
+    frequency = 10000.0 ** (-np.arange(0, width, 2, dtype=np.float32) / period)
     # Written out so that no rank is promoted: [...] x [D/2] -> [..., D/2].
     return position[..., None].astype(jnp.float32) * frequency.reshape((1,) * position.ndim + (-1,))
 
 
 class Embedding(nn.Module):
-    """A table [V, D] of standard deviation D^-0.5: rows are input (times sqrt(D), for unit variance) or output projection."""
+    """A table [V, D] of standard deviation D^-0.5: rows are input (times sqrt(D), for unit variance, if they are to be scaled)
+    or output projection."""
 
     vocab_size: int
     width: int
     dtype: jnp.dtype = jnp.float32
+    scaled: bool = True
 
     def setup(self):
         start = nn.initializers.normal(self.width**-0.5)
@@ -87,7 +93,8 @@ class Embedding(nn.Module):
 
     def __call__(self, ids: Array) -> Array:
         """int32 [B, T] -> [B, T, D]"""
-        return jnp.take(self.table, ids, axis=0).astype(self.dtype) * self.width**0.5
+        rows = jnp.take(self.table, ids, axis=0).astype(self.dtype)
+        return rows * self.width**0.5 if self.scaled else rows
 
     def logits(self, x: Array) -> Array:
         """x E^T in float32: [B, T, D] -> [B, T, V]"""
@@ -103,7 +110,7 @@ class EmbeddingTables(nn.Module):
 
     def setup(self):
         def table() -> Embedding:
-            return Embedding(self.vocab_size, self.config.width, self.dtype)
+            return Embedding(self.vocab_size, self.config.width, self.dtype, self.config.scale_embedding)
 
         self.target_embedding = table()
         if self.config.tied_embeddings != "all":

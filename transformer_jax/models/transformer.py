@@ -32,9 +32,10 @@ class Residual(nn.Module):
     order: str
     dropout: float
     dtype: jnp.dtype
+    epsilon: float
 
     def setup(self):
-        self.norm = LayerNorm(self.dtype)
+        self.norm = LayerNorm(self.dtype, self.epsilon)
         self.drop = Dropout(self.dropout)
 
     def before(self, x: Array) -> Array:
@@ -74,9 +75,8 @@ class DecoderLayer(nn.Module):
         config = self.config
         self.attention = _self_attention(config, self.dtype)
         self.attention_residual = _residual(config, self.dtype)
-        self.cross_attention = MultiHeadCrossAttention(
-            config.width, config.heads, *_head_widths(config), config.attention_dropout, self.dtype
-        )
+        widths = config.width, config.heads, *_head_widths(config)
+        self.cross_attention = MultiHeadCrossAttention(*widths, config.attention_dropout, self.dtype, config.attention_bias)
         self.cross_attention_residual = _residual(config, self.dtype)
         self.feed_forward = _feed_forward(config, self.dtype)
         self.feed_forward_residual = _residual(config, self.dtype)
@@ -120,8 +120,8 @@ class Transformer(EmbeddingTables):
         self.encoder = [EncoderLayer(config, dtype) for _ in range(config.num_layers)]
         self.decoder = [DecoderLayer(config, dtype) for _ in range(config.decoder_layers or config.num_layers)]
         if config.norm == "pre":
-            self.encoder_norm = LayerNorm(dtype)
-            self.decoder_norm = LayerNorm(dtype)
+            self.encoder_norm = LayerNorm(dtype, config.norm_epsilon)
+            self.decoder_norm = LayerNorm(dtype, config.norm_epsilon)
 
     def __call__(self, batch: Any, *, train: bool) -> Array:
         """Teacher forcing: the logits of every target token in one pass, float32 [B, T, V]."""
@@ -173,8 +173,7 @@ class Transformer(EmbeddingTables):
             return x
         if self.config.positions == "learned":
             return x + jnp.take(getattr(self, table), position, axis=0).astype(x.dtype)
-        interleaved = self.config.positions == "sinusoidal"
-        return x + sinusoids(position, x.shape[-1], interleaved=interleaved).astype(x.dtype)
+        return x + sinusoids(position, x.shape[-1], self.config.positions).astype(x.dtype)
 
     def _logits(self, x: Array) -> Array:
         return self.logits(self.decoder_norm(x) if self.config.norm == "pre" else x)
@@ -186,8 +185,8 @@ def _head_widths(config: ModelConfig) -> tuple[int, int]:
 
 
 def _self_attention(config: ModelConfig, dtype: jnp.dtype) -> MultiHeadSelfAttention:
-    rotary = config.positions == "rotary"
-    return MultiHeadSelfAttention(config.width, config.heads, *_head_widths(config), rotary, config.attention_dropout, dtype)
+    widths, rotary = (config.width, config.heads, *_head_widths(config)), config.positions == "rotary"
+    return MultiHeadSelfAttention(*widths, rotary, config.attention_dropout, dtype, config.attention_bias)
 
 
 def _feed_forward(config: ModelConfig, dtype: jnp.dtype) -> FeedForward:
@@ -195,4 +194,4 @@ def _feed_forward(config: ModelConfig, dtype: jnp.dtype) -> FeedForward:
 
 
 def _residual(config: ModelConfig, dtype: jnp.dtype) -> Residual:
-    return Residual(config.norm, config.dropout, dtype)
+    return Residual(config.norm, config.dropout, dtype, config.norm_epsilon)

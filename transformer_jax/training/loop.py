@@ -11,7 +11,7 @@ import jax
 from transformer_jax.checkpoints import Checkpoints
 from transformer_jax.config import Config, validate
 from transformer_jax.data.stream import Position, prefetch
-from transformer_jax.errors import ToBeContinued, memory_advice
+from transformer_jax.errors import ToBeContinued, UserError, memory_advice
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
 from transformer_jax.progress import Progress
 from transformer_jax.run import MetricsWriter, Run, locked
@@ -22,6 +22,7 @@ from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.preemption import Preemption
 from transformer_jax.training.prepare import open_run, prepare
+from transformer_jax.training.start import first_parameters
 from transformer_jax.training.step import TrainState, make_train_step
 
 __all__ = ["train"]
@@ -51,6 +52,9 @@ def train(config: Config, workdir: str) -> Progress:
         preemption.hold()
         with run.checkpoints(keep=config.train.keep_checkpoints) as checkpoints:
             state, progress = _resume(run, checkpoints, parallel, state, progress)
+            if config.train.init_from and not progress.step:
+                params = first_parameters(config, model, tokenizer)
+                state = parallel.create(lambda params: TrainState.create(params, optimizer, decay), params)
             batches = prefetch(stream.batches(Position(progress.epoch, progress.offset), *parallel.part_of_rows))
             console = Console(progress.step, config.train.steps)
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
@@ -151,6 +155,11 @@ def _resume(
 ) -> tuple[TrainState, Progress]:
     """The newest state of the run and where it stands; `state` and `progress` as they are if it has none."""
     newest = max(checkpoints.steps(), default=0)
+    if not newest and checkpoints.steps():
+        raise UserError(
+            f"{run.workdir}: has parameters that were not trained here; begin with them in another --workdir, with "
+            f"--config.train.init_from={run.workdir}"
+        )
     if run.was_interrupted():
         with run.interrupted() as interrupted:
             step = max(interrupted.steps(), default=0)

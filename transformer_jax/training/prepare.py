@@ -13,6 +13,7 @@ from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.run import Run
+from transformer_jax.training.start import first_tokenizer
 
 __all__ = ["open_run", "prepare"]
 
@@ -26,7 +27,8 @@ def open_run(workdir: str, config: Config) -> Run:
 
 
 def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
-    """The run's tokenizer, trained now if the run is new, its stream of training batches, and the dev set. Raises UserError."""
+    """The run's tokenizer, trained now or taken from `train.init_from` if the run is new, its stream of training batches, and
+    the dev set. Raises UserError."""
     config = run.config
     data = config.data
     with hosts.first_before_others("data sets"):
@@ -34,7 +36,10 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     dev = read_pairs(data.dev, data.source_language, data.target_language)  # first: if it cannot be read, nobody waits to know
     sampling = Sampling(config.tokenizer.samples, config.tokenizer.alpha) if config.tokenizer.samples else None
     mark, pairs, parts = stamp(data), None, []
-    kept = recall_tokenizer(mark, config.tokenizer, data.cache_dir) if mark else None
+    if run.tokenizer_file.exists():
+        kept = None
+    else:
+        kept = first_tokenizer(config) or (recall_tokenizer(mark, config.tokenizer, data.cache_dir) if mark else None)
     if not kept and not run.tokenizer_file.exists():
         pairs, parts = read_sources(data)
     # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.

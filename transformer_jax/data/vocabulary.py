@@ -1,0 +1,73 @@
+"""One numbering of pieces for two SentencePiece models: Marian's way."""
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import sentencepiece
+
+from transformer_jax.data.word_table import SPACE
+
+__all__ = ["Vocabulary", "split_tag"]
+
+
+class Vocabulary:
+    """Which row of the embedding tables each piece has, where that is not its number in its SentencePiece model.
+
+    The models of source and target cut text into pieces; this list, one for both, gives each piece its row. A piece that is
+    not in it, of the model or of letters that the model does not know, is unknown. A line may begin with a tag that is a piece
+    as a whole, such as `>>deu<<`, with which models of several target languages are told which.
+
+    Attributes:
+        pieces: the piece of each row; one that has none is called `<row 17>`
+        without_piece: the rows that have none
+    """
+
+    def __init__(self, pieces: Sequence[str | None], special: Sequence[int], unknown_id: int):
+        self.pieces = [f"<row {row}>" if piece is None else piece for row, piece in enumerate(pieces)]
+        self.without_piece = [row for row, piece in enumerate(pieces) if piece is None]
+        # Text never becomes a special id, not even where SentencePiece knows no letter of `</s>`.
+        never = {*special, *self.without_piece}
+        self._rows = {piece: row for row, piece in enumerate(self.pieces) if row not in never}
+        self._unknown = unknown_id
+
+    @classmethod
+    def parse(cls, text: bytes, special: Sequence[int], unknown_id: int) -> "Vocabulary":
+        """The inverse of `to_json`. Raises ValueError for anything else than a list of strings (or null), all different."""
+        pieces = json.loads(text)
+        if not isinstance(pieces, list) or not all(piece is None or isinstance(piece, str) for piece in pieces):
+            raise ValueError("not a list of pieces")
+        named = [piece for piece in pieces if piece is not None]
+        if len(set(named)) != len(named):
+            raise ValueError("a piece comes twice")
+        return cls(pieces, special, unknown_id)
+
+    @staticmethod
+    def to_json(pieces: Sequence[str | None]) -> str:
+        return json.dumps(list(pieces), ensure_ascii=False, indent=0) + "\n"
+
+    def encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids int32 [tokens] of all lines, one line after the other, and the number of each line's [lines]."""
+        tags, texts = zip(*map(split_tag, lines), strict=True)
+        found = model.encode(list(texts), out_type=str, num_threads=os.cpu_count() or 1)
+        split = [[tag, *pieces] if tag else pieces for tag, pieces in zip(tags, found, strict=True)]
+        lengths = np.fromiter(map(len, split), np.int64, len(split))
+        rows = map(self._rows.get, itertools.chain.from_iterable(split), itertools.repeat(self._unknown))
+        return np.fromiter(rows, np.int32, int(lengths.sum())), lengths
+
+    def decode(self, model: sentencepiece.SentencePieceProcessor, ids: Sequence[int]) -> str:
+        """The text of ids that are not special."""
+        text = model.decode_pieces([self.pieces[i] for i in ids]) if len(ids) else ""
+        return text.replace(SPACE, " ").strip()  # SentencePiece leaves its sign in pieces of the other side's model
+
+
+def split_tag(line: str) -> tuple[str, str]:
+    """A tag at the start of a line, and the rest.
+
+    >>> split_tag(">>deu<< Hello!"), split_tag("Hello >>deu<<"), split_tag(">> a quote")
+    (('>>deu<<', ' Hello!'), ('', 'Hello >>deu<<'), ('', '>> a quote'))
+    """
+    end = line.find("<<") if line.startswith(">>") else -1
+    return (line[: end + 2], line[end + 2 :]) if end >= 0 else ("", line)

@@ -1,0 +1,103 @@
+"""A model of somebody else's, read and understood, before it becomes a run folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import sentencepiece
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.errors import UserError
+
+__all__ = [
+    "Foreign",
+    "languages_of",
+    "length_penalty_note",
+    "read_file",
+    "read_json",
+    "read_sentencepiece",
+    "require_supported",
+    "rows_of",
+]
+
+
+class Foreign(NamedTuple):
+    model: ModelConfig
+    weights: Mapping[str, np.ndarray]
+    naming: str  # of the weights: `marian_weights.HUGGING_FACE` or `MARIAN`
+    where: Path  # the weights' file
+    source_model: bytes  # SentencePiece's
+    target_model: bytes
+    pieces: list[str | None]  # of each row of the embedding tables
+    ids: dict[str, int]  # the tokenizer's special ids
+    longest: int  # tokens that the model may read at once
+    decode: dict[str, Any]  # fields of DecodeConfig
+    languages: tuple[str, str] | None  # of source and target, where the folder tells them
+    notes: list[str]  # what is not as it was
+
+
+def require_supported(wrong: Sequence[str], where: Path) -> None:
+    """Raises UserError with all that is `wrong` with a model's options."""
+    if wrong:
+        raise UserError(f"{where}: no model of ours is like this one: {'; '.join(wrong)}")
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """Raises UserError, saying what it should hold, if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected {what} there") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(read_file(path, what))
+        if not isinstance(found, dict):
+            raise ValueError("not an object with keys")
+        return found
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged, expected JSON ({error}); download it again") from None
+
+
+def read_sentencepiece(folder: Path, side: str) -> bytes:
+    """The model of a `side`, source or target, as it is in its file."""
+    path = folder / f"{side}.spm"
+    content = read_file(path, f"the {side}'s SentencePiece model")
+    try:
+        if not content:
+            raise RuntimeError("empty")
+        sentencepiece.SentencePieceProcessor(model_proto=content)
+    except RuntimeError:
+        raise UserError(f"{path}: damaged, not a SentencePiece model; download it again") from None
+    return content
+
+
+def rows_of(vocabulary: Mapping[str, Any], size: int, where: Path) -> list[str | None]:
+    """From {piece: row} to the piece of each of `size` rows; a row may have none, and has one at most.
+
+    >>> rows_of({"</s>": 0, "Hund": 2}, 3, Path("vocab.json"))
+    ['</s>', None, 'Hund']
+    """
+    pieces: list[str | None] = [None] * size
+    for piece, row in vocabulary.items():
+        if type(row) is not int or not 0 <= row < size:
+            raise UserError(
+                f"{where}: {piece!r} has the number {row!r}; expected one from 0 to {size - 1}, the embedding's rows"
+            )
+        if pieces[row] is not None:
+            raise UserError(f"{where}: {piece!r} and {pieces[row]!r} have the same number, {row}; expected one for each")
+        pieces[row] = piece
+    return pieces
+
+
+def languages_of(source: Any, target: Any) -> tuple[str, str] | None:
+    return (source, target) if isinstance(source, str) and isinstance(target, str) and source and target else None
+
+
+def length_penalty_note(value: float) -> str:
+    return f"length penalty {value:g}: theirs divides by |y|^{value:g}, decode.length_penalty by ((5 + |y|) / 6)^{value:g}"

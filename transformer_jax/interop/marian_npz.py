@@ -1,0 +1,249 @@
+"""Reads a model as Marian writes it and OPUS-MT ships it: `.npz`, vocabulary in YAML, SentencePiece models, `decoder.yml`."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.errors import UserError
+from transformer_jax.interop.foreign import (
+    Foreign,
+    length_penalty_note,
+    read_file,
+    read_sentencepiece,
+    require_supported,
+    rows_of,
+)
+from transformer_jax.interop.marian_weights import MARIAN
+
+__all__ = ["parse_vocabulary", "read_marian"]
+
+_CONFIG = "special:model.yml"
+_ACTIVATIONS = {"swish": "silu", "relu": "relu"}  # Marian's gelu, x sigmoid(1.702 x), is not ours
+# The only value of each option that a model of ours can have; the second is for what an older version of Marian left out.
+_ONLY = {
+    "type": ("transformer", None),
+    "transformer-decoder-autoreg": ("self-attention", "self-attention"),
+    "transformer-no-projection": (False, False),
+    "transformer-ffn-depth": (2, 2),
+    "transformer-train-position-embeddings": (False, False),
+    "transformer-train-positions": (False, False),
+    "transformer-tied-layers": ([], []),
+    "transformer-pool": (False, False),
+    "transformer-no-bias": (False, False),
+    "transformer-no-affine": (False, False),
+    "lemma-dim-emb": (0, 0),
+    "right-left": (False, False),
+    "ulr": (False, False),
+}
+_NORM = {("", "an", ""): "post", ("n", "a", "n"): "pre"}  # preprocess, postprocess, postprocess-top, without dropout
+_EPSILON = 1e-6  # of Marian's layer norm in the Transformer; Hugging Face's has 1e-5
+_LONGEST = 512  # the number of positions that OPUS-MT's models were trained with
+
+
+def read_marian(folder: Path) -> Foreign:
+    """Raises UserError for what is missing or damaged, and naming all options that no model of ours has."""
+    decoder = _yaml(folder / "decoder.yml") if (folder / "decoder.yml").exists() else {}
+    path = _one(folder, decoder.get("models"), "*.npz", "model")
+    weights = _read_npz(path)
+    options = _parse(weights.pop(_CONFIG).tobytes().rstrip(b"\0"), f"{path}: {_CONFIG}")
+    model = _model(options, path)
+    vocabulary, vocabulary_file = _read_vocabularies(folder, decoder.get("vocabs"))
+    table = "Wemb" if model.tied_embeddings == "all" else "decoder_Wemb"
+    rows = len(weights[table]) if table in weights else len(vocabulary)
+    pieces = rows_of(vocabulary, rows, vocabulary_file)
+    missing = [piece for piece in ("</s>", "<unk>") if piece not in vocabulary]
+    if missing or "<pad>" in vocabulary:
+        what = f"has no {' and no '.join(missing)}" if missing else "has a <pad>, which should be no piece of Marian's"
+        raise UserError(f"{vocabulary_file}: {what}; expected a vocabulary as marian-vocab writes it")
+    decode, notes = _decode(decoder)
+    eos, unknown = vocabulary["</s>"], vocabulary["<unk>"]
+    ids = {"pad_id": rows, "eos_id": eos, "unknown_id": unknown, "bos_id": eos, "decoder_start_id": rows}
+    return Foreign(
+        model=model,
+        weights=_with_start(weights),
+        naming=MARIAN,
+        where=path,
+        source_model=read_sentencepiece(folder, "source"),
+        target_model=read_sentencepiece(folder, "target"),
+        pieces=[*pieces, "<pad>"],
+        ids=ids,
+        longest=_LONGEST,
+        decode=decode,
+        languages=None,
+        notes=notes,
+    )
+
+
+def _with_start(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Marian's decoder begins with a vector of zeros, and so has no piece to begin with; ours, like Hugging Face's, begins with
+    one whose row is zeros, after all others. Its logit is 0, and it is never written."""
+    changed = dict(weights)
+    if "decoder_ff_logit_out_W" in changed:  # not tied; with the inputs first
+        changed["decoder_ff_logit_out_Wt"] = changed.pop("decoder_ff_logit_out_W").T
+    for name in ("Wemb", "encoder_Wemb", "decoder_Wemb", "decoder_ff_logit_out_Wt"):
+        if name in changed and changed[name].ndim == 2:
+            changed[name] = np.pad(changed[name], ((0, 1), (0, 0)))
+    bias = "decoder_ff_logit_out_b"
+    if bias in changed and changed[bias].ndim == 2:
+        changed[bias] = np.pad(changed[bias], ((0, 0), (0, 1)))
+    return changed
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    content = read_file(path, "Marian's parameters")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            weights = dict(arrays)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a whole .npz file ({error}); download it again") from None
+    if _CONFIG not in weights:
+        raise UserError(f"{path}: has no {_CONFIG}, the model's options; expected an .npz file as marian writes it")
+    return weights
+
+
+def _model(options: dict[str, Any], path: Path) -> ModelConfig:
+    wrong = [
+        f"{name}: {options.get(name)!r} (expected {only!r})"
+        for name, (only, left_out) in _ONLY.items()
+        if (left_out if options.get(name) is None else options[name]) != only
+    ]
+    if set(options.get("input-types") or ()) - {"sequence"}:
+        wrong.append(f"input-types: {options['input-types']!r} (expected sequences)")
+    activation = options.get("transformer-ffn-activation", "swish")
+    if activation not in _ACTIVATIONS:
+        wrong.append(f"transformer-ffn-activation: {activation!r} (expected {' or '.join(_ACTIVATIONS)})")
+    if "n" in str(options.get("transformer-postprocess-emb", "d")):
+        wrong.append(f"transformer-postprocess-emb: {options['transformer-postprocess-emb']!r} (expected 'd' or '')")
+    defaults = {"preprocess": "", "postprocess": "dan", "postprocess-top": ""}
+    order = tuple(str(options.get(f"transformer-{name}", value)).replace("d", "") for name, value in defaults.items())
+    if order not in _NORM:
+        found = ", ".join(
+            f"transformer-{name}: {options.get(f'transformer-{name}', value)!r}" for name, value in defaults.items()
+        )
+        wrong.append(f"{found} (expected '', 'dan', '' or 'n', 'da', 'n')")
+    decoder_width = options.get("transformer-decoder-dim-ffn", 0)
+    if decoder_width not in (0, options.get("transformer-dim-ffn")):
+        wrong.append(f"transformer-decoder-dim-ffn: {decoder_width!r} (expected that of the encoder)")
+    both, source = options.get("tied-embeddings", False), options.get("tied-embeddings-src", False)
+    everything = options.get("tied-embeddings-all", False) or (both and source)
+    if source and not everything:
+        wrong.append("tied-embeddings-src: True without tied-embeddings (expected both or neither)")
+    sizes = {
+        name: options.get(name) for name in ("enc-depth", "dec-depth", "dim-emb", "transformer-dim-ffn", "transformer-heads")
+    }
+    wrong += [
+        f"{name}: {size!r} (expected a whole number)" for name, size in sizes.items() if type(size) is not int or size < 1
+    ]
+    require_supported(wrong, path)
+    return ModelConfig(
+        num_layers=sizes["enc-depth"],
+        decoder_layers=sizes["dec-depth"],
+        width=sizes["dim-emb"],
+        feed_forward_width=sizes["transformer-dim-ffn"],
+        heads=sizes["transformer-heads"],
+        tied_embeddings="all" if everything else "target" if both else "none",
+        output_bias=not options.get("output-omit-bias", False),
+        attention_bias=True,
+        norm=_NORM[order],
+        norm_epsilon=_EPSILON,
+        positions="sinusoidal_marian",
+        activation=_ACTIVATIONS[activation],
+    )
+
+
+def _decode(decoder: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The search of `decoder.yml`: fields of DecodeConfig, and what has no field."""
+    decode, notes = {}, []
+    beam, normalize = decoder.get("beam-size"), decoder.get("normalize", 0)
+    if type(beam) is int and beam > 0:
+        decode["beam"] = beam
+    if isinstance(normalize, int | float) and normalize >= 0:  # `normalize: true` is 1
+        decode["length_penalty"] = float(normalize)
+        notes += [length_penalty_note(float(normalize))] if normalize else []
+    known = {"models", "vocabs", "relative-paths", "beam-size", "normalize"}
+    rest = [f"{name}: {value!r}" for name, value in decoder.items() if name not in known]
+    return decode, notes + ([f"of decoder.yml not taken over: {', '.join(rest)}"] if rest else [])
+
+
+def _read_vocabularies(folder: Path, named: Any) -> tuple[dict[str, int], Path]:
+    if not isinstance(named, list) or not named:
+        named = [_one(folder, None, "*vocab.yml", "vocabulary").name]
+    files = [folder / name for name in dict.fromkeys(Path(str(name)).name for name in named)]
+    vocabularies = [parse_vocabulary(read_file(file, "Marian's vocabulary"), file) for file in files]
+    if any(vocabulary != vocabularies[0] for vocabulary in vocabularies):
+        names = " and ".join(file.name for file in files)
+        raise UserError(f"{folder}: {names} differ; a model of ours has one vocabulary for source and target")
+    return vocabularies[0], files[0]
+
+
+def parse_vocabulary(content: bytes, path: Path) -> dict[str, int]:
+    """{piece: number} of a vocabulary in YAML or JSON.
+
+    Line by line and not by a YAML parser as a whole: to that, the pieces `no` and `1` are no strings, and U+0085 ends a line.
+
+    >>> parse_vocabulary(b'</s>: 0\\nno: 1\\n"a\\\\x85": 2\\n\\'it\\'\\'s\\': 3\\n? long\\n: 4\\n', Path("x.yml"))
+    {'</s>': 0, 'no': 1, 'a\\x85': 2, "it's": 3, 'long': 4}
+    """
+    text = content.decode("utf-8", "replace")
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{path}: damaged, expected JSON ({error}); download it again") from None
+    found, key = {}, None
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.removesuffix("\r")
+        if not line.strip() or line in ("---", "..."):
+            continue
+        if key is None and line.startswith("? "):
+            key = line[2:]
+            continue
+        key, _, value = (key, ":", line.lstrip(": ")) if key is not None else line.rpartition(":")
+        try:
+            found[_scalar(key)] = int(value)
+        except (ValueError, yaml.YAMLError):
+            raise UserError(f"{path}: line {number}: {line!r} should be a piece, a colon, and its number") from None
+        key = None
+    return found
+
+
+def _scalar(text: str) -> str:
+    text = text.strip(" ")
+    if len(text) > 1 and text[0] == text[-1] == "'":
+        return text[1:-1].replace("''", "'")
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1] if "\\" not in text else yaml.load(text, yaml.BaseLoader)
+    return text
+
+
+def _one(folder: Path, named: Any, pattern: str, what: str) -> Path:
+    """The file that decoder.yml names, or else the only one in the folder."""
+    if isinstance(named, list) and named:
+        if len(named) > 1:
+            raise UserError(f"{folder / 'decoder.yml'}: names {len(named)} models; leave one, and make a run of each")
+        return folder / Path(str(named[0])).name
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise UserError(f"{folder}: expected one {what} ({pattern}), found {names}; decoder.yml may name it")
+    return found[0]
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return _parse(read_file(path, "Marian's options"), str(path))
+
+
+def _parse(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{where}: damaged, expected YAML ({' '.join(str(error).split())}); download it again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: expected options with values, as marian writes them")
+    return found

@@ -1,0 +1,32 @@
+"""Parameters by their names, all there and of the right shapes."""
+
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.errors import UserError
+from transformer_jax.models.seq2seq import abstract_parameters, build_model
+
+__all__ = ["expected_parameters", "flat_parameters"]
+
+
+def expected_parameters(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
+    """The shape and type of every parameter of a model: {"target_embedding/table": ShapeDtypeStruct, ...}."""
+    return flatten_dict(abstract_parameters(build_model(config, vocab_size)), sep="/")
+
+
+def flat_parameters(params: Any, config: ModelConfig, vocab_size: int) -> dict[str, Any]:
+    """The tree `params` by names. Raises UserError naming every one that is missing, is not the model's, or has another shape
+    than the model's."""
+    found, expected = flatten_dict(params, sep="/"), expected_parameters(config, vocab_size)
+    wrong = [f"{name} is missing" for name in expected if name not in found]
+    wrong += [f"{name} is not the model's" for name in found if name not in expected]
+    wrong += [
+        f"{name} has shape {tuple(found[name].shape)} instead of {tuple(leaf.shape)}"
+        for name, leaf in expected.items()
+        if name in found and tuple(found[name].shape) != tuple(leaf.shape)
+    ]
+    if wrong:
+        raise UserError(f"these parameters are not those of the config's model: {'; '.join(wrong)}; take them from its run")
+    return found
