@@ -461,7 +461,7 @@ class TestBadConfig:
             (["--config=configs/demo.py", "--config.model.num_layer=2"], ["model.num_layer", "model.num_layers"]),
             (["--config=configs/demo.py", "--config.num_layers=2"], ["num_layers", "model.num_layers"]),
             (["--config=configs/demo.py", "--config.model.num_layers=two"], ["model.num_layers", "'two'", "whole number"]),
-            (["--config=configs/demo.py", "--config.train.evaluate_bleu=maybe"], ["train.evaluate_bleu", "true or false"]),
+            (["--config=configs/demo.py", "--config.data.deduplicate=maybe"], ["data.deduplicate", "true or false"]),
             (["--config=configs/demo.py", "--config.model.dropout=1.5"], ["model.dropout=1.5", "below 1"]),
             (["--config=configs/demo.py", "--config.model.norm=prae"], ["model.norm", "post, pre", "did you mean pre?"]),
             (["--config=configs/demo.py", "--config.model.heads=3"], ["model.heads=3", "divisor"]),
