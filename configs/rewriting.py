@@ -1,8 +1,8 @@
 """A task that is not translation: two columns of any text, here sentences and the same saying who "it" is.
 
-    python examples/rewriting.py data/rewriting
-    python train.py --config=configs/rewriting.py --workdir=runs/rewriting
-    python evaluate.py --workdir=runs/rewriting --test data/rewriting/test.tsv
+python examples/rewriting.py data/rewriting
+python train.py --config=configs/rewriting.py --workdir=runs/rewriting
+python evaluate.py --workdir=runs/rewriting --test data/rewriting/test.tsv
 """
 
 from transformer_jax.config import Config
