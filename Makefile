@@ -40,7 +40,7 @@ lint: $(VENV)/installed
 docs: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
-	@echo "the documentation: build/docs/index.html"
+	@echo "the documentation: build/docs/index.html; with search: $(VENV)/bin/python -m http.server --directory build/docs"
 
 # A commit on the branch gh-pages, where versions stand beside each other; pushing it is up to you.
 docs-publish: docs
