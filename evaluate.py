@@ -1,6 +1,7 @@
 """Scores checkpoints: python evaluate.py --workdir=runs/demo --test=demo:test
 
-BLEU, chrF and TER by sacreBLEU, each with its signature, over the whole of every test set. The run folder is all it needs.
+BLEU, chrF and TER by sacreBLEU, and ROUGE, each with its signature, over the whole of every test set. The run folder is all
+it needs.
 """
 
 from transformer_jax.command_line import Parser, main, set_up
@@ -20,6 +21,7 @@ def run() -> None:
     parser.add_argument(
         "--paper_bleu", action="store_true", help="BLEU also lower-cased, and on Moses tokens with compounds split (as in 2017)"
     )
+    parser.add_argument("--rouge", action="store_true", help="ROUGE too, as without it where the run's train.metric is one")
     parser.add_argument(
         "--bootstrap",
         type=int,

@@ -46,7 +46,7 @@ SMALL = {
     "train.log_every": 7,
     "train.checkpoint_every": 5,
     "train.evaluate_every": 40,
-    "train.evaluate_bleu": "false",
+    "train.metric": "loss",
     "train.keep_checkpoints": 3,
 }
 

@@ -33,7 +33,7 @@ def get_config() -> Config:
     config.train.steps = 8000
     config.train.log_every = 100
     config.train.evaluate_every = 120  # about an epoch
-    config.train.evaluate_bleu = False  # the best checkpoint is the one of lowest dev loss, as in the paper's code
+    config.train.metric = "loss"  # as in the paper's code
     config.train.patience = 10
     config.train.checkpoint_every = 120
     config.train.keep_checkpoints = 10

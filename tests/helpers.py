@@ -110,7 +110,7 @@ def tiny_config(folder: Path, pairs: int = 200) -> Config:
     config.batch.packed_length = 16
     config.model = tiny_model(dropout=0.3, compute_dtype="auto")
     config.optimizer.warmup_steps = 4
-    config.train.evaluate_bleu = False
+    config.train.metric = "loss"
     config.train.samples = 0
     config.train.steps = 6
     config.train.log_every = config.train.evaluate_every = config.train.checkpoint_every = 3

@@ -206,9 +206,12 @@ class TestEvaluate:
     def test_reports_tell_where_scores_come_from(self, here, text, evaluated, tmp_path):
         report, html, other = (tmp_path / name for name in ("report.json", "page.html", "other.de"))
         other.write_text("".join(f"{target}\n" for _, target in here.pairs[:4]), encoding="utf-8")
-        (found,) = evaluated(report=str(report), html=str(html), compare=str(other), bootstrap=40)
+        (found,) = evaluated(report=str(report), html=str(html), compare=str(other), bootstrap=40, rouge=True)
         (written,) = json.loads(report.read_text(encoding="utf-8"))
         assert written["scores"][0]["interval"] == list(found.scores[0].interval)
+        names = ["BLEU", "chrF2", "TER", "ROUGE-1", "ROUGE-2", "ROUGE-L"]
+        assert [each["metric"] for each in written["scores"]] == names
+        assert [each["metric"] for each in written["comparison"]["differences"]] == names
         assert written["comparison"]["hypotheses"] == [target for _, target in here.pairs[:4]]
         assert written["comparison"]["differences"][0]["other_value"] == pytest.approx(100)
         assert len(written["alignments"]) == 4
@@ -461,7 +464,7 @@ class TestBadConfig:
             (["--config=configs/demo.py", "--config.model.num_layer=2"], ["model.num_layer", "model.num_layers"]),
             (["--config=configs/demo.py", "--config.num_layers=2"], ["num_layers", "model.num_layers"]),
             (["--config=configs/demo.py", "--config.model.num_layers=two"], ["model.num_layers", "'two'", "whole number"]),
-            (["--config=configs/demo.py", "--config.train.evaluate_bleu=maybe"], ["train.evaluate_bleu", "true or false"]),
+            (["--config=configs/demo.py", "--config.data.deduplicate=maybe"], ["data.deduplicate", "true or false"]),
             (["--config=configs/demo.py", "--config.model.dropout=1.5"], ["model.dropout=1.5", "below 1"]),
             (["--config=configs/demo.py", "--config.model.norm=prae"], ["model.norm", "post, pre", "did you mean pre?"]),
             (["--config=configs/demo.py", "--config.model.heads=3"], ["model.heads=3", "divisor"]),

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
 
 from transformer_jax.config import DecodeConfig
 from transformer_jax.data import demo
@@ -191,3 +193,28 @@ def test_pronouns_are_counted_on_the_demos_sets_alone():
     assert report.exact == 1.0 and report.scores[0].value == pytest.approx(100)
     assert "right gender 100.0% of pronouns" in report.as_text()
     assert run(source, references, references, test="data/dev").pronouns is None
+
+
+def test_rouge_is_rouge_scores():
+    """Of English text the words are those that rouge-score has without being told; the mean of the sentences' F1."""
+    hypotheses = ["The old dog sleeps, today.", "a cat", "nothing in common", "", "the same line"]
+    references = ["Today the old dog slept.", "A cat sat on the mat.", "Ja", "x", "the same line"]
+    *_, one, two, longest = score(hypotheses, references, rouge=True, bootstrap=40)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    expected = [scorer.score(*pair) for pair in zip(references, hypotheses, strict=True)]
+    for found, kind in ((one, "rouge1"), (two, "rouge2"), (longest, "rougeL")):
+        assert found.value == pytest.approx(100 * np.mean([each[kind].fmeasure for each in expected]))
+        assert found.interval[0] < found.value < found.interval[1]
+        assert "case:lc|tok:words|stem:no|" in found.signature and "bs:40|seed:" in found.signature
+    assert [one.metric, two.metric, longest.metric] == ["ROUGE-1", "ROUGE-2", "ROUGE-L"]
+
+
+def test_rouge_of_german_does_not_cut_at_umlauts():
+    *_, found = score(["Öl über Bär"], ["Öl für Bär"], rouge=True)
+    assert found.value == pytest.approx(100 * 2 / 3)
+
+
+def test_rouge_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(UserError, match="install the extra `rouge`"):
+        score(["a"], ["a"], rouge=True)

@@ -32,6 +32,7 @@ ROOMS = [
     "attention_page",
     "rows",
     "search",
+    "rouge",
     "scores",
     "significance",
     "analysis",
@@ -47,7 +48,7 @@ ALLOWED = {room: set(ROOMS[: number + 1]) for number, room in enumerate(ROOMS)}
 ALLOWED["command_line"] = {"errors", "cluster", "config", "data.store"}
 ALLOWED["interop"] = {*ROOMS, "command_line", "interop"}
 ALLOWED["__init__"] = set(ROOMS)
-HEAVY = ["tensorflow", "torch", "transformers", "ctranslate2", "matplotlib"]
+HEAVY = ["tensorflow", "torch", "transformers", "ctranslate2", "matplotlib", "rouge_score"]
 
 
 def imported(file: Path) -> set[str]:

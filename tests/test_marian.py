@@ -384,7 +384,7 @@ def test_training_goes_on_from_an_imported_model(runs, tmp_path):
         "batch.shapes": "1",
         "train.steps": "1",
         "train.init_from": str(base),
-        "train.evaluate_bleu": "false",
+        "train.metric": "loss",
         "train.label_smoothing": "0",
         "train.samples": "0",
         "optimizer.learning_rate": "1e-6",

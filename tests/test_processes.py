@@ -150,7 +150,7 @@ def test_killed_and_resumed_is_straight_with_two_processes(mode, config_file, tm
 
 def test_search_and_scores_are_those_of_one_process(mode, config_file, tmp_path):
     """In training, where each evaluation translates the dev set, and in evaluate.py."""
-    config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, train__evaluate_bleu=True, decode__tokens=32)
+    config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, train__metric="bleu", decode__tokens=32)
     assert_ended(training(config, tmp_path / "one"), 0)
     assert_ended(training(config, tmp_path / "two", 2), 0, 0)
     assert_same_training(tmp_path / "two", tmp_path / "one")

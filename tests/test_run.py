@@ -18,7 +18,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.manifest import write_manifest
 from transformer_jax.progress import Progress
 from transformer_jax.run import MetricsWriter, Run
-from transformer_jax.training import loop
+from transformer_jax.training import evaluator, loop
 from transformer_jax.training.loop import train
 from transformer_jax.training.step import TrainState
 from transformer_jax.translator import Translator
@@ -300,6 +300,11 @@ def test_json_round_trip():
     assert from_json('{"optimizer": {"learning_rate": 1}}').optimizer.learning_rate == 1.0
 
 
+def test_runs_from_before_there_was_a_choice_of_metrics_are_read():
+    assert from_json('{"train": {"evaluate_bleu": true}}') == Config()
+    assert from_json('{"train": {"evaluate_bleu": false}}').train.metric == "loss"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -407,12 +412,14 @@ def test_configs_that_cannot_be(changes, message):
         ("train.checkpoint_every", "7", True),
         ("train.keep_checkpoints", "7", True),
         ("data.cache_dir", "/tmp", True),
+        ("decode.tokens", "4096", True),
         ("data.train", "other", False),
         ("tokenizer.vocab_size", "7000", False),
         ("batch.tokens", "8192", False),
         ("model.norm", "pre", False),
         ("optimizer.beta2", "0.9", False),
         ("train.seed", "1", False),
+        ("train.metric", "chrf", False),
         ("train.accumulation", "2", False),
         ("train.ema_decay", "0.9", False),
     ],
@@ -502,6 +509,28 @@ def test_more_steps_later_are_as_many_steps_at_once(tmp_path):
     assert_same_runs(tmp_path / "in two parts", tmp_path / "straight", 6)
     steps = [(line["step"], line["split"]) for line in metrics_of(tmp_path / "straight")]
     assert steps == [(3, "train"), (3, "dev"), (6, "train"), (6, "dev")]
+
+
+@pytest.mark.parametrize("metric", ["ter", "rouge1"])
+def test_the_metric_of_the_config_decides_which_is_best(metric, tmp_path, monkeypatch):
+    """Training makes nothing better here; the translations do, from evaluation to evaluation, and then not any more."""
+    config = tiny_config(tmp_path)
+    config.train.metric, config.train.steps = metric, 4
+    config.train.evaluate_every = config.train.checkpoint_every = 1
+    references = read_pairs(config.data.dev, "en", "de").target
+    right = iter([0, len(references) // 2, len(references), 3])
+
+    def translate(*args, **kwargs):
+        count = next(right)
+        return [SimpleNamespace(text=line if i < count else "x") for i, line in enumerate(references)]
+
+    monkeypatch.setattr(evaluator.Translator, "translate", translate)
+    progress = train(config, tmp_path / "run")
+    values = [line[metric] for line in metrics_of(tmp_path / "run") if line["split"] == "dev"]
+    best = min(values) if metric == "ter" else max(values)
+    assert values.index(best) == 2 and progress.best_step == 3
+    assert best == pytest.approx(0 if metric == "ter" else 100)
+    assert progress.best_score == (-best if metric == "ter" else best)
 
 
 def test_the_moving_average_is_what_is_evaluated(tmp_path):

@@ -10,10 +10,16 @@
 
     score(hypotheses, references)             BLEU, chrF and TER with sacreBLEU's signatures
     evaluate(translator, source, references)  translates a test set and scores it
-    Tokenizer, Batch                          text to ids, ids to arrays
-    build_model, Transformer, LSTM            the linen modules; `models/seq2seq.py` has the contract
+    read_pairs, Tokenizer, open_store         text to ids
+    BatchStream, Batch, prefetch              ids to arrays of few shapes, shuffled, from any position on
+    build_model, init_parameters              Transformer or LSTM; `models/seq2seq.py` has the contract
+    EncoderLayer, DecoderLayer                the parts, with MultiHeadSelfAttention, MultiHeadCrossAttention, Embedding,
+                                              sinusoids, causal_mask, segment_mask
+    loss_sums                                 label-smoothed cross-entropy, as sums and counts
     attention_maps, alignment_error_rate      what attention looked at, and how well it aligns words
-    beam_search, greedy_search, sample_search over any `step(token, index, cache)` function
+    beam_search, greedy_search, sample_search over any `step(token, index, cache)` function, of sentences `at_once`
+
+`examples/` shows them in other code.
 
 Whatever the user can mend is raised as UserError.
 """
@@ -38,15 +44,27 @@ if TYPE_CHECKING:
     from transformer_jax.alignment import alignment_error_rate
     from transformer_jax.attention_map import AttentionMap, attention_maps
     from transformer_jax.data.batching import Batch
+    from transformer_jax.data.corpus import read_pairs
+    from transformer_jax.data.store import open_store
+    from transformer_jax.data.stream import BatchStream, Position, prefetch
     from transformer_jax.data.tokenizer import Tokenizer
     from transformer_jax.decoding.beam import beam_search
     from transformer_jax.decoding.greedy import greedy_search, sample_search
+    from transformer_jax.decoding.loop import at_once
     from transformer_jax.evaluation import Report, evaluate
+    from transformer_jax.models.attention import (
+        MultiHeadCrossAttention,
+        MultiHeadSelfAttention,
+        causal_mask,
+        segment_mask,
+    )
+    from transformer_jax.models.layers import Embedding, sinusoids
     from transformer_jax.models.lstm import LSTM
-    from transformer_jax.models.seq2seq import build_model
-    from transformer_jax.models.transformer import Transformer
+    from transformer_jax.models.seq2seq import build_model, init_parameters
+    from transformer_jax.models.transformer import DecoderLayer, EncoderLayer, Transformer
     from transformer_jax.scores import Score, score
     from transformer_jax.training.loop import train
+    from transformer_jax.training.objective import loss_sums
     from transformer_jax.translator import SearchOptions, Translation, Translator
 
 __all__ = [
@@ -54,11 +72,18 @@ __all__ = [
     "AttentionMap",
     "Batch",
     "BatchConfig",
+    "BatchStream",
     "Config",
     "DataConfig",
     "DecodeConfig",
+    "DecoderLayer",
+    "Embedding",
+    "EncoderLayer",
     "ModelConfig",
+    "MultiHeadCrossAttention",
+    "MultiHeadSelfAttention",
     "OptimizerConfig",
+    "Position",
     "Report",
     "Score",
     "SearchOptions",
@@ -71,13 +96,22 @@ __all__ = [
     "UserError",
     "__version__",
     "alignment_error_rate",
+    "at_once",
     "attention_maps",
     "beam_search",
     "build_model",
+    "causal_mask",
     "evaluate",
     "greedy_search",
+    "init_parameters",
+    "loss_sums",
+    "open_store",
+    "prefetch",
+    "read_pairs",
     "sample_search",
     "score",
+    "segment_mask",
+    "sinusoids",
     "train",
 ]
 
@@ -86,7 +120,14 @@ __all__ = [
 _LATER = {
     "AttentionMap": "attention_map",
     "Batch": "data.batching",
+    "BatchStream": "data.stream",
+    "DecoderLayer": "models.transformer",
+    "Embedding": "models.layers",
+    "EncoderLayer": "models.transformer",
     "LSTM": "models.lstm",
+    "MultiHeadCrossAttention": "models.attention",
+    "MultiHeadSelfAttention": "models.attention",
+    "Position": "data.stream",
     "Report": "evaluation",
     "Score": "scores",
     "SearchOptions": "translator",
@@ -95,13 +136,22 @@ _LATER = {
     "Translation": "translator",
     "Translator": "translator",
     "alignment_error_rate": "alignment",
+    "at_once": "decoding.loop",
     "attention_maps": "attention_map",
     "beam_search": "decoding.beam",
     "build_model": "models.seq2seq",
+    "causal_mask": "models.attention",
     "evaluate": "evaluation",
     "greedy_search": "decoding.greedy",
+    "init_parameters": "models.seq2seq",
+    "loss_sums": "training.objective",
+    "open_store": "data.store",
+    "prefetch": "data.stream",
+    "read_pairs": "data.corpus",
     "sample_search": "decoding.greedy",
     "score": "scores",
+    "segment_mask": "models.attention",
+    "sinusoids": "models.layers",
     "train": "training.loop",
 }
 

@@ -151,7 +151,7 @@ class TrainConfig:
     accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
     log_every: int = 100
     evaluate_every: int = 1000
-    evaluate_bleu: bool = True  # decode the dev set at each evaluation; off: the best checkpoint is the one of lowest dev loss
+    metric: str = "bleu"  # by which a checkpoint is best on the dev set: bleu | chrf | ter | rouge1 | rouge2 | rougeL | loss
     samples: int = 3  # dev sentences whose translations are written to the log at each evaluation
     checkpoint_every: int = 1000
     keep_checkpoints: int = 10  # the latest so many (2 or more: one to go back to) are kept, and the best
@@ -218,6 +218,7 @@ _CHOICES = {
     "model.compute_dtype": ("auto", "float32", "bfloat16"),
     "optimizer.schedule": ("inverse_sqrt", "constant", "cosine"),
     "parallel.mode": ("pmap", "sharded"),
+    "train.metric": ("bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "loss"),
 }
 _AT_LEAST_ZERO = (
     "model.decoder_layers model.key_width model.value_width optimizer.learning_rate optimizer.warmup_steps "
@@ -243,6 +244,7 @@ _OWN = {
 _MAY_CHANGE = {
     "data.cache_dir",
     "decode.alignment_layer",
+    "decode.tokens",
     "train.steps",
     "train.log_every",
     "train.samples",
@@ -373,6 +375,9 @@ def from_json(text: str, name: str = "config") -> Config:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{name}: not JSON ({error})") from None
+    train = data.get("train") if isinstance(data, dict) else None
+    if isinstance(train, dict) and "evaluate_bleu" in train:  # runs from before there was a choice
+        train["metric"] = "bleu" if train.pop("evaluate_bleu") else "loss"
     config = _build(Config, data, name)
     try:
         return validate(config)

@@ -45,6 +45,7 @@ def evaluate_run(
     tokenize: str = "13a",
     lowercase: bool = False,
     paper_bleu: bool = False,
+    rouge: bool = False,
     bootstrap: int = 1000,
     compare: str | None = None,
     ensemble: Sequence[str] = (),
@@ -59,7 +60,8 @@ def evaluate_run(
 
     Prints every report as it is ready, and writes them and the translations to files. `compare` is another run, RUN or
     RUN:CHECKPOINT, searched with the same `search` where that is given, or a file of translations of the test sets. `ensemble`
-    are further models that translate together with each checkpoint.
+    are further models that translate together with each checkpoint. ROUGE is among the scores with `rouge`, and where it is the
+    metric of the run.
 
     Raises UserError for bad input; all of it is read before the first sentence is translated.
     """
@@ -67,9 +69,10 @@ def evaluate_run(
         raise UserError("--watch scores every checkpoint; leave --checkpoint out")
     if not watch_minutes > 0:
         raise UserError(f"--watch_minutes={watch_minutes:g} should be above 0")
-    metrics(tokenize, lowercase, bootstrap)
     refuse_same_files(compare=compare, output=output, report=report, html=html)
     run = Run(workdir)
+    rouge = rouge or run.config.train.metric.startswith("rouge")
+    metrics(tokenize, lowercase, bootstrap, rouge)
     data, model = run.config.data, run.config.model
     with hosts.first_before_others("test sets"):
         fetch(test)
@@ -92,13 +95,15 @@ def evaluate_run(
                 checkpoint=found,
                 papers_bleu_of=data.target_language if paper_bleu else "",
                 bootstrap=bootstrap,
+                rouge=rouge,
                 align=html is not None and (model.family, model.attention) != ("lstm", "none"),
                 **words,
                 **search,
             )
             if other:
                 told, lines = other(number)
-                each.comparison = Comparison(told, differences(each.hypotheses, lines, pairs.target, **words), lines)
+                differing = differences(each.hypotheses, lines, pairs.target, rouge=rouge, **words)
+                each.comparison = Comparison(told, differing, lines)
             if files.analysed:
                 each.analysis = analyse(each.hypotheses, pairs, unseen, training_text, bootstrap=bootstrap, **words)
             reports.append(each)

@@ -57,7 +57,8 @@ class Report:
 
     def as_line(self) -> str:
         """What changes from checkpoint to checkpoint, in one line."""
-        scores = [f"{each.metric} {with_interval(each.value, each.interval).strip()}" for each in self.scores[:2]]
+        shown = self.scores[:2] + [each for each in self.scores if each.metric.startswith("ROUGE")]
+        scores = [f"{each.metric} {with_interval(each.value, each.interval).strip()}" for each in shown]
         if self.comparison:
             bleu = self.comparison.differences[0]
             scores.append(f"BLEU {bleu.difference:+.2f} (p = {bleu.p_value:.4f}) from {self.comparison.other}")
@@ -75,17 +76,18 @@ def evaluate(
     lowercase: bool = False,
     papers_bleu_of: str = "",
     bootstrap: int = 0,
+    rouge: bool = False,
     align: bool = False,
     **search: Unpack[SearchOptions],
 ) -> Report:
     """Translates all of `source` and scores it. Nothing is filtered: an empty line scores as an empty translation.
 
     `test` and `checkpoint` name in the report what is scored; of the demo's sets (`demo:test`, ..., whole and in their order)
-    it also tells the share of right pronouns. `papers_bleu_of` a language adds `paper_bleu`; `bootstrap` is that of `score`.
-    With `align` the report has word alignments. Raises UserError as `score` and `Translator.translate` do.
+    it also tells the share of right pronouns. `papers_bleu_of` a language adds `paper_bleu`; `bootstrap` and `rouge` are
+    `score`'s. With `align` the report has word alignments. Raises UserError as `score` and `Translator.translate` do.
     """
     check_lines(source, references, "source lines")
-    metrics(tokenize, lowercase, bootstrap)
+    metrics(tokenize, lowercase, bootstrap, rouge)
     started = time.perf_counter()
     translations = translator.translate(source, align=align, **search)
     seconds = time.perf_counter() - started
@@ -96,7 +98,7 @@ def evaluate(
         checkpoint=checkpoint,
         search=in_words(translator.search_config(**search)),
         sentences=len(hypotheses),
-        scores=score(hypotheses, references, tokenize=tokenize, lowercase=lowercase, bootstrap=bootstrap)
+        scores=score(hypotheses, references, tokenize=tokenize, lowercase=lowercase, bootstrap=bootstrap, rouge=rouge)
         + (paper_bleu(hypotheses, references, papers_bleu_of, bootstrap) if papers_bleu_of else []),
         exact=sum(map(str.__eq__, hypotheses, references)) / len(hypotheses),
         seconds=seconds,

@@ -1,4 +1,4 @@
-"""BLEU, chrF and TER by sacreBLEU, each with the signature by which anybody can compute the same figure."""
+"""BLEU, chrF, TER and ROUGE by sacreBLEU, each with the signature by which anybody can compute the same figure."""
 
 import dataclasses
 import importlib.metadata
@@ -12,11 +12,13 @@ from sacrebleu.metrics.base import Metric
 from sacrebleu.significance import PairedTest
 
 from transformer_jax.errors import UserError
+from transformer_jax.rouge import Rouge
 
 __all__ = [
     "TOKENIZERS",
     "Score",
     "check_lines",
+    "make_metric",
     "metrics",
     "paper_bleu",
     "score",
@@ -33,7 +35,7 @@ _FEWEST_RESAMPLES = 40  # of fewer, a 95% interval leaves none out
 class Score:
     """One figure, and how anybody gets the same."""
 
-    metric: str  # BLEU | chrF2 | TER | BLEU, lower-cased | BLEU, Moses tokens, compounds split
+    metric: str  # BLEU | chrF2 | TER | ROUGE-1 | ROUGE-2 | ROUGE-L | BLEU, lower-cased | BLEU, Moses tokens, compounds split
     value: float  # percent; of TER less is better
     signature: str  # sacreBLEU's: with it anybody can compute the same figure
     details: str  # sacreBLEU's line: n-gram precisions, brevity penalty
@@ -47,9 +49,11 @@ def score(
     tokenize: str = "13a",
     lowercase: bool = False,
     bootstrap: int = 0,
+    rouge: bool = False,
 ) -> list[Score]:
     """BLEU (Papineni et al. 2002), chrF (Popovic 2015) and TER (Snover et al. 2006), over the whole set.
 
+    With `rouge` also ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004), as rewriting and summaries are measured (extra `rouge`).
     `tokenize` and `lowercase` are BLEU's; the signature tells them. With `bootstrap` (0: without) each has a 95% confidence
     interval from so many resamples of the sentences (Koehn 2004). Raises UserError if the numbers of lines differ (sacreBLEU
     would cut the longer list and score the rest) or are zero.
@@ -58,7 +62,8 @@ def score(
     [('BLEU', 100.00000000000004), ('chrF2', 100.0), ('TER', 0.0)]
     """
     check_lines(hypotheses, references, "translations")
-    return [score_with(metric, hypotheses, references, bootstrap) for metric in metrics(tokenize, lowercase, bootstrap)]
+    found = metrics(tokenize, lowercase, bootstrap, rouge)
+    return [score_with(metric, hypotheses, references, bootstrap) for metric in found]
 
 
 def paper_bleu(hypotheses: Sequence[str], references: Sequence[str], language: str, bootstrap: int = 0) -> list[Score]:
@@ -126,8 +131,8 @@ def with_interval(value: float, interval: tuple[float, float] | None) -> str:
     return f"{value:6.2f} (95%: {interval[0]:.2f} to {interval[1]:.2f})" if interval else f"{value:6.2f}"
 
 
-def metrics(tokenize: str = "13a", lowercase: bool = False, bootstrap: int = 0) -> tuple[Metric, Metric, Metric]:
-    """BLEU, chrF and TER. Raises UserError for what they cannot do."""
+def metrics(tokenize: str = "13a", lowercase: bool = False, bootstrap: int = 0, rouge: bool = False) -> list[Metric]:
+    """BLEU, chrF and TER, with `rouge` also ROUGE-1, -2 and -L. Raises UserError for what they cannot do."""
     if tokenize not in TOKENIZERS:
         raise UserError(f"tokenize={tokenize!r} should be one of {', '.join(TOKENIZERS)}")
     if bootstrap and bootstrap < _FEWEST_RESAMPLES:
@@ -135,8 +140,16 @@ def metrics(tokenize: str = "13a", lowercase: bool = False, bootstrap: int = 0) 
     seed = os.environ.get("SACREBLEU_SEED", "12345")
     if bootstrap and not seed.isdecimal() and seed.lower() != "none":
         raise UserError(f"SACREBLEU_SEED={seed!r} in the environment should be a whole number, or none for another each time")
+    names = ["bleu", "chrf", "ter", *(["rouge1", "rouge2", "rougeL"] if rouge else [])]
+    return [make_metric(name, tokenize, lowercase) for name in names]
+
+
+def make_metric(name: str, tokenize: str = "13a", lowercase: bool = False) -> Metric:
+    """One of bleu, chrf, ter, rouge1, rouge2 and rougeL. Raises UserError for a ROUGE where rouge-score is not installed."""
+    if name.startswith("rouge"):
+        return Rouge(name)
     # `force`: no warning that the text looks tokenised, when it is the reference that is.
-    return BLEU(tokenize=tokenize, lowercase=lowercase, force=True), CHRF(), TER()
+    return {"bleu": lambda: BLEU(tokenize=tokenize, lowercase=lowercase, force=True), "chrf": CHRF, "ter": TER}[name]()
 
 
 def check_lines(lines: Sequence[str], references: Sequence[str], what: str) -> None:

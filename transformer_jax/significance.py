@@ -38,8 +38,9 @@ def differences(
     *,
     tokenize: str = "13a",
     lowercase: bool = False,
+    rouge: bool = False,
 ) -> list[Difference]:
-    """BLEU, chrF and TER of two systems, and how probable a difference at least as large is if they are equally good.
+    """`scores.score` of two systems, and how probable a difference at least as large is if they are equally good.
 
     By approximate randomization (Riezler & Maxwell 2005), two-sided: the systems' translations of each sentence change places
     by the toss of a coin, 10,000 times, and p is the share of trials whose difference is larger than the one found. sacreBLEU
@@ -55,7 +56,7 @@ def differences(
     check_lines(others, references, "translations of the other system")
     test = PairedTest(
         [("other", list(others)), ("this", list(hypotheses))],
-        {metric.__class__.__name__: metric for metric in metrics(tokenize, lowercase)},
+        dict(enumerate(metrics(tokenize, lowercase, rouge=rouge))),
         [list(references)],
         test_type="ar",
     )

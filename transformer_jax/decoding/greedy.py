@@ -47,13 +47,13 @@ def sample_search(
     step: Step,
     sentences: Sentences,
     *,
-    samples: int,
     key: Array,
-    numbers: Array,
     length: int,
     start_id: int,
     eos_id: int,
     pad_id: int,
+    samples: int = 1,
+    numbers: Array | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -66,8 +66,8 @@ def sample_search(
     `top_p` of the probability together (Holtzman et al. 2020). N = B * samples; at a sentence's limit EOS is forced.
 
     `log_prob` and `score` are the model's, as if the translation had been found by search. What is drawn for a sentence is a
-    function of `key` and of its number in `numbers` int32 [B], not of its batch mates. The other arguments are those of
-    `beam_search`.
+    function of `key` and of its number in `numbers` int32 [B] (0 .. B - 1 if left out), not of its batch mates. The other
+    arguments are those of `beam_search`.
 
     Returns `Hypotheses` in the order in which they were drawn (tokens int32 [B, samples, T]). Raises ValueError if EOS is
     forbidden, `length_penalty` negative, `temperature` not above 0 or `top_p` not in (0, 1].
@@ -76,6 +76,7 @@ def sample_search(
         raise ValueError(f"temperature must be more than 0, not {temperature}")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be more than 0 and at most 1, not {top_p}")
+    numbers = jnp.arange(sentences.count) if numbers is None else numbers
 
     def key_of(number: Array, which: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(key, number), which)

@@ -81,8 +81,8 @@ class MultiHeadSelfAttention(nn.Module):
 
     width: int
     heads: int
-    key_width: int
-    value_width: int
+    key_width: int = 0  # of each head; 0: width / heads
+    value_width: int = 0  # 0: the keys'
     rotary: bool = False
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
@@ -90,28 +90,39 @@ class MultiHeadSelfAttention(nn.Module):
 
     def setup(self):
         inward = functools.partial(projection, dtype=self.dtype, bias=self.bias)
+        key_width, value_width = _head_widths(self)
+        self.together = value_width == key_width
         # Glorot's fan-out counts all three, so that the scores start smaller by half: the softmax starts soft.
-        if self.value_width == self.key_width:
-            self.query_key_value = inward((3, self.heads, self.key_width))
+        if self.together:
+            self.query_key_value = inward((3, self.heads, key_width))
         else:
-            self.query_key = inward((2, self.heads, self.key_width))
-            self.value = inward((self.heads, self.value_width))
+            self.query_key = inward((2, self.heads, key_width))
+            self.value = inward((self.heads, value_width))
         self.output = projection((self.width,), self.dtype, axes=2, bias=self.bias)
         self.drop = Dropout(self.dropout)
 
-    def __call__(self, x: Array, mask: Array, position: Array, *, train: bool = False) -> Array:
-        """x [B, T, D], mask bool [B, 1, T, T], position int32 [B, T] (which only `rotary` looks at) -> [B, T, D]."""
+    def __call__(self, x: Array, mask: Array, position: Array | None = None, *, train: bool = False) -> Array:
+        """x [B, T, D], mask bool [B or 1, 1, T, T], position int32 [B, T] (if left out, 0 .. T - 1) -> [B, T, D]."""
+        position = jnp.arange(x.shape[1])[None] if position is None else position
         query, key, value = self._project(x, position)
         return self._attend(query, _keys_values(key, value), mask, train)
 
-    def step(self, x: Array, index: Array, age: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        """One token of each hypothesis: x [N, 1, D], the token at place `age` int32 [N] of its row, sees itself and the `age`
-        tokens before it -> [N, 1, D], cache. `index` int32 [] counts the steps.
+    def init_cache(self, rows: int, length: int) -> tuple[Array, Array]:
+        """Room for the keys and values of `length` tokens of each of N = `rows` hypotheses: [N, H, T, K] each."""
+        key, value = (jnp.zeros((rows, self.heads, length, width), self.dtype) for width in _head_widths(self))
+        return key, value
 
-        The cache, of keys and of values [N, H, T, K], is a ring, of which step `index` writes place index mod T: so all rows
-        write the same place, though some began earlier than others. With the places before the heads, XLA would transpose all
-        of it at every step on CPU (52 ms a layer against 6 for N = 256, T = 80, 8 heads of 64).
+    def step(
+        self, x: Array, index: Array, cache: tuple[Array, Array], age: Array | None = None
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """One token of each hypothesis: x [N, 1, D], the token at place `age` int32 [N] of its row, sees itself and the `age`
+        tokens before it -> [N, 1, D], cache. Where all rows began at step 0, age is `index` int32 [], and may be left out.
+
+        The cache is a ring, of which step `index` writes place index mod T: so all rows write the same place, though some began
+        earlier than others. With the places before the heads, XLA would transpose all of it at every step on CPU (52 ms a layer
+        against 6 for N = 256, T = 80, 8 heads of 64).
         """
+        age = jnp.broadcast_to(index, x.shape[:1]) if age is None else age
         query, *now = self._project(x, age[:, None])
         room = cache[0].shape[2]
 
@@ -125,7 +136,7 @@ class MultiHeadSelfAttention(nn.Module):
 
     def _project(self, x: Array, position: Array) -> tuple[Array, Array, Array]:
         """[B, T, D] -> query, key and value [B, T, H, K]."""
-        if self.value_width == self.key_width:
+        if self.together:
             qkv = self.query_key_value(x)  # [B, T, 3, H, K]
             query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         else:
@@ -147,26 +158,28 @@ class MultiHeadCrossAttention(nn.Module):
 
     width: int
     heads: int
-    key_width: int
-    value_width: int
+    key_width: int = 0  # of each head; 0: width / heads
+    value_width: int = 0  # 0: the keys'
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     bias: bool = False
 
     def setup(self):
         inward = functools.partial(projection, dtype=self.dtype, bias=self.bias)
-        self.query = inward((self.heads, self.key_width))
-        if self.value_width == self.key_width:
-            self.key_value = inward((2, self.heads, self.key_width))
+        key_width, value_width = _head_widths(self)
+        self.together = value_width == key_width
+        self.query = inward((self.heads, key_width))
+        if self.together:
+            self.key_value = inward((2, self.heads, key_width))
         else:
-            self.key = inward((self.heads, self.key_width))
-            self.value = inward((self.heads, self.value_width))
+            self.key = inward((self.heads, key_width))
+            self.value = inward((self.heads, value_width))
         self.output = projection((self.width,), self.dtype, axes=2, bias=self.bias)
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Array) -> KeyValues:
         """memory [B, S, D] -> keys [B, H, K, S] and values [B, H, S, K], or as wide as they are."""
-        if self.value_width == self.key_width:
+        if self.together:
             both = self.key_value(memory)
             return _keys_values(both[:, :, 0], both[:, :, 1])
         return _keys_values(self.key(memory), self.value(memory))
@@ -176,6 +189,12 @@ class MultiHeadCrossAttention(nn.Module):
         weights = attention_weights(self.query(x), source.key, mask)
         self.sow("intermediates", "attention_weights", weights)
         return self.output(attend(self.drop(weights, train=train), source.value))
+
+
+def _head_widths(module: MultiHeadSelfAttention | MultiHeadCrossAttention) -> tuple[int, int]:
+    """Of the keys and values of each head."""
+    key_width = module.key_width or module.width // module.heads
+    return key_width, module.value_width or key_width
 
 
 def _keys_values(key: Array, value: Array) -> KeyValues:

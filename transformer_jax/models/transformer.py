@@ -47,10 +47,13 @@ class Residual(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward, each in its residual frame. [B, S, D] -> [B, S, D]"""
+    """Self-attention, then feed-forward, each in its residual frame. [B, S, D] -> [B, S, D]
+
+    With `causal_mask` it is the layer of a decoder-only model, which generates with `step`.
+    """
 
     config: ModelConfig
-    dtype: jnp.dtype
+    dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         self.attention = _self_attention(self.config, self.dtype)
@@ -58,10 +61,22 @@ class EncoderLayer(nn.Module):
         self.feed_forward = _feed_forward(self.config, self.dtype)
         self.feed_forward_residual = _residual(self.config, self.dtype)
 
-    def __call__(self, x: Array, mask: Array, position: Array, *, train: bool) -> Array:
-        """x [B, S, D], mask bool [B, 1, S, S], position int32 [B, S] -> [B, S, D]."""
+    def __call__(self, x: Array, mask: Array, position: Array | None = None, *, train: bool = False) -> Array:
+        """x [B, S, D], mask bool [B or 1, 1, S, S], position int32 [B, S] (if left out, 0 .. S - 1) -> [B, S, D]."""
         out = self.attention(self.attention_residual.before(x), mask, position, train=train)
         x = self.attention_residual.after(x, out, train=train)
+        return self._feed(x, train)
+
+    def init_cache(self, rows: int, length: int) -> tuple[Array, Array]:
+        """As `MultiHeadSelfAttention.init_cache`."""
+        return self.attention.init_cache(rows, length)
+
+    def step(self, x: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        """As `MultiHeadSelfAttention.step`: x [N, 1, D] -> [N, 1, D], cache."""
+        out, cache = self.attention.step(self.attention_residual.before(x), index, cache)
+        return self._feed(self.attention_residual.after(x, out), train=False), cache
+
+    def _feed(self, x: Array, train: bool) -> Array:
         out = self.feed_forward(self.feed_forward_residual.before(x), train=train)
         return self.feed_forward_residual.after(x, out, train=train)
 
@@ -70,13 +85,13 @@ class DecoderLayer(nn.Module):
     """Causal self-attention, attention to the source, feed-forward. [B, T, D] -> [B, T, D]"""
 
     config: ModelConfig
-    dtype: jnp.dtype
+    dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         config = self.config
         self.attention = _self_attention(config, self.dtype)
         self.attention_residual = _residual(config, self.dtype)
-        widths = config.width, config.heads, *_head_widths(config)
+        widths = config.width, config.heads, config.key_width, config.value_width
         self.cross_attention = MultiHeadCrossAttention(*widths, config.attention_dropout, self.dtype, config.attention_bias)
         self.cross_attention_residual = _residual(config, self.dtype)
         self.feed_forward = _feed_forward(config, self.dtype)
@@ -98,7 +113,7 @@ class DecoderLayer(nn.Module):
         """One token of each hypothesis: x [N, 1, D], cross_mask bool [B, 1, 1, S] -> [N, 1, D], cache; index, age and cache as
         in `MultiHeadSelfAttention.step`. The source's rows are B, so the hypotheses of a sentence stand in line as its
         queries."""
-        out, cache = self.attention.step(self.attention_residual.before(x), index, age, cache)
+        out, cache = self.attention.step(self.attention_residual.before(x), index, cache, age)
         x = self.attention_residual.after(x, out)
         rows = cross_mask.shape[0]
         x = self._rest(x.reshape(rows, -1, x.shape[-1]), source, cross_mask, train=False)  # [B, beams, D]
@@ -155,9 +170,7 @@ class Transformer(EmbeddingTables):
     def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[tuple[Array, Array], ...]:
         """Room for the keys and values of `length` tokens of each hypothesis: for each layer two of [N, H, length, K],
         of zeros (values may have a width of their own)."""
-        places = memory.segment.shape[0] * beams, self.config.heads, length
-        key, value = (jnp.zeros((*places, width), self.dtype) for width in _head_widths(self.config))
-        return tuple((key, value) for _ in self.decoder)
+        return tuple(layer.attention.init_cache(memory.segment.shape[0] * beams, length) for layer in self.decoder)
 
     def decode_step(
         self, token: Array, index: Array, memory: Memory, cache: tuple[Any, ...], start: Array | None = None
@@ -189,13 +202,8 @@ class Transformer(EmbeddingTables):
         return self.logits(self.decoder_norm(x) if self.config.norm == "pre" else x)
 
 
-def _head_widths(config: ModelConfig) -> tuple[int, int]:
-    key_width = config.key_width or config.width // config.heads
-    return key_width, config.value_width or key_width
-
-
 def _self_attention(config: ModelConfig, dtype: jnp.dtype) -> MultiHeadSelfAttention:
-    widths, rotary = (config.width, config.heads, *_head_widths(config)), config.positions == "rotary"
+    widths, rotary = (config.width, config.heads, config.key_width, config.value_width), config.positions == "rotary"
     return MultiHeadSelfAttention(*widths, rotary, config.attention_dropout, dtype, config.attention_bias)
 
 

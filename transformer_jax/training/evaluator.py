@@ -1,4 +1,4 @@
-"""What a training is told of itself on the dev set: loss, perplexity, BLEU, sample translations."""
+"""What a training is told of itself on the dev set: loss, perplexity, its metric, sample translations."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from transformer_jax.data.stream import one_pass
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.rows import over_rows
-from transformer_jax.scores import metrics, score_with
+from transformer_jax.scores import make_metric, score_with
 from transformer_jax.training.metrics import loss_means
 from transformer_jax.training.objective import LossSums
 from transformer_jax.training.step import make_eval_step
@@ -30,8 +30,8 @@ __all__ = ["Evaluation", "make_evaluator"]
 class Evaluation(NamedTuple):
     """What one evaluation on the dev set found."""
 
-    numbers: dict[str, float]  # cross_entropy, perplexity, accuracy; bleu if it was asked for; ema_decay where it is on
-    score: float  # what is to rise: BLEU, or else minus the cross-entropy
+    numbers: dict[str, float]  # cross_entropy, perplexity, accuracy; train.metric; ema_decay where it is on
+    score: float  # what is to rise: train.metric, or minus what is to fall, cross-entropy or TER
     samples: list[str]  # source  =>  translation  (reference), of the first sentences
     alignment_layer: int  # whose attention tells most of which word became which, from 1; 0: there is none
 
@@ -57,6 +57,7 @@ def make_evaluator(
     batches = list(one_pass(store, shapes, config.batch, tokenizer))
     eval_step = over_rows(make_eval_step(model, tokenizer.eos_id))
     translator = Translator(model, None, tokenizer, config)
+    metric = None if config.train.metric == "loss" else make_metric(config.train.metric)
 
     def evaluate(params: Any) -> Evaluation:
         def of_batch(batch: Batch) -> tuple[list[float], list[list[int]]]:
@@ -69,17 +70,16 @@ def make_evaluator(
         del numbers["loss"]  # without label smoothing it is the cross-entropy
         if config.train.ema_decay:
             numbers["ema_decay"] = config.train.ema_decay  # `params` are a moving average
-        decoded = len(pairs.source) if config.train.evaluate_bleu else config.train.samples
+        decoded = len(pairs.source) if metric else config.train.samples
         translations = translator.translate(pairs.source[:decoded], params=params, between=between)
         found = [translation.text for translation in translations]
         samples = [
             f"{source}  =>  {hypothesis}  ({reference})" for source, reference, hypothesis in zip(*pairs, found, strict=False)
         ][: config.train.samples]
-        if not config.train.evaluate_bleu:
+        if not metric:
             return Evaluation(numbers, -numbers["cross_entropy"], samples, layer)
-        bleu, *_ = metrics()  # TER would take longer than the search
-        numbers["bleu"] = score_with(bleu, found, pairs.target).value
-        return Evaluation(numbers, numbers["bleu"], samples, layer)
+        value = numbers[config.train.metric] = score_with(metric, found, pairs.target).value
+        return Evaluation(numbers, -value if config.train.metric == "ter" else value, samples, layer)
 
     return evaluate
 
