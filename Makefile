@@ -1,9 +1,10 @@
-# make demo: from nothing to a trained translator. make test: from nothing to the tests. PYTHON chooses the interpreter.
+# make demo: from nothing to a trained translator. make test: from nothing to the tests. make docs: to the documentation.
+# PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
 
-.PHONY: demo test test-slow test-processes test-interop lint clean
+.PHONY: demo test test-slow test-processes test-interop lint docs docs-publish clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,17 @@ test-interop: $(VENV)/installed
 lint: $(VENV)/installed
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
+
+docs: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+	@echo "the documentation: build/docs/index.html; with search: $(VENV)/bin/python -m http.server --directory build/docs"
+
+# A commit on the branch gh-pages, where versions stand beside each other; pushing it is up to you.
+docs-publish: docs
+	PATH="$(abspath $(VENV))/bin:$$PATH" NO_MKDOCS_2_WARNING=1 mike deploy --update-aliases \
+		$$($(VENV)/bin/python -c "import transformer_jax; print(transformer_jax.__version__)") latest
+	PATH="$(abspath $(VENV))/bin:$$PATH" NO_MKDOCS_2_WARNING=1 mike set-default latest
 
 clean:
 	rm -rf $(VENV) *.egg-info

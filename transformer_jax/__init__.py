@@ -34,6 +34,7 @@ from transformer_jax.config import (
     DecodeConfig,
     ModelConfig,
     OptimizerConfig,
+    ParallelConfig,
     TokenizerConfig,
     TrainConfig,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
     "OptimizerConfig",
+    "ParallelConfig",
     "Position",
     "Report",
     "Score",

@@ -25,14 +25,14 @@ __all__ = [
     "word_links",
 ]
 
-Links = tuple[tuple[int, int], ...]
+Links = tuple[tuple[int, int], ...]  # of one sentence, sorted
 
 
 def most_attended(sown: Mapping[str, Any], source: Array, eos_id: int) -> Array | None:
     """The place in the source that each target token looked at most, by the mean over heads, never at an EOS: int32 [L, B, T].
 
-    `sown` is what `apply(..., mutable=["intermediates"])` returns beside the logits, source int32 [B, S]. None where the model
-    has no attention to the source.
+    `sown` is what `apply(..., mutable=["intermediates"])` returns beside the logits, source int32 [B, S] its batch's. None
+    where the model has no attention to the source.
     """
     cross = attention_of(sown.get("intermediates", {})).get("cross")
     if cross is None:
@@ -55,7 +55,7 @@ def mean_attention(sown: Mapping[str, Any]) -> Array:
 def log_coverage(covered: Array) -> Array:
     """sum_j log(min(c_j, 1)): 0 where all of the source has got attention (Wu et al. 2016, eq. 14, without its beta).
 
-    covered [B, S] is c, what the target tokens gave to each source token in all; 1 where there is none -> float32 [B]
+    covered float32 [B, S] is c, what the target tokens gave to each source token in all; 1 where there is none -> float32 [B]
     """
     return jnp.sum(jnp.log(jnp.clip(covered, jnp.finfo(jnp.float32).tiny, 1.0)), axis=1)
 
@@ -63,7 +63,8 @@ def log_coverage(covered: Array) -> Array:
 def word_links(places: np.ndarray, source_words: np.ndarray, target_words: np.ndarray) -> Links:
     """Links between words from links between pieces: target piece t is linked to source piece places[t].
 
-    `source_words` and `target_words` have the number of each piece's word, -1 for EOS (`Tokenizer.words`).
+    `source_words` int [S] and `target_words` int [T] have the number of each piece's word, -1 for EOS (`Tokenizer.words`);
+    places int [T or more].
 
     >>> word_links(np.array([0, 2, 1, 0]), np.array([0, 1, 1, -1]), np.array([0, 0, 1, -1]))
     ((0, 0), (1, 0), (1, 1))
@@ -88,7 +89,8 @@ def join_links(line: str, sources: Sequence[str], targets: Sequence[str], links:
 
 
 def pharaoh(links: Links) -> str:
-    """
+    """Links as other aligners write them: SOURCE-TARGET, with a space between two.
+
     >>> pharaoh(((0, 0), (2, 1)))
     '0-0 2-1'
     """
@@ -111,7 +113,8 @@ def alignment_error_rate(found: Iterable[Links], gold: Iterable[Links]) -> float
 
 
 def mutual_information(source: Sequence[int] | np.ndarray, target: Sequence[int] | np.ndarray) -> float:
-    """sum_xy p(x, y) log(p(x, y) / (p(x) p(y))) of linked pieces, in nats: how well a link tells a word's translation.
+    """sum_xy p(x, y) log(p(x, y) / (p(x) p(y))) of linked pieces, in nats: how well a link tells a word's translation. `source`
+    and `target` are the ids, int [links] each, of the two ends of every link.
 
     It needs no alignment that is known to be right, and where there is one it orders a model's layers as the alignment error
     rate does (the demo's).

@@ -26,15 +26,17 @@ class Group:
 
     label: str
     sentences: int
-    bleu: float
+    bleu: float  # percent
     interval: tuple[float, float] | None  # 95% confidence
     length_ratio: float  # words of the translations over words of the references
 
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
+    """One sentence of the test set and its translation."""
+
     line: int  # in the test set, from 1
-    chrf: float
+    chrf: float  # see `sentence_chrf`
     source: str
     hypothesis: str
     reference: str
@@ -48,10 +50,11 @@ class Analysis:
     by_unseen: list[Group] | None  # by words of the reference that the training text does not have
     unseen: list[int] | None  # how many those are, for each sentence
     training_text: str  # where the training text was read, or why there is no `by_unseen`
-    sentence_chrf: list[float]
+    sentence_chrf: list[float]  # of each sentence, in percent
     worst: list[Sentence]  # the twenty of lowest chrF, worst first
 
     def as_text(self) -> str:
+        """Some lines for a person."""
         lines = ["  BLEU by words of the source (words: sacreBLEU's 13a):", *map(_row, self.by_length)]
         if self.by_unseen is None:
             lines.append(f"  no BLEU by unseen words: {self.training_text}")
@@ -76,7 +79,8 @@ def analyse(
 ) -> Analysis:
     """Scores parts of a test set that has been translated. `unseen` are the words that training never had (None: nobody knows).
 
-    Groups without a sentence are left out; those of few sentences are there, with their number: their BLEU says little.
+    `training_text` names the text of these words, or says why there are none; the rest is as in `score`, and so is what is
+    raised. Groups without a sentence are left out; those of few sentences are there, with their number: their BLEU says little.
     """
     source, references = pairs
     check_lines(hypotheses, references, "translations")
@@ -145,7 +149,8 @@ def unseen_words(references: Iterable[str], training: Iterable[str]) -> set[str]
 
 
 def training_targets(data: DataConfig) -> Iterator[str]:
-    """The target sentences of `data.train` that training uses, as they are here now, one at a time. Raises UserError."""
+    """The target sentences of `data.train` that training uses, as they are here now, one at a time. Raises UserError as
+    `read_pairs` does."""
     for spec, _, filters in parse_sources(data):
         # A duplicate has no new words, and to notice it takes memory.
         cleaning = Cleaning(dataclasses.replace(filters, deduplicate=False))

@@ -52,7 +52,8 @@ def attention_maps(
     """Every kind of attention that the model has (see `AttentionMap`), by teacher forcing of `target`.
 
     `target` is text, or a translation's own ids, EOS included. Between pieces, or between `words`: then the share of a word is
-    the sum of its pieces' shares, and its own row the mean of its pieces' rows.
+    the sum of its pieces' shares, and its own row the mean of its pieces' rows. By the names of their kinds; a model without
+    attention has none.
     """
     source_ids = tokenizer.encode_source([source])[0]
     ids = tokenizer.encode_target([target])[0] if isinstance(target, str) else np.asarray(target, np.int32)

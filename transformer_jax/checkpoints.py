@@ -54,7 +54,10 @@ class Checkpoints:
     `keep` is how many of the latest are kept while this object writes (None: it only reads), `latest` how many the run keeps:
     what is older is there for being the best, and in no average. With `ema` they have moving averages of the parameters. An
     object that writes first puts checkpoints that are newer than the newest whole one out of the way (`damaged-...`); UserError
-    if none is whole, unless all are `spare`.
+    if none is whole, unless all are `spare`. An object that reads raises UserError where there is no such folder.
+
+    Attributes:
+        folder: that of the checkpoints, one folder for each step
     """
 
     def __init__(self, folder: epath.Path, keep: int | None = None, *, latest: int, ema: bool, spare: bool = False):
@@ -95,10 +98,11 @@ class Checkpoints:
                 self._manager.close()
 
     def steps(self) -> list[int]:
+        """The steps of which there is a checkpoint, whole or not, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: Any, progress: Progress) -> None:
-        """Starts to write step `progress.step`; returns as soon as `state` may be changed.
+        """Starts to write step `progress.step` of `state` (a `TrainState`); returns as soon as its arrays may be changed.
 
         Raises UserError where there is no room for this or the save before.
         """
@@ -133,7 +137,8 @@ class Checkpoints:
             raise self._unreadable(step, error) from error
 
     def restore(self, step: int, state: Any) -> tuple[Any, Progress]:
-        """The training state saved at `step`, in the shapes and with the shardings of `state`."""
+        """The training state saved at `step`, in the shapes and with the shardings of `state` (a `TrainState` of arrays, or of
+        their shapes), and what was saved beside it. Raises UserError if the checkpoint is damaged."""
         found = self._restore(step, **{name: ocp.args.StandardRestore(tree) for name, tree in _arrays(state).items()})
         progress = self.progress(step)
         restored = state._replace(
@@ -155,7 +160,8 @@ class Checkpoints:
             )
 
     def parameters(self, which: str, abstract_params: Any, tokenizer: Tokenizer) -> tuple[Any, str]:
-        """The parameters of `latest`, `best`, a step or `average:N` (the mean of the latest N) as NumPy arrays, and their name.
+        """The parameters of `latest`, `best`, a step or `average:N` (the mean of the latest N) as a tree of NumPy arrays, and
+        in words which they are.
 
         Where the run has moving averages of its parameters, these, or with `:raw` after it the parameters themselves. Raises
         UserError if there are no such checkpoints, if they do not have the shapes of `abstract_params`, or if they were
@@ -302,7 +308,8 @@ def _absolute(folder: epath.Path) -> epath.Path:
 
 
 def parse_checkpoint(which: str) -> tuple[str, int, str]:
-    """(which checkpoints, their step or number, their `ema` or `raw` weights; "": moving averages if the run has them)
+    """(which checkpoints, their step or number, their `ema` or `raw` weights; "": moving averages if the run has them). Raises
+    UserError for anything else.
 
     >>> parse_checkpoint("latest"), parse_checkpoint("8000"), parse_checkpoint("average:5:raw")
     (('latest', 0, ''), ('step', 8000, ''), ('average', 5, 'raw'))

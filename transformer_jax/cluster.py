@@ -14,7 +14,8 @@ from transformer_jax.errors import UserError
 
 __all__ = ["LOST", "TO_BE_CONTINUED", "join", "leave", "several", "shows_loss"]
 
-TO_BE_CONTINUED = 75
+TO_BE_CONTINUED = 75  # the exit code, sysexits.h's EX_TEMPFAIL, after which the same command goes on
+# The line in which a process ends when another is lost.
 LOST = "another process was lost (or what the lines above say); the same command everywhere goes on from the last checkpoint"
 # In what JAX, its transport on CPU and orbax raise when one is. On TPU and GPU it is JAX's heartbeat that notices, and aborts.
 _SIGNS_OF_LOSS = ("Gloo", "oordination service", "Connection closed by peer", "heartbeat", "waiting for async_")
@@ -66,6 +67,7 @@ def _check_free(coordinator: str) -> None:
 
 
 def several() -> bool:
+    """Has `join` found others?"""
     return _state["several"]
 
 

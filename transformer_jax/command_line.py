@@ -39,6 +39,7 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
 
     def add_ensemble(self) -> None:
+        """The flag `--ensemble`, which `translator.load_others` reads."""
         self.add_argument(
             "--ensemble",
             nargs="+",
@@ -69,10 +70,15 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        """Raises UserError, where argparse would print its usage and exit."""
         raise UserError(f"{message}; --help lists the flags")
 
     def parse_with_overrides(self, arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-        """The known flags, and every `--config.KEY=VALUE` as `KEY=VALUE`."""
+        """The known flags, and every `--config.KEY=VALUE` as `KEY=VALUE`. Raises UserError for any other.
+
+        >>> Parser("").parse_with_overrides(["--config.model.width=64"])
+        (Namespace(), ['model.width=64'])
+        """
         known, rest = self.parse_known_args(arguments)
         unknown = [item for item in rest if not (item.startswith("--config.") and "=" in item)]
         if unknown:

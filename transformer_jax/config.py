@@ -68,7 +68,7 @@ class TokenizerConfig:
     algorithm: str = "bpe"  # bpe | unigram
     character_coverage: float = 1.0
     byte_fallback: bool = True  # characters outside the vocabulary become UTF-8 bytes, so that any text survives a round trip
-    sample_lines: int = 10_000_000  # train on at most this many lines of each side
+    sample_lines: int = 10_000_000  # train on at most two times so many lines, of both sides together
 
     # Subword regularisation: the model sees training text (no other) segmented in several ways.
     samples: int = 0  # each training pair is segmented so often at random, and each epoch draws one of these; 0: the best alone
@@ -151,9 +151,7 @@ class TrainConfig:
     accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
     log_every: int = 100
     evaluate_every: int = 1000
-    metric: str = (
-        "bleu"  # by which a checkpoint is the best on the dev set: bleu | chrf | ter | rouge1 | rouge2 | rougeL | loss
-    )
+    metric: str = "bleu"  # by which a checkpoint is best on the dev set: bleu | chrf | ter | rouge1 | rouge2 | rougeL | loss
     samples: int = 3  # dev sentences whose translations are written to the log at each evaluation
     checkpoint_every: int = 1000
     keep_checkpoints: int = 10  # the latest so many (2 or more: one to go back to) are kept, and the best
@@ -195,6 +193,8 @@ class DecodeConfig:
 
 @dataclass(slots=True)
 class Config:
+    """All of them, as a run folder keeps them in `config.json`."""
+
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -258,7 +258,12 @@ _MAY_CHANGE = {
 
 
 def validate(config: Config) -> Config:
-    """Returns `config` unchanged, or raises UserError naming the first field whose type or value cannot be."""
+    """Returns `config` unchanged, or raises UserError naming the first field whose type or value cannot be.
+
+    >>> validate(Config(model=ModelConfig(heads=7)))
+    Traceback (most recent call last):
+    transformer_jax.errors.UserError: config: model.heads=7 should be a divisor of model.width=512
+    """
     _build(Config, dataclasses.asdict(config), "config")
     flat = _flatten(config)
     for name, value in flat.items():
@@ -332,6 +337,9 @@ def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
 
     Returns (what forbids to go on, what may change): the first changes the result, the second does not. More steps may be
     asked for, not fewer, and not where the learning rate's decay is laid out over them.
+
+    >>> differences(Config(), Config(train=TrainConfig(steps=200_000, seed=1)))
+    (['train.seed: 0 -> 1'], ['train.steps: 100000 -> 200000'])
     """
     forbidden, allowed = [], []
     old, new = _flatten(stored), _flatten(given)
@@ -357,6 +365,7 @@ def unknown_key(key: str, where: str = "config") -> UserError:
 
 
 def to_json(config: Config) -> str:
+    """What `config.json` holds: an object for each part, with a value for each field."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 

@@ -19,13 +19,13 @@ __all__ = ["Report", "evaluate", "in_words"]
 class Report:
     """The scores of one checkpoint on one test set, as `evaluate.py --report` writes them."""
 
-    test: str
-    checkpoint: str
-    search: str
+    test: str  # its name
+    checkpoint: str  # which, in words
+    search: str  # how it was searched, `in_words`
     sentences: int
     scores: list[Score]
     exact: float  # share of sentences that equal their reference
-    seconds: float
+    seconds: float  # of translating, compilation included
     source_tokens_per_second: float
     pronouns: dict[str, float] | None = None  # demo sets only: the share with the right gender, and what guessing reaches
     split: int = 0  # lines that were translated in pieces
@@ -35,6 +35,7 @@ class Report:
     analysis: Analysis | None = dataclasses.field(default=None, repr=False)
 
     def as_text(self) -> str:
+        """Some lines for a person; the analysis has its own."""
         lines = [f"{self.test}: {self.sentences} sentences, {self.checkpoint}, {self.search}"]
         width = max(len(each.metric) for each in self.scores)
         for each in self.scores:
@@ -55,7 +56,7 @@ class Report:
         return "\n".join(lines)
 
     def as_line(self) -> str:
-        """What changes from checkpoint to checkpoint."""
+        """What changes from checkpoint to checkpoint, in one line."""
         shown = self.scores[:2] + [each for each in self.scores if each.metric.startswith("ROUGE")]
         scores = [f"{each.metric} {with_interval(each.value, each.interval).strip()}" for each in shown]
         if self.comparison:
@@ -110,7 +111,11 @@ def evaluate(
 
 
 def in_words(decode: DecodeConfig) -> str:
-    """How a search was done, for a report."""
+    """How a search was done, for a report.
+
+    >>> in_words(DecodeConfig(beam=5, length_penalty=1.0)), in_words(DecodeConfig(temperature=0.7, top_k=10))
+    ('beam 5, length penalty 1.0', 'sampling, temperature 0.7, top 10, seed 0')
+    """
     if decode.temperature:
         parts = f"temperature {decode.temperature:g}", f"top {decode.top_k}" * bool(decode.top_k), f"seed {decode.seed}"
         return "sampling, " + ", ".join(filter(None, [*parts, f"top p {decode.top_p:g}" * (decode.top_p < 1)]))

@@ -11,6 +11,11 @@ __all__ = ["is_remote", "to_path", "write_whole"]
 
 
 def is_remote(path: epath.PathLike) -> bool:
+    """Is it on an object store?
+
+    >>> is_remote("gs://bucket/runs/demo"), is_remote("runs/demo")
+    (True, False)
+    """
     return os.fspath(path).startswith("gs://")
 
 

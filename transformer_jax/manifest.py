@@ -9,7 +9,7 @@ from transformer_jax.files import write_whole
 
 __all__ = ["MANIFEST", "problem", "sealed", "write_manifest"]
 
-MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"  # the file in a folder that has its files' checksums
 _ITSELF = ""  # the entry for the other entries: no file has this name, and no flipped bit leads from it to another name
 
 

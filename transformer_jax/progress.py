@@ -9,8 +9,8 @@ __all__ = ["Progress"]
 class Progress:
     """Where a run stands: what a checkpoint keeps beside the arrays."""
 
-    step: int = 0
-    epoch: int = 0
+    step: int = 0  # updates done
+    epoch: int = 0  # epochs done
     offset: int = 0  # pairs of the epoch that are done
     tokenizer: str = ""  # fingerprint of the tokenizer these parameters belong to
     corpus: str = ""  # fingerprint of the tokenised training text that `epoch` and `offset` count in
@@ -24,7 +24,13 @@ class Progress:
     skipped: int = 0  # updates left out because a number in them was not finite
 
     def evaluated(self, score: float, patience: int, alignment_layer: int = 0) -> "Progress":
-        """After an evaluation at this step: stopped if `patience` of them in a row (0: any number) brought nothing better."""
+        """After an evaluation at this step: stopped if `patience` of them in a row (0: any number) brought nothing better.
+
+        >>> first = Progress(step=100).evaluated(20.5, patience=2)
+        >>> second = dataclasses.replace(first, step=200).evaluated(20.1, patience=2)
+        >>> second.best_step, second.best_score, second.evaluations_without_better, second.stopped
+        (100, 20.5, 1, False)
+        """
         better = self.best_score is None or score > self.best_score
         without = 0 if better else self.evaluations_without_better + 1
         return dataclasses.replace(

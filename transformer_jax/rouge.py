@@ -40,6 +40,7 @@ class Rouge(Metric):
         self._scorer = RougeScorer([kind], tokenizer=self)
 
     def tokenize(self, text: str) -> list[str]:
+        """`words`, as rouge-score asks for them."""
         return words(text)
 
     def _preprocess_segment(self, sent: str) -> str:

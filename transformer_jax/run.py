@@ -1,13 +1,13 @@
 """The run folder: all that a training leaves behind, and all that evaluating it needs. Nothing in it is ever executed.
 
-WORKDIR/config.json           the config, as data
-WORKDIR/tokenizer/            the SentencePiece model and the special ids
-WORKDIR/checkpoints/STEP/     params, optimizer, progress, with train.ema_decay also ema (orbax), and their checksums
-WORKDIR/interrupted/STEP/     the same, where training was asked to stop between two checkpoints: to go on from, in no average
-WORKDIR/damaged-*/            checkpoints that were found damaged, out of the way
-WORKDIR/metrics.jsonl         one line for each log entry and evaluation
-WORKDIR/tensorboard/          the same numbers, and sample translations
-WORKDIR/lock                  held while a training works on the folder
+    WORKDIR/config.json        the config, as data
+    WORKDIR/tokenizer/         the SentencePiece model and the special ids
+    WORKDIR/checkpoints/STEP/  params, optimizer, progress, with train.ema_decay also ema (orbax), and their checksums
+    WORKDIR/interrupted/STEP/  the same, where training was asked to stop between two checkpoints: to go on from, in no average
+    WORKDIR/damaged-*/         checkpoints that were found damaged, out of the way
+    WORKDIR/metrics.jsonl      one line for each log entry and evaluation
+    WORKDIR/tensorboard/       the same numbers, and sample translations
+    WORKDIR/lock               held while a training works on the folder
 
 WORKDIR may be on an object store (gs://BUCKET/FOLDER).
 """
@@ -30,7 +30,7 @@ from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path, write_whole
 
-__all__ = ["MetricsWriter", "Run", "locked"]
+__all__ = ["MetricsWriter", "Run", "locked", "split_run_name"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ _CHECKPOINTS = ("checkpoints", "interrupted")
 
 
 def split_run_name(name: str) -> tuple[str, str]:
-    """What RUN or RUN:CHECKPOINT names. A folder that is there is the former, whatever its name.
+    """What RUN or RUN:CHECKPOINT names: the folder, and the checkpoint (`best` where none is named). A folder that is there is
+    the former, whatever its name.
 
     >>> split_run_name("runs/a"), split_run_name("runs/a:average:5:raw")
     (('runs/a', 'best'), ('runs/a', 'average:5:raw'))
@@ -50,7 +51,13 @@ def split_run_name(name: str) -> tuple[str, str]:
 
 
 class Run:
-    """A run folder that exists. Raises UserError where a part is missing or damaged."""
+    """A run folder that exists. Raises UserError where a part is missing or damaged.
+
+    Attributes:
+        workdir: the folder, a path of etils' epath
+        config_file: its config.json
+        config: what that says
+    """
 
     def __init__(self, workdir: epath.PathLike):
         self.workdir = to_path(workdir)
@@ -90,6 +97,7 @@ class Run:
 
     @property
     def tokenizer_folder(self) -> epath.Path:
+        """Where the tokenizer is, or will be."""
         return self.workdir / "tokenizer"
 
     @property
@@ -98,10 +106,12 @@ class Run:
         return self.tokenizer_folder / "tokenizer.json"
 
     def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer. Raises UserError where it is missing or damaged."""
         return Tokenizer.load(self.tokenizer_folder)
 
     def checkpoints(self, keep: int | None = None) -> Checkpoints:
-        """To read; with `keep`, to write, and then only the latest so many are kept, and the best."""
+        """To read; with `keep`, to write, and then only the latest so many are kept, and the best. Raises UserError where there
+        are none to read, or none that is whole to go on from."""
         train = self.config.train
         return Checkpoints(self.workdir / _CHECKPOINTS[0], keep, latest=train.keep_checkpoints, ema=train.ema_decay > 0)
 
@@ -110,9 +120,11 @@ class Run:
         return Checkpoints(self.workdir / _CHECKPOINTS[1], 1, latest=1, ema=self.config.train.ema_decay > 0, spare=True)
 
     def has_checkpoints(self) -> bool:
+        """Is there a folder of checkpoints, though perhaps an empty one?"""
         return (self.workdir / _CHECKPOINTS[0]).is_dir()
 
     def was_interrupted(self) -> bool:
+        """Is there a folder of what training saved when it was asked to stop?"""
         return (self.workdir / _CHECKPOINTS[1]).is_dir()
 
 
@@ -188,6 +200,7 @@ class MetricsWriter:
             self._board.close()
 
     def write(self, step: int, split: str, numbers: dict[str, float], texts: list[str] | None = None) -> None:
+        """One line of `metrics.jsonl`, {"step": ..., "split": ..., NAME: NUMBER, ...}; numbers and texts for TensorBoard."""
         if not self._board:
             return
         line = json.dumps({"step": step, "split": split} | numbers) + "\n"

@@ -33,6 +33,8 @@ _FEWEST_RESAMPLES = 40  # of fewer, a 95% interval leaves none out
 
 @dataclasses.dataclass(frozen=True)
 class Score:
+    """One figure, and how anybody gets the same."""
+
     metric: str  # BLEU | chrF2 | TER | ROUGE-1 | ROUGE-2 | ROUGE-L | BLEU, lower-cased | BLEU, Moses tokens, compounds split
     value: float  # percent; of TER less is better
     signature: str  # sacreBLEU's: with it anybody can compute the same figure
@@ -69,6 +71,8 @@ def paper_bleu(hypotheses: Sequence[str], references: Sequence[str], language: s
 
     The latter (Vaswani et al. 2017 and those they compare with) is multi-bleu.perl on Moses tokens of both sides after
     `split_compounds`: unsmoothed, with case, some half a point above sacreBLEU's on English to German.
+
+    `bootstrap` is that of `score`, and so is what is raised. `language` is the target's, such as `de`.
     """
     from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
@@ -119,7 +123,8 @@ def score_with(metric: Metric, hypotheses: Sequence[str], references: Sequence[s
 
 
 def with_interval(value: float, interval: tuple[float, float] | None) -> str:
-    """
+    """A figure for a report, to two decimals.
+
     >>> with_interval(38.061, (36.78, 39.4)), with_interval(7.0, None)
     (' 38.06 (95%: 36.78 to 39.40)', '  7.00')
     """

@@ -34,9 +34,11 @@ _PARTS = 8  # this share of the slots is free before it is filled again: each ti
 
 
 class Found(NamedTuple):
+    """One translation of a row."""
+
     ids: list[int]  # EOS included where the model gave one
-    log_prob: float
-    score: float
+    log_prob: float  # the sum over its tokens, EOS included
+    score: float  # what the search ranked by
 
 
 class _Rows(NamedTuple):
@@ -60,9 +62,13 @@ def positions_at_once(decode: DecodeConfig) -> int:
 
 
 class Searcher:
-    """A model's search, and its view of targets that are known, over any number of rows.
+    """A model's search, and its view of targets that are known, over any number of rows of ids, int [tokens] each, EOS
+    included.
 
-    The rows of a batch are shared by all local devices.
+    The rows of a batch are shared by all local devices. `params` are the model's (or, of an `Ensemble`, a tuple of them).
+
+    Attributes:
+        room: how many places of a row the model has a position for
     """
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, config: Config):
@@ -83,7 +89,7 @@ class Searcher:
         between: Callable[[], None] | None = None,
     ) -> list[list[Found]]:
         """For each row `decode.nbest` translations, best first (of samples: as they were drawn), or fewer if there are not so
-        many. Each begins with its row's ids of `prefixes`, and has all its row's `phrases`.
+        many. Each begins with its row's ids of `prefixes`, and has all its row's `phrases` (neither has an EOS).
 
         Where there are several processes, all of them must come here, with the same rows, and each works through a part of the
         batches; `between` is called between two. Raises UserError for a prefix or phrase that is impossible.
@@ -129,7 +135,7 @@ class Searcher:
     def token_log_probs(
         self, params: Any, source: list[np.ndarray], target: list[np.ndarray], tokens: int, coverage: bool = False
     ) -> list[tuple[np.ndarray, float]]:
-        """log P(y_i | y_1 .. y_{i-1}, x) of every token of every target row, float32 [length] each, and its `log_coverage` (0
+        """log P(y_i | y_1 .. y_{i-1}, x) of every token of every target row, float32 [T] each, and its `log_coverage` (0
         unless it is asked for). Batches of `tokens` positions. Raises UserError if a row is too long for the model."""
         found: list[tuple[np.ndarray, float]] = [None] * len(source)
         function = functools.partial(self._token_log_probs, coverage=coverage)
@@ -141,7 +147,8 @@ class Searcher:
     def most_attended(
         self, params: Any, source: list[np.ndarray], target: list[np.ndarray], tokens: int
     ) -> list[np.ndarray] | None:
-        """`alignment.most_attended` of every row: int32 [L, length of the target or more]; None where there is no attention."""
+        """`alignment.most_attended` of every row: int32 [L, T or more]; None where there is no attention to the source. Raises
+        UserError if a row is too long for the model."""
         found: list[np.ndarray] = [None] * len(source)
         for numbers, rows in self._known(self._most_attended, params, source, target, tokens):
             if rows is None:

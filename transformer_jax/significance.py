@@ -12,11 +12,13 @@ __all__ = ["Comparison", "Difference", "differences"]
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
+    """One system's figure beside another's."""
+
     metric: str
-    value: float
+    value: float  # percent
     other_value: float
     difference: float  # value - other_value; of TER below 0 is better
-    p_value: float
+    p_value: float  # how probable as large a difference is between equally good systems, see `differences`
     signature: str  # sacreBLEU's, with the number of trials and the seed
 
 

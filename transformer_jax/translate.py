@@ -18,7 +18,7 @@ from transformer_jax.translator import SearchOptions, Translation, Translator, l
 
 __all__ = ["COLUMNS", "FORMATS", "translate_lines"]
 
-FORMATS = ("text", "tsv", "json")
+FORMATS = ("text", "tsv", "json")  # of the output, see `translate_lines`
 COLUMNS = ("line", "rank", "score", "log_prob", "text")  # of tsv; lines and ranks from 1
 
 Item = TypeVar("Item")

@@ -61,7 +61,14 @@ class SearchOptions(TypedDict, total=False):
 
 
 class Translator:
-    """A model, its parameters and its tokenizer, ready to translate.
+    """A model, its parameters and its tokenizer, ready to translate. `model` is under the contract of `models/seq2seq.py`.
+
+    Attributes:
+        model: the linen module, or an `Ensemble`
+        params: its parameters; None where each call is given its own
+        tokenizer: of source and target
+        config: the `DecodeConfig` that calls may differ from (`SearchOptions`)
+        alignment_layer: whose attention aligns words, from 1; 0: nobody has said
 
     >>> translator = Translator.load("runs/demo")                      # doctest: +SKIP
     >>> translator.translate(["The dog sleeps."])[0].text              # doctest: +SKIP
@@ -80,12 +87,13 @@ class Translator:
     @classmethod
     def load(cls, workdir: str | Path, checkpoint: str = "best") -> "Translator":
         """The translator of a run folder. `checkpoint`: latest, best, a step, or `average:N`; where there are moving averages,
-        these, or with `:raw` after it the parameters themselves. Raises UserError."""
+        these, or with `:raw` after it the parameters themselves. Raises UserError where one is not there, or damaged."""
         return load_translator(Run(workdir), checkpoint)[0]
 
     @classmethod
     def of_run(cls, run: Run) -> "Translator":
-        """Without parameters. Raises UserError."""
+        """The translator of a run, without parameters, which `with_checkpoint` puts in. Raises UserError where the tokenizer is
+        not there, or damaged."""
         tokenizer = run.tokenizer()
         return cls(build_model(run.config.model, tokenizer.vocab_size), None, tokenizer, run.config)
 
@@ -103,7 +111,7 @@ class Translator:
     def with_checkpoint(self, checkpoints: Checkpoints, which: str) -> tuple["Translator", str]:
         """The translator with the parameters of a checkpoint of its run, and in words which these are.
 
-        What has been compiled for one is not compiled for the other. Raises UserError.
+        What has been compiled for one is not compiled for the other. Raises UserError as `Checkpoints.parameters` does.
         """
         params, name = checkpoints.parameters(which, abstract_parameters(self.model), self.tokenizer)
         layer = checkpoints.progress(checkpoints.resolve(which)[-1]).alignment_layer
@@ -281,12 +289,12 @@ class Translator:
 
 
 def load_others(names: Sequence[str]) -> list[Translator]:
-    """The translators of RUN or RUN:CHECKPOINT each. Raises UserError."""
+    """The translators of RUN or RUN:CHECKPOINT each. Raises UserError as `Translator.load` does."""
     return [Translator.load(*split_run_name(name)) for name in names]
 
 
 def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
-    """The translator of `run`, and in words which parameters it has. Raises UserError."""
+    """The translator of `run`, and in words which parameters it has. Raises UserError as `Translator.load` does."""
     translator = Translator.of_run(run)
     with run.checkpoints() as checkpoints:
         return translator.with_checkpoint(checkpoints, checkpoint)

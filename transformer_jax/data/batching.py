@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """The static shape of a batch: `source` is [rows, source_length], `target_*` are [rows, target_length]."""
+    """The static shape [B, S], [B, T] of a batch: `source` is [rows, source_length], `target_*` are [rows, target_length]."""
 
     rows: int
     source_length: int
@@ -53,7 +53,8 @@ class Shape(NamedTuple):
 
 
 def fit_shapes(source_lengths: np.ndarray, target_lengths: np.ndarray, config: BatchConfig) -> list[Shape]:
-    """At most `config.shapes` shapes for bucketed batches, fitted to these lengths so that little is padding.
+    """At most `config.shapes` shapes for bucketed batches, fitted to these lengths, int [pairs] each, so that little is
+    padding.
 
     The shapes are a chain: neither side of one is shorter than that of the one before, so that what is left over of one bucket
     fits the next. With C(S, T) the number of pairs that fit S by T, the chain (S_1, T_1), ..., (S_K, T_K) costs
@@ -90,7 +91,9 @@ def fit_shapes(source_lengths: np.ndarray, target_lengths: np.ndarray, config: B
 
 def fit_packed_shape(source_lengths: np.ndarray, target_lengths: np.ndarray, config: BatchConfig) -> Shape:
     """The one shape of packed batches: max(S, T) is `config.packed_length`, and S : T is as the corpus's tokens are, so that
-    both sides of a row fill up together (but neither is shorter than the longest sentence).
+    both sides of a row fill up together (but neither is shorter than the longest sentence). Lengths are int [pairs].
+
+    Raises UserError where a sentence is longer than that, or `config.tokens` has no room for `config.row_multiple` rows.
 
     >>> fit_packed_shape(np.array([4, 5]), np.array([5, 7]), BatchConfig(packed_length=16, tokens=64, row_multiple=2))
     Shape(rows=4, source_length=12, target_length=16)
@@ -106,7 +109,8 @@ def fit_packed_shape(source_lengths: np.ndarray, target_lengths: np.ndarray, con
 
 
 def bucket_of(source_lengths: np.ndarray, target_lengths: np.ndarray, shapes: Sequence[Shape]) -> np.ndarray:
-    """The index [pairs] of the first shape that each pair fits in; len(shapes) where none is large enough.
+    """The index int64 [pairs] of the first shape that each pair fits in; len(shapes) where none is large enough. Lengths are
+    int [pairs]; `shapes` are such a chain as `fit_shapes` gives.
 
     >>> bucket_of(np.array([2, 2, 9]), np.array([3, 4, 9]), [Shape(8, 2, 3), Shape(4, 8, 8)]).tolist()
     [0, 1, 2]
@@ -121,6 +125,11 @@ def bucketed_batch(store: Store, pairs: np.ndarray, shape: Shape, pad_id: int, d
     """The pairs with these numbers [at most shape.rows], one a row, in this order; rows that are left stay empty (segment 0).
 
     Raises ValueError if a pair does not fit the shape.
+
+    >>> store = Store.of([np.array([5, 9, 1]), np.array([7, 1])], [np.array([6, 8, 1]), np.array([4, 1])])
+    >>> batch = bucketed_batch(store, np.array([0, 1]), Shape(2, 3, 4), pad_id=0, decoder_start_id=3)
+    >>> batch.source.tolist(), batch.target_input.tolist(), batch.target_output.tolist()
+    ([[5, 9, 1], [7, 1, 0]], [[3, 6, 8, 0], [3, 4, 0, 0]], [[6, 8, 1, 0], [4, 1, 0, 0]])
     """
     rows, source_length, target_length = shape
     source = _one_a_row(store.source_ids, store.source_offsets, pairs, (rows, source_length), pad_id)
@@ -129,7 +138,7 @@ def bucketed_batch(store: Store, pairs: np.ndarray, shape: Shape, pad_id: int, d
 
 
 def pack(source_lengths: np.ndarray, target_lengths: np.ndarray, shape: Shape) -> np.ndarray:
-    """The row [pairs] (from 0 on, none empty) that each pair goes to, so that few rows of `shape` hold all pairs.
+    """The row int64 [pairs] (from 0 on, none empty) that each pair goes to, so that few rows of `shape` hold all pairs.
 
     Packing by histogram (after Krell et al. 2021, "Efficient sequence packing without cross-contamination"), in two dimensions:
     pairs of equal lengths are placed together, largest first, so that the work grows with the kinds of pairs and not with the
@@ -171,9 +180,15 @@ def pack(source_lengths: np.ndarray, target_lengths: np.ndarray, shape: Shape) -
 
 
 def packed_batch(store: Store, pairs: np.ndarray, rows: np.ndarray, shape: Shape, pad_id: int, decoder_start_id: int) -> Batch:
-    """Pair `pairs[i]` goes to row `rows[i]`; `rows` ascends. In a row, sentences stand one after the other in the order given.
+    """Pair `pairs[i]` goes to row `rows[i]`, both int [pairs]; `rows` ascends. In a row, sentences stand one after the other in
+    the order given.
 
     Raises ValueError if a row's sentences do not fit the shape.
+
+    >>> store = Store.of([np.array([5, 9, 1]), np.array([7, 1])], [np.array([6, 8, 1]), np.array([4, 1])])
+    >>> batch = packed_batch(store, np.array([0, 1]), np.array([0, 0]), Shape(1, 6, 6), pad_id=0, decoder_start_id=3)
+    >>> batch.source.tolist(), batch.source_segment.tolist(), batch.target_input.tolist()
+    ([[5, 9, 1, 7, 1, 0]], [[1, 1, 1, 2, 2, 0]], [[3, 6, 8, 3, 4, 0]])
     """
     segments = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
     size = shape.rows
@@ -183,7 +198,7 @@ def packed_batch(store: Store, pairs: np.ndarray, rows: np.ndarray, shape: Shape
 
 
 def pad_rows(rows: Sequence[np.ndarray], length: int, pad_id: int) -> np.ndarray:
-    """Rows of ids as one int32 array [B, length], padded at the end.
+    """Rows of ids as one int32 array [B, length], padded at the end. Raises ValueError if one is longer.
 
     >>> pad_rows([np.array([5, 1]), np.array([7, 8, 1])], 4, 0)
     array([[5, 1, 0, 0],

@@ -53,7 +53,7 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
 
 
 def iter_pairs(spec: str, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:
-    """As `read_pairs`, one pair at a time as they come."""
+    """As `read_pairs`, one pair (source, target) at a time as they come."""
     spec, options = split_options(spec)
     tag = options.pop("tag", "")
     if options:
@@ -74,7 +74,8 @@ def iter_pairs(spec: str, source_language: str, target_language: str) -> Iterato
 
 
 def text_files(spec: str, source_language: str, target_language: str) -> list[epath.Path]:
-    """The one or two files of a source that is read from files; none of a source of another kind. Raises UserError."""
+    """The one or two files of a source that is read from files; none of a source of another kind. Raises UserError
+    where there is no such kind or file."""
     spec, _ = split_options(spec)
     if spec.startswith(("demo:", "sacrebleu:", "tfds:")):
         return []
@@ -89,7 +90,7 @@ def text_files(spec: str, source_language: str, target_language: str) -> list[ep
 
 
 def split_options(spec: str) -> tuple[str, dict[str, str]]:
-    """What stands in parentheses after the name of a source. Raises UserError.
+    """The name of a source, and what stands in parentheses after it. Raises UserError unless that has the form KEY=VALUE.
 
     >>> split_options("backtranslated/news (tag=<bt> max_ratio=3)")
     ('backtranslated/news', {'tag': '<bt>', 'max_ratio': '3'})
@@ -125,6 +126,7 @@ class Cleaning:
         self.counts = dict.fromkeys(("empty", "too long", "length ratio", "duplicate", "kept"), 0)
 
     def keeps(self, source: str, target: str) -> bool:
+        """Does this pair stay? Counts it."""
         reason = self._reason(source, target)
         self.counts[reason] += 1
         return reason == "kept"

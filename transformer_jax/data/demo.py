@@ -49,7 +49,7 @@ RECIPES = {
     "beyond": Recipe(300, range(24), range(TRAIN_WORDS + 1, 1000), (4, 4, 5, 5, 6), (4, 4, 5, 5, 6)),
 }
 PAIRS_BUCKET = 2
-SPLITS = tuple(RECIPES)
+SPLITS = tuple(RECIPES)  # train, dev, test, long, beyond
 
 
 class Pronoun(NamedTuple):

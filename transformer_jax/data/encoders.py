@@ -28,9 +28,12 @@ def encode_lines(
     tokenizer: Tokenizer, side: str, lines: Sequence[str], processes: int = 0, sampling: Sampling | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The ids int32 [tokens] of the `side` (source or target) that `lines` are of, EOS included, and the number of each line's,
-    a chunk of lines after the other. By so many other processes (0: as many as there are cores, none for few lines).
+    int64 [lines], a chunk of lines after the other. By so many other processes (0: as many as there are cores, none for few
+    lines).
 
     With `sampling` all lines come `sampling.count` times over, each time segmented anew; the same at each call.
+
+    Raises RuntimeError if one of the other processes ends before its time.
     """
     times = sampling.count if sampling else 1
     total = times * len(lines)

@@ -34,7 +34,8 @@ def read_lines(path: str | Path) -> list[str]:
 
 def iter_lines(path: str | Path | None, expected: bool = False, errors: str = "strict") -> Iterator[str]:
     """As `read_lines`, one line at a time as they come; None is standard input. No lines at all are an error if some are
-    `expected`. With `errors="replace"` what is not UTF-8 becomes U+FFFD."""
+    `expected`. With `errors="replace"` what is not UTF-8 becomes U+FFFD. Raises UserError as `read_lines` does, when it comes
+    to it."""
     name, number = "standard input" if path is None else path, 0
     with contextlib.nullcontext(sys.stdin.buffer) if path is None else _reading(path) as file:
         for number, line in enumerate(file, 1):
@@ -74,7 +75,7 @@ def refuse_same_files(**files: str | None) -> None:
 def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:
     """A line in pieces of at most `most` tokens by `count`; nothing for a blank line.
 
-    Pieces end at the end of a sentence if one is there, else at a space, else inside a word.
+    Pieces end at the end of a sentence if one is there, else at a space, else inside a word; one letter may be more tokens.
 
     >>> split_line("A dog. A cat sleeps. A cow", lambda text: len(text.split()), 5)
     ['A dog. A cat sleeps.', 'A cow']

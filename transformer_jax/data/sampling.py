@@ -26,11 +26,12 @@ class Sampling(NamedTuple):
     """How training text is segmented: `count` times, each drawn at random with the parameter `alpha` (see `make_sampler`)."""
 
     count: int
-    alpha: float
+    alpha: float  # above 0; of BPE at most 1
 
 
 def make_sampler(model: bytes, alpha: float) -> "_Sampler":
-    """Draws segmentations with the pieces of a SentencePiece model.
+    """Draws segmentations with the pieces of a SentencePiece model: `encode(lines, seed)` of what it returns gives the ids
+    int32 [tokens] of all lines, one line after the other, and the number of each line's, int64 [lines].
 
     BPE: merges are made as always, best first, but at each step each that is possible is left out with probability `alpha`, and
     a word is done when all are left out (BPE-dropout; Provilkov et al. 2020, algorithm 1).

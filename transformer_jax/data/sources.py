@@ -27,13 +27,15 @@ _FILTERS = ("max_words", "max_ratio", "deduplicate")
 
 
 class Source(NamedTuple):
+    """One of the sources of `data.train`."""
+
     spec: str  # for `read_pairs`
     weight: float  # how often an epoch has each of its pairs
-    filters: DataConfig
+    filters: DataConfig  # of which `Cleaning` reads max_words, max_ratio and deduplicate
 
 
 def parse_sources(data: DataConfig) -> list[Source]:
-    """What `data.train` lists. Raises UserError.
+    """What `data.train` lists. Raises UserError where that cannot be: a weight that is none, an option that no source has.
 
     >>> for source in parse_sources(DataConfig(train="europarl, news * 2.5 (max_ratio=3 tag=<news>)")):
     ...     print(source.spec, source.weight, source.filters.max_ratio)
@@ -47,7 +49,7 @@ def parse_sources(data: DataConfig) -> list[Source]:
 def read_sources(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:
     """The cleaned pairs of all sources of `data.train`, one source after the other, and for each how many they are and their
     weight. Of pairs that several sources have the first source's is kept. They are not in memory, but in a file in the cache
-    that goes with them. Raises UserError."""
+    that goes with them. Raises UserError as `read_pairs` does."""
     folder = local_cache(data.cache_dir)
     together, parts, seen = Pairs(Spool(folder), Spool(folder)), [], set()
     for spec, weight, filters in parse_sources(data):
@@ -64,7 +66,10 @@ def read_sources(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:
 
 
 def fetch(specs: Iterable[str]) -> None:
-    """Downloads and prepares what these sources name and is not here yet, which several processes should not do at once."""
+    """Downloads and prepares what these sources name and is not here yet, which several processes should not do at once.
+
+    Raises UserError where it cannot be had.
+    """
     for spec in specs:
         if spec.startswith("tfds:"):
             from transformer_jax.data.tfds_source import fetch_tfds
@@ -75,7 +80,7 @@ def fetch(specs: Iterable[str]) -> None:
 def stamp(data: DataConfig) -> str:
     """Tells without reading them whether the files of `data.train`, or what is made of them, have changed: a hash of their
     names, sizes, inodes and times of change, and of the settings. (The built-in corpus is its program's files.) Empty where
-    there is a source that is not in local files. Raises UserError."""
+    there is a source that is not in local files. Raises UserError as `parse_sources` does."""
     facts: list = [__version__, {**dataclasses.asdict(data), "dev": "", "cache_dir": ""}]
     for source in parse_sources(data):
         files = _files(source.spec, data)

@@ -11,7 +11,7 @@ from transformer_jax.errors import UserError
 
 __all__ = ["CHUNK", "Spool", "joined"]
 
-CHUNK = 20_000  # lines that are read and written at once
+CHUNK = 20_000  # lines that are read and written at once: a block
 
 
 class Spool(Sequence[str]):
@@ -36,6 +36,7 @@ class Spool(Sequence[str]):
         weakref.finalize(self, self._file.close)
 
     def append(self, line: str) -> None:
+        """Adds a line; every `CHUNK` of them are written together."""
         self._last.append(line)
         if len(self._last) == CHUNK:
             block = memoryview("\n".join(self._last).encode("utf-8"))

@@ -34,19 +34,26 @@ _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets")
 class Store:
     """Sentence i's source is `source_ids[source_offsets[i] : source_offsets[i + 1]]`, EOS included; likewise its target.
 
-    "a dog", "a cat sleeps"  ->  ids      5 9 1 5 7 8 1
-                                 offsets  0     3       7
+        "a dog", "a cat sleeps"    ->    ids      5 9 1 5 7 8 1
+                                         offsets  0     3       7
+
+    What `load_store` gives cannot be written to: it is mapped from files.
     """
 
     source_ids: np.ndarray  # uint16 (int32 from 65,536 pieces on) [tokens]
     source_offsets: np.ndarray  # int64 [pairs + 1]
-    target_ids: np.ndarray
+    target_ids: np.ndarray  # the same, of the targets
     target_offsets: np.ndarray
     fingerprint: str = ""  # of the text and the tokenizer
 
     @classmethod
     def of(cls, source: Sequence[np.ndarray], target: Sequence[np.ndarray]) -> "Store":
-        """In memory, from the ids of each sentence, EOS included."""
+        """In memory, from the ids of each sentence, int [tokens], EOS included.
+
+        >>> store = Store.of([np.array([5, 9, 1]), np.array([5, 7, 8, 1])], [np.array([6, 1]), np.array([4, 1])])
+        >>> store.source_ids.tolist(), store.source_offsets.tolist(), store.target_lengths.tolist()
+        ([5, 9, 1, 5, 7, 8, 1], [0, 3, 7], [2, 2])
+        """
         sides = [(np.concatenate(rows), np.cumsum([0, *map(len, rows)])) for rows in (source, target)]
         return cls(*sides[0], *sides[1])
 
@@ -54,11 +61,13 @@ class Store:
         return len(self.source_offsets) - 1
 
     @property
-    def source_lengths(self) -> np.ndarray:  # int64 [pairs]
+    def source_lengths(self) -> np.ndarray:
+        """int64 [pairs]: tokens of each source, EOS included."""
         return np.diff(self.source_offsets)
 
     @property
     def target_lengths(self) -> np.ndarray:
+        """int64 [pairs]: tokens of each target, EOS included."""
         return np.diff(self.target_offsets)
 
 
@@ -68,7 +77,8 @@ def default_cache_dir() -> Path:
 
 
 def local_cache(cache_dir: str | Path = "") -> Path:
-    """The folder on this disk that stands for `data.cache_dir`."""
+    """The folder on this disk that stands for `data.cache_dir`: itself, or `default_cache_dir()` where that is empty or on an
+    object store."""
     return Path(cache_dir) if cache_dir and not is_remote(cache_dir) else default_cache_dir()
 
 
@@ -110,7 +120,7 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", s
 
 
 def identity(tokenizer: Tokenizer, sampling: Sampling | None) -> str:
-    """What a store depends on beside the text."""
+    """What a store depends on beside the text, in one line."""
     return f"{_FORMAT} {tokenizer.fingerprint}" + (f" {sampling.count} x {sampling.alpha!r}" if sampling else "")
 
 
@@ -167,7 +177,7 @@ def _copy(folder: epath.PathLike, to: epath.PathLike) -> None:
 
 
 def load_store(folder: Path) -> Store | None:
-    """The store in `folder`, if there is one and each of its bytes is as it was written."""
+    """The store in `folder`, mapped into memory, if there is one and each of its bytes is as it was written; else None."""
     if problem(folder):
         return None
     # Views as plain arrays: indexing through numpy's memmap class costs several times as much.

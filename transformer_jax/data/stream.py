@@ -57,7 +57,7 @@ class BatchStream:
     chunks, each packed by itself, and its rows are shuffled; the last batch of a chunk may have empty rows.
 
     Attributes:
-        shapes: the static shapes that batches come in
+        shapes: the static shapes that batches come in (list of `Shape`)
         dropped: pairs left out because a side has, in any of its samples, more than `config.max_length` tokens
         pairs: pairs in an epoch, repetitions included
         corpus: the store's fingerprint
@@ -149,7 +149,8 @@ class BatchStream:
 def one_pass(store: Store, shapes: Sequence[Shape], config: BatchConfig, tokenizer: Tokenizer) -> Iterator[Batch]:
     """Every pair of `store` once, always in the same order, in the training stream's `shapes`: for the loss on a dev set.
 
-    Nothing is dropped: pairs that no shape takes come last, one a row, `config.row_multiple` rows of the longest of them.
+    Nothing is dropped: pairs that no shape takes come last, one a row, in batches of `config.row_multiple` rows as long as the
+    longest of them.
     """
     everything = np.arange(len(store))
     buckets = batching.bucket_of(store.source_lengths, store.target_lengths, shapes)

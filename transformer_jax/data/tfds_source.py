@@ -61,7 +61,7 @@ def iter_tfds(name: str, source_language: str, target_language: str) -> Iterator
 
 
 def fetch_tfds(name: str) -> Any:
-    """The TFDS builder of a data set that is on this disk, if need be from now on. Raises UserError."""
+    """The TFDS builder of a data set that is on this disk, if need be from now on. Raises UserError as `iter_tfds` does."""
     name = name.partition("#")[0]
     try:
         import tensorflow_datasets as tfds
@@ -80,7 +80,7 @@ def fetch_tfds(name: str) -> Any:
 
 
 def tfds_files(name: str) -> list[Path]:
-    """The files of a data set that is on this disk, if need be from now on. Raises UserError."""
+    """The files of a data set that is on this disk, if need be from now on. Raises UserError as `iter_tfds` does."""
     return sorted(Path(os.fspath(fetch_tfds(name).data_path)).iterdir())
 
 

@@ -153,7 +153,7 @@ class Tokenizer:
         return cls(folder)
 
     def copy_to(self, folder: epath.PathLike) -> None:
-        """Writes its files to another folder, what says that all are there as the last."""
+        """Writes its files to another folder, what says that all are there as the last. Raises UserError if they are gone."""
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         description, content = _read_description(self.folder)
@@ -162,7 +162,8 @@ class Tokenizer:
         write_whole(folder / _DESCRIPTION, content.decode("utf-8"))
 
     def encode_source(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
-        """The ids (int32) of each line, EOS at the end. Text never becomes a special id: `</s>` in a line is four characters.
+        """The ids of each line, int32 [tokens], with `add_eos` EOS at the end. Text never becomes a special id: `</s>` in a
+        line is four characters.
 
         "Ein Hund" -> [17, 230, 1]; "" -> [1]
         """
@@ -174,6 +175,7 @@ class Tokenizer:
 
     def sample_source(self, lines: Sequence[str], alpha: float, seed: int) -> list[np.ndarray]:
         """As `encode_source`, segmented at random (see `make_sampler`): a function of the arguments, and of the same text.
+        Raises UserError for a tokenizer that was not trained here.
 
         "Ein Hund" -> [17, 230, 1], or [17, 9, 41, 1], ...
         """
@@ -184,7 +186,8 @@ class Tokenizer:
         return self._sample(self._target, lines, alpha, seed)
 
     def decode(self, rows: Iterable[Sequence[int] | np.ndarray]) -> list[str]:
-        """The text of each row of target ids, up to its first EOS; special ids are dropped.
+        """The text of each row of target ids, int [tokens], up to its first EOS; special ids (the unknown one, too) are
+        dropped.
 
         [3, 17, 230, 1, 0, 0] -> "Ein Hund"
         """
@@ -212,7 +215,8 @@ class Tokenizer:
         return self._models[self._source], self._models[self._target]
 
     def words(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """For each id the number, from 0, of the word that it belongs to: words as `str.split` finds them. -1 for special ids.
+        """For each of the target's `ids` the number, from 0, of the word that it belongs to, int64 [tokens]: words as
+        `str.split` finds them. -1 for special ids but the unknown one.
 
         ["▁Der", "▁Ele", "fant", ".", "</s>"] -> [0, 1, 1, 1, -1]
         """

@@ -46,6 +46,7 @@ class Vocabulary:
 
     @staticmethod
     def to_json(pieces: Sequence[str | None]) -> str:
+        """The list of the pieces of all rows; null for a row that has none."""
         return json.dumps(list(pieces), ensure_ascii=False, indent=0) + "\n"
 
     def encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ def words_are_independent(model: bytes) -> bool:
 
 
 def read_model(model: bytes) -> proto.ModelProto:
+    """What is in a SentencePiece model's file: pieces, scores, how it was trained, how it normalises."""
     spec = proto.ModelProto()
     spec.ParseFromString(model)
     return spec
@@ -96,7 +97,8 @@ class WordTable:
 
 
 def gather(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows with these numbers one after the other, where row r is ids[offsets[r] : offsets[r + 1]], and where each ends.
+    """The rows with these numbers, int [n], one after the other, [tokens], and where each of them ends, int64 [n]. Row r is
+    ids[offsets[r] : offsets[r + 1]].
 
     >>> gather(np.array([5, 6, 7]), np.array([0, 1, 3]), np.array([1, 0, 1]))
     (array([6, 7, 5, 6, 7]), array([2, 3, 5]))

@@ -20,9 +20,11 @@ from jax import Array, lax
 
 from transformer_jax.decoding.loop import Sentences, search_loop
 
+__all__ = ["Hypotheses", "Step", "beam_search", "length_divisors"]
+
 Cache = Any  # a pytree whose every leaf is [N, ...]
 Memory = Any  # a pytree whose every leaf is [B, ...]
-Step = Callable[..., tuple[Array, Cache]]  # (token [N], index [], cache), then memory where there is one -> (log_probs, cache)
+Step = Callable[..., tuple[Array, Cache]]  # (token [N], index [], cache), memory where there is one -> log_probs [N, V], cache
 
 _NEVER = -jnp.inf
 
@@ -79,6 +81,9 @@ def length_divisors(length: int, length_penalty: float) -> np.ndarray:
     """penalty(n) = ((5 + n) / 6) ** length_penalty for n = 0 .. length: float32 [length + 1] (Wu et al. 2016, eq. 14).
 
     Raises ValueError for a negative `length_penalty`: the bound that stops the search early would be wrong.
+
+    >>> length_divisors(7, length_penalty=1.0)[[1, 4, 7]].tolist()
+    [1.0, 1.5, 2.0]
     """
     if not length_penalty >= 0:
         raise ValueError(f"length_penalty must be 0 or more, not {length_penalty}")

@@ -61,7 +61,7 @@ def constrained_search(
     A candidate is one of the 2 * beams best continuations of the sentence, one of the 2 best of each hypothesis, or the next
     token of one of its phrases. EOS comes when all phrases are there, and each hypothesis that may take it is finished with it.
     There is a translation for each sentence whose limit is larger than the number of its phrases' tokens, unless `step` has
-    minus infinity for one of them.
+    minus infinity for one of them. Raises ValueError as `beam_search` does.
     """
     task = beam.make_task(length, longest, length_penalty, start_id, eos_id, pad_id, forbidden_ids)
 

@@ -31,8 +31,8 @@ def greedy_search(
     The arguments are those of `beam_search` and mean the same; `length_penalty` changes `score` only, never the tokens.
     A tie goes to the lower token id.
 
-    Returns: Hypotheses with one translation a sentence ([B, 1, T] tokens).
-    Raises ValueError if EOS is forbidden or `length_penalty` negative.
+    Returns `Hypotheses` with one translation a sentence (tokens int32 [B, 1, T]). Raises ValueError if EOS is forbidden or
+    `length_penalty` negative.
     """
 
     def most_probable(log_probs: Array, age: Array, nothing: None) -> Array:
@@ -69,8 +69,8 @@ def sample_search(
     function of `key` and of its number in `numbers` int32 [B] (0 .. B - 1 if left out), not of its batch mates. The other
     arguments are those of `beam_search`.
 
-    Returns: Hypotheses in the order in which they were drawn ([B, samples, T] tokens).
-    Raises ValueError if EOS is forbidden, `length_penalty` negative, `temperature` not above 0 or `top_p` not in (0, 1].
+    Returns `Hypotheses` in the order in which they were drawn (tokens int32 [B, samples, T]). Raises ValueError if EOS is
+    forbidden, `length_penalty` negative, `temperature` not above 0 or `top_p` not in (0, 1].
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be more than 0, not {temperature}")

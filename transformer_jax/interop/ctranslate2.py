@@ -42,7 +42,7 @@ from transformer_jax.run import Run
 
 __all__ = ["QUANTIZATIONS", "export", "weights_for", "write_model"]
 
-QUANTIZATIONS = ("float32", "float16", "int8")
+QUANTIZATIONS = ("float32", "float16", "int8")  # of the weights, as CTranslate2 names them
 _POSITIONS = 2048  # rows of the table of sinusoids, at least: CTranslate2 reads 1024 source tokens unless told otherwise
 _OLDEST = (4, 8)  # the CTranslate2 this was tested with
 
@@ -75,7 +75,7 @@ def export(workdir: str, output: str, checkpoint: str = "best", quantization: st
 
 
 def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str | Path, quantization: str = "float32") -> None:
-    """As `export`, for parameters in memory (arrays of any kind) of the model that `config.model` describes."""
+    """As `export`, for parameters in memory (a tree of arrays of any kind) of the model that `config.model` describes."""
     _require_possible(config.model, tokenizer, output)
     decode, longest = config.decode, config.batch.max_length
     positions = max(_POSITIONS, int(decode.max_length_ratio * longest) + decode.max_length_extra)

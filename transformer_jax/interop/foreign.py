@@ -24,8 +24,10 @@ __all__ = [
 
 
 class Foreign(NamedTuple):
+    """What a run folder is made of, as its owner's files have it."""
+
     model: ModelConfig
-    weights: Mapping[str, np.ndarray]
+    weights: Mapping[str, np.ndarray]  # by their names, in their shapes (see `places`)
     naming: str  # of the weights: `marian_weights.HUGGING_FACE` or `MARIAN`
     where: Path  # the weights' file
     source_model: bytes  # SentencePiece's
@@ -45,7 +47,7 @@ def require_supported(wrong: Sequence[str], where: Path) -> None:
 
 
 def read_file(path: Path, what: str) -> bytes:
-    """Raises UserError, saying what it should hold, if it cannot be read."""
+    """The bytes of a file. Raises UserError, saying `what` it should hold, if it cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -55,6 +57,7 @@ def read_file(path: Path, what: str) -> bytes:
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The object in a file. Raises UserError, saying `what` it should hold, if it cannot be read or is not JSON."""
     try:
         found = json.loads(read_file(path, what))
         if not isinstance(found, dict):
@@ -65,7 +68,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_sentencepiece(folder: Path, side: str) -> bytes:
-    """The model of a `side`, source or target, as it is in its file."""
+    """The model of a `side`, source or target, as it is in its file. Raises UserError if it is missing or damaged."""
     path = folder / f"{side}.spm"
     content = read_file(path, f"the {side}'s SentencePiece model")
     try:
@@ -78,7 +81,8 @@ def read_sentencepiece(folder: Path, side: str) -> bytes:
 
 
 def rows_of(vocabulary: Mapping[str, Any], size: int, where: Path) -> list[str | None]:
-    """From {piece: row} to the piece of each of `size` rows; a row may have none, and has one at most.
+    """From {piece: row} to the piece of each of `size` rows; a row may have none, and has one at most. Raises
+    UserError naming `where`.
 
     >>> rows_of({"</s>": 0, "Hund": 2}, 3, Path("vocab.json"))
     ['</s>', None, 'Hund']
@@ -96,8 +100,14 @@ def rows_of(vocabulary: Mapping[str, Any], size: int, where: Path) -> list[str |
 
 
 def languages_of(source: Any, target: Any) -> tuple[str, str] | None:
+    """Both, if both are there and are names.
+
+    >>> languages_of("eng", "deu"), languages_of("eng", None)
+    (('eng', 'deu'), None)
+    """
     return (source, target) if isinstance(source, str) and isinstance(target, str) and source and target else None
 
 
 def length_penalty_note(value: float) -> str:
+    """What a user is told of a length penalty that is not ours."""
     return f"length penalty {value:g}: theirs divides by |y|^{value:g}, decode.length_penalty by ((5 + |y|) / 6)^{value:g}"

@@ -25,7 +25,7 @@ from transformer_jax.models.layers import sinusoids
 
 __all__ = ["EPSILON", "read_hugging_face", "to_hugging_face", "unsupported", "write_hugging_face"]
 
-EPSILON = 1e-5  # of their layer norm; no option
+EPSILON = 1e-5  # of their layer norm, which is no option
 # Their activations that are ours. Ours is the GELU by tanh, their `gelu` the exact one.
 _ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu"}
 _THEIR_ACTIVATIONS = {"silu": "swish", "relu": "relu", "gelu": "gelu_new"}
@@ -44,7 +44,8 @@ _LONGEST = 512  # positions, at least, of a model that we write
 
 
 def read_hugging_face(folder: Path) -> Foreign:
-    """Raises UserError for what is missing or damaged, and naming all options that no model of ours has."""
+    """The MarianMTModel in `folder`. Raises UserError for what is missing or damaged, and naming all options that no model of
+    ours has."""
     path = folder / "config.json"
     options = read_json(path, "a MarianMTModel's config")
     described = folder / "tokenizer_config.json"
@@ -212,7 +213,7 @@ def _decode(folder: Path, options: dict[str, Any]) -> tuple[dict[str, Any], list
 
 
 def unsupported(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
-    """What of a model of ours no MarianMTModel has."""
+    """What of a model of ours no MarianMTModel has, each as FIELD=VALUE; nothing if there is one like it."""
     if model.family != "transformer":
         return [f"model.family={model.family}"]
     width = model.width // model.heads

@@ -92,7 +92,8 @@ def export_run(workdir: str, output: str, checkpoint: str = "best") -> tuple[str
 
 
 def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str | Path) -> list[str]:
-    """As `export_run`, for parameters in memory (arrays of any kind) of the model that `config.model` describes."""
+    """As `export_run`, for parameters in memory (a tree of arrays of any kind) of the model that `config.model` describes.
+    Returns what is not as it was."""
     require_possible_output(output)
     _require_representable(config.model, tokenizer)
     complete, model = completed(params, config.model, tokenizer.vocab_size)
@@ -104,7 +105,9 @@ def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str |
 
 
 def completed(params: Any, config: ModelConfig, vocab_size: int) -> tuple[Any, ModelConfig]:
-    """The same function with all biases that Marian has: those that were left out are zeros. Also the config with them."""
+    """The same function with all biases that Marian has: those that were left out are zeros. Also the config with them.
+
+    Raises UserError if `params` are not those of the model that `config` describes."""
     complete = dataclasses.replace(config, attention_bias=True, output_bias=True)
     flat = flat_parameters(params, config, vocab_size)
     zeros = {

@@ -47,7 +47,8 @@ _LONGEST = 512  # the number of positions that OPUS-MT's models were trained wit
 
 
 def read_marian(folder: Path) -> Foreign:
-    """Raises UserError for what is missing or damaged, and naming all options that no model of ours has."""
+    """Marian's own model in `folder`. Raises UserError for what is missing or damaged, and naming all options that no model of
+    ours has."""
     decoder = _yaml(folder / "decoder.yml") if (folder / "decoder.yml").exists() else {}
     path = _one(folder, decoder.get("models"), "*.npz", "model")
     weights = _read_npz(path)
@@ -183,7 +184,7 @@ def _read_vocabularies(folder: Path, named: Any) -> tuple[dict[str, int], Path]:
 
 
 def parse_vocabulary(content: bytes, path: Path) -> dict[str, int]:
-    """{piece: number} of a vocabulary in YAML or JSON.
+    """{piece: number} of a vocabulary in YAML or JSON. Raises UserError naming the line that is neither.
 
     Line by line and not by a YAML parser as a whole: to that, the pieces `no` and `1` are no strings, and U+0085 ends a line.
 

@@ -22,7 +22,8 @@ from transformer_jax.interop.parameters import expected_parameters, flat_paramet
 
 __all__ = ["HUGGING_FACE", "MARIAN", "Place", "from_parameters", "places", "to_parameters"]
 
-HUGGING_FACE, MARIAN = "hugging_face", "marian"
+HUGGING_FACE = "hugging_face"  # whose names weights have: those of MarianMTModel
+MARIAN = "marian"  # ... and those of Marian's own files
 
 
 class Place(NamedTuple):

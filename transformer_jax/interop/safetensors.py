@@ -25,7 +25,8 @@ _TYPES = {
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a file. Raises UserError if it cannot be read, or is no such file."""
+    """Every array of a file, in its own shape and type, by its name. Raises UserError if it cannot be read, or is no such
+    file."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -49,7 +50,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes float32 arrays, in the order of their names."""
+    """Writes arrays, which are float32, in the order of their names."""
     header, end = {"__metadata__": {"format": "pt"}}, 0  # Hugging Face asks for the mark of what may read it
     for name in sorted(arrays):
         start, end = end, end + arrays[name].nbytes

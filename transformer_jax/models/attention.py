@@ -33,7 +33,7 @@ class KeyValues(NamedTuple):
 
 
 def segment_mask(query_segment: Array, key_segment: Array) -> Array:
-    """True where attention is allowed: where the segments match. [B, T], [B, S] -> bool [B, 1, T, S].
+    """True where attention is allowed: where the segments match. int32 [B, T], [B, S] -> bool [B, 1, T, S].
 
     Padding (segment 0) sees padding and nothing else, which keeps its softmax finite and everybody else's clean.
     """
@@ -41,7 +41,15 @@ def segment_mask(query_segment: Array, key_segment: Array) -> Array:
 
 
 def causal_mask(segment: Array) -> Array:
-    """`segment_mask` of a row with itself, without the tokens to come. [B, T] -> bool [B, 1, T, T]."""
+    """`segment_mask` of a row with itself, without the tokens to come. int32 [B, T] -> bool [B, 1, T, T]. A row of two
+    sentences:
+
+        segment  1  1  2    ->    1  .  .
+                                  1  1  .
+                                  .  .  1
+
+    Rows are queries, columns keys.
+    """
     length = segment.shape[1]
     past = jnp.tril(jnp.ones((1, 1, length, length), bool))
     return segment_mask(segment, segment) & past
@@ -50,7 +58,8 @@ def causal_mask(segment: Array) -> Array:
 def attention_weights(query: Array, key: Array, mask: Array) -> Array:
     """softmax(q k^T / sqrt(K)) over the allowed keys (Vaswani et al. 2017, eq. 1), in float32.
 
-    query [B, T, H, K], key [B, H, K, S], mask [B, 1, T or 1, S] -> [B, H, T, S]
+    query [B, T, H, K], key [B, H, K, S], mask bool [B, 1, T or 1, S] -> float32 [B, H, T, S]. A query that no key is allowed to
+    has the same weight for all.
     """
     query = query.swapaxes(1, 2) * (query.shape[-1] ** -0.5)
     scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
@@ -169,14 +178,14 @@ class MultiHeadCrossAttention(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Array) -> KeyValues:
-        """[B, S, D] -> [B, H, K, S] and values as wide as they are."""
+        """memory [B, S, D] -> keys [B, H, K, S] and values [B, H, S, K], or as wide as they are."""
         if self.together:
             both = self.key_value(memory)
             return _keys_values(both[:, :, 0], both[:, :, 1])
         return _keys_values(self.key(memory), self.value(memory))
 
     def __call__(self, x: Array, source: KeyValues, mask: Array, *, train: bool = False) -> Array:
-        """x [B, T, D], mask [B, 1, T or 1, S] -> [B, T, D]."""
+        """x [B, T, D], `source` as from `keys_values`, mask bool [B, 1, T or 1, S] -> [B, T, D]."""
         weights = attention_weights(self.query(x), source.key, mask)
         self.sow("intermediates", "attention_weights", weights)
         return self.output(attend(self.drop(weights, train=train), source.value))

@@ -23,6 +23,9 @@ class Ensemble:
     def apply(
         self, variables: Any, *args: Any, method: str | None = None, mutable: Any = False, train: bool | None = None
     ) -> Any:
+        """As a linen module's: `variables` are {"params": a tuple of the models' parameters}, `args` and the result those of
+        the contract's four functions (`method`; None: teacher forcing)."""
+
         def call(number: int, *args: Any) -> tuple[Any, Any]:
             sown = mutable if number == 0 else False
             known = {"params": variables["params"][number]}

@@ -12,7 +12,8 @@ __all__ = ["Dropout", "Embedding", "EmbeddingTables", "FeedForward", "LayerNorm"
 
 
 def projection(features: tuple[int, ...], dtype: jnp.dtype, *, axes: int = 1, bias: bool = False) -> nn.DenseGeneral:
-    """x W over the last `axes` axes of x, with Glorot's uniform start; parameters are float32, the product is in `dtype`."""
+    """x W (+ b) over the last `axes` axes of x, [..., D] -> [..., *features], with Glorot's uniform start; parameters are
+    float32, the product is in `dtype`."""
     return nn.DenseGeneral(
         features, axis=tuple(range(-axes, 0)), use_bias=bias, dtype=dtype, kernel_init=nn.initializers.xavier_uniform()
     )
@@ -32,6 +33,7 @@ class Dropout(nn.Module):
     rate: float
 
     def __call__(self, x: Array, *, train: bool) -> Array:
+        """x of any shape -> the same shape and type; `x` itself without `train`."""
         if not train or self.rate == 0:
             return x
         bits = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint16)
@@ -40,7 +42,8 @@ class Dropout(nn.Module):
 
 
 def sinusoids(position: Array, width: int, kind: str = "sinusoidal") -> Array:
-    """Sine and cosine of position / 10000^(2i/D), for i = 0 .. D/2 - 1 (Vaswani et al. 2017, section 3.5). [...] -> [..., D]
+    """Sine and cosine of position / 10000^(2i/D), for i = 0 .. D/2 - 1 (Vaswani et al. 2017, section 3.5). position [...] ->
+    float32 [..., D], for D = `width`, an even one.
 
     * `sinusoidal` has sine and cosine of one i beside each other, as the paper writes it;
     * `sinusoidal_concatenated` has all sines first, as Hugging Face's Marian;
@@ -64,7 +67,8 @@ def sinusoids(position: Array, width: int, kind: str = "sinusoidal") -> Array:
 def rotate(x: Array, position: Array) -> Array:
     """Turns each pair (x_i, x_{i+K/2}) by the angle position / 10000^(2i/K) (Su et al. 2021, eq. 15, on halves).
 
-    The product of a rotated query and key depends on the distance of their positions alone. x [B, T, H, K], position [B, T].
+    The product of a rotated query and key depends on the distance of their positions alone. x [B, T, H, K], position int32
+    [B, T] -> [B, T, H, K].
     """
     angle = _angles(position, x.shape[-1], x.shape[-1])[:, :, None]  # [B, T, 1, K/2]
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
@@ -136,7 +140,8 @@ class EmbeddingTables(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """activation(x W_1 + b_1) W_2 + b_2 (Vaswani et al. 2017, eq. 2), or SwiGLU (Shazeer 2020): (silu(x W) * x V) W_2."""
+    """activation(x W_1 + b_1) W_2 + b_2 (Vaswani et al. 2017, eq. 2), or SwiGLU (Shazeer 2020): (silu(x W) * x V) W_2.
+    GELU is the one by tanh."""
 
     width: int
     hidden_width: int

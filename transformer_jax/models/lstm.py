@@ -29,6 +29,8 @@ _FIRST_RESIDUAL = 2  # layers 0 and 1 have none (Wu et al. 2016, section 3.1)
 
 
 class LSTMState(NamedTuple):
+    """What one LSTM remembers of each row."""
+
     cell: Array  # float32 [B, U]
     hidden: Array  # [B, U]
 
@@ -55,8 +57,8 @@ def lstm_cell(gates: Array, cell: Array) -> LSTMState:
         c' = sigmoid(f + 1) c + sigmoid(i) tanh(g)
         h' = sigmoid(o) tanh(c')
 
-    gates [B, 4U] are i, f, g, o before their functions, cell [B, U] is c. The 1 lets a fresh LSTM remember (Jozefowicz et al.
-    2015). Computed in float32.
+    gates [B, 4U] are i, f, g, o before their functions, cell [B, U] is c -> c' and h', float32 [B, U]. The 1 lets a fresh LSTM
+    remember (Jozefowicz et al. 2015). Computed in float32.
     """
     enter, keep, new, leave = jnp.split(gates.astype(jnp.float32), 4, axis=-1)
     cell = nn.sigmoid(keep + 1) * cell + nn.sigmoid(enter) * jnp.tanh(new)
@@ -64,22 +66,23 @@ def lstm_cell(gates: Array, cell: Array) -> LSTMState:
 
 
 def dot_scores(query: Array, key: Array) -> Array:
-    """q . k (Luong et al. 2015, eq. 8). query [B, T, K], key [B, S, K] -> float32 [B, T, S], as of all scores here."""
+    """q . k (Luong et al. 2015, eq. 8). query [B, T, K], key [B, S, K] -> float32 [B, T, S]."""
     return jnp.einsum("btk,bsk->bts", query, key, preferred_element_type=jnp.float32)
 
 
 def scaled_dot_scores(query: Array, key: Array) -> Array:
-    """q . k / sqrt(K) (Vaswani et al. 2017, eq. 1)."""
+    """q . k / sqrt(K) (Vaswani et al. 2017, eq. 1). query [B, T, K], key [B, S, K] -> float32 [B, T, S]."""
     return dot_scores(query, key) * query.shape[-1] ** -0.5
 
 
 def cosine_scores(query: Array, key: Array) -> Array:
-    """q . k / (|q| |k|), between -1 and 1 (Graves et al. 2014, eq. 6)."""
+    """q . k / (|q| |k|), between -1 and 1 (Graves et al. 2014, eq. 6). query [B, T, K], key [B, S, K] -> float32 [B, T, S]."""
     return dot_scores(_unit(query), _unit(key))
 
 
 def additive_scores(query: Array, key: Array, vector: Array) -> Array:
-    """v . tanh(q + k) (Bahdanau et al. 2015, appendix A.1.2, of projected queries and keys). vector [K]"""
+    """v . tanh(q + k) (Bahdanau et al. 2015, appendix A.1.2, of projected queries and keys). query [B, T, K], key [B, S, K],
+    vector [K] -> float32 [B, T, S]."""
     hidden = jnp.tanh(query[:, :, None] + key[:, None])  # [B, T, S, K]
     return jnp.einsum("btsk,k->bts", hidden, vector.astype(query.dtype), preferred_element_type=jnp.float32)
 
@@ -101,7 +104,8 @@ class LSTMLayer(nn.Module):
         self.recurrent = self.param("recurrent", nn.initializers.xavier_uniform(), (self.width, 4 * self.width))
 
     def __call__(self, x: Array, mask: Array, start: LSTMState | None = None) -> tuple[Array, LSTMState]:
-        """x [B, S, D], mask bool [B, S] -> hidden [B, S, U] and the state after the last true token of each row.
+        """x [B, S, D], mask bool [B, S] -> hidden [B, S, U] and the state after the last true token of each row,
+        leaves [B, U]. `start` is the state before the first token; zeros where it is left out.
 
         Padding leaves the state as it is. From right to left it comes first, and the state is still the start's where the
         sentence begins; so a row's result does not depend on its padding in either direction.
@@ -123,7 +127,7 @@ class LSTMLayer(nn.Module):
         return hidden.swapaxes(0, 1), final
 
     def step(self, gates: Array, state: LSTMState) -> LSTMState:
-        """One step of every row; gates [N, 4U] is `input` of what is read."""
+        """One step of every row; gates [N, 4U] is `input` of what is read, state [N, U] -> state [N, U]."""
         return _advance(gates, self.recurrent.astype(self.dtype), state)
 
 
@@ -212,7 +216,8 @@ class LSTM(EmbeddingTables):
         return self.logits(self.drop(x, train=train))
 
     def encode(self, source: Array, segment: Array, position: Array, *, train: bool = False) -> Memory:
-        """int32 [B, S] each -> what all decoding steps share. The order of the tokens is their place in the row."""
+        """Source ids, segment and position int32 [B, S] -> what all decoding steps share. The order of the tokens is their
+        place in the row, whatever `position` says."""
         x = self.drop(self.embed_source(source), train=train)
         states = []
         for number, readers in enumerate(self.encoder):
@@ -224,14 +229,16 @@ class LSTM(EmbeddingTables):
         return Memory(tuple(states), segment, self.attention.keys(x), x)
 
     def init_cache(self, memory: Memory, beams: int, length: int) -> Cache:
-        """The encoder's last states, once for each hypothesis; an LSTM needs no more room for a longer translation."""
+        """The encoder's last states, once for each hypothesis, leaves [N, D]; an LSTM needs no more room for a longer
+        translation, so `length` is not looked at."""
         states = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), memory.states)
         return Cache(states, jnp.zeros_like(states[-1].hidden) if self.config.input_feeding else None)
 
     def decode_step(
         self, token: Array, index: Array, memory: Memory, cache: Cache, start: Array | None = None
     ) -> tuple[Array, Cache]:
-        """The logits of what follows `token` int32 [N] -> float32 [N, V], cache. Places in the row mean nothing here."""
+        """The logits of what follows `token` int32 [N] -> float32 [N, V], cache. Places in the row (`index`, `start`)
+        mean nothing here."""
         gates = self.decoder[0].input(self.embed_target(token[:, None])[:, 0])
         x, weights, cache = self._step(gates, memory, cache, train=False)
         if weights is not None:

@@ -33,25 +33,33 @@ __all__ = ["abstract_parameters", "attention_of", "build_model", "count_paramete
 
 
 def build_model(config: ModelConfig, vocab_size: int) -> nn.Module:
-    """The linen module that `config` describes, for ids below `vocab_size`."""
+    """The linen module that `config` describes, for ids below `vocab_size`: a `Transformer` or an `LSTM`, which computes in
+    `config.compute_dtype`. What `config` says must be possible (`validate`).
+
+    >>> build_model(ModelConfig(family="lstm", width=64), vocab_size=8000).vocab_size
+    8000
+    """
     family = {"transformer": Transformer, "lstm": LSTM}[config.family]
     return family(config, vocab_size, dtype=_dtype(config.compute_dtype))
 
 
 def init_parameters(model: nn.Module, key: jax.Array) -> Any:
-    """Fresh float32 parameters, a function of the key."""
+    """Fresh float32 parameters, a function of the key: the tree that `model.apply` takes as {"params": ...}."""
     return jax.jit(lambda key: _init(model, key))(key)
 
 
 def abstract_parameters(model: nn.Module) -> Any:
-    """The tree of the parameters' shapes and types, without the numbers."""
+    """The tree of the parameters' shapes and types (`jax.ShapeDtypeStruct`), without the numbers."""
     return jax.eval_shape(lambda: _init(model, jax.random.key(0)))
 
 
 def attention_of(intermediates: Any) -> dict[str, jax.Array]:
-    """What a teacher-forced pass has sown: for each kind of attention that the model has, its weights [L, B, H, queries, keys].
+    """What a teacher-forced pass has sown, for each kind of attention that the model has, float32: `cross`, the target's to the
+    source, [L, B, H, T, S]; `encoder`, the source's to itself, [L, B, H, S, S]; `decoder`, the target's, [L, B, H, T, T].
 
-    `cross` is the target's to the source, `encoder` the source's to itself, `decoder` the target's to itself.
+    >>> sown = {f"decoder_{layer}": {"cross_attention": {"attention_weights": (jnp.ones((1, 8, 5, 4)),)}} for layer in range(2)}
+    >>> {kind: weights.shape for kind, weights in attention_of(sown).items()}
+    {'cross': (2, 1, 8, 5, 4)}
     """
     found: dict[str, list[tuple[int, jax.Array]]] = {}
     for path, weights in jax.tree_util.tree_leaves_with_path(intermediates):
@@ -63,7 +71,8 @@ def attention_of(intermediates: Any) -> dict[str, jax.Array]:
 
 
 def count_parameters(params: Any) -> int:
-    """
+    """How many numbers a tree of arrays has, or one of `abstract_parameters`.
+
     >>> count_parameters({"a": jnp.zeros((2, 3)), "b": jnp.zeros(4)})
     10
     """

@@ -62,6 +62,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward_residual = _residual(self.config, self.dtype)
 
     def __call__(self, x: Array, mask: Array, position: Array | None = None, *, train: bool = False) -> Array:
+        """x [B, S, D], mask bool [B or 1, 1, S, S], position int32 [B, S] (if left out, 0 .. S - 1) -> [B, S, D]."""
         out = self.attention(self.attention_residual.before(x), mask, position, train=train)
         x = self.attention_residual.after(x, out, train=train)
         return self._feed(x, train)
@@ -97,9 +98,11 @@ class DecoderLayer(nn.Module):
         self.feed_forward_residual = _residual(config, self.dtype)
 
     def keys_values(self, memory: Array) -> KeyValues:
+        """What all steps of this layer attend to: memory [B, S, D] -> keys [B, H, K, S], values [B, H, S, K]."""
         return self.cross_attention.keys_values(memory)
 
     def __call__(self, x: Array, source: KeyValues, mask: Array, cross_mask: Array, position: Array, *, train: bool) -> Array:
+        """Teacher forcing: x [B, T, D], masks bool [B, 1, T, T] and [B, 1, T, S], position int32 [B, T] -> [B, T, D]."""
         out = self.attention(self.attention_residual.before(x), mask, position, train=train)
         x = self.attention_residual.after(x, out, train=train)
         return self._rest(x, source, cross_mask, train=train)
@@ -107,7 +110,9 @@ class DecoderLayer(nn.Module):
     def step(
         self, x: Array, index: Array, age: Array, source: KeyValues, cross_mask: Array, cache: tuple[Array, Array]
     ) -> tuple[Array, tuple[Array, Array]]:
-        """x [N, 1, D] -> [N, 1, D]; the source's rows are B, so the hypotheses of a sentence stand in line as its queries."""
+        """One token of each hypothesis: x [N, 1, D], cross_mask bool [B, 1, 1, S] -> [N, 1, D], cache; index, age and cache as
+        in `MultiHeadSelfAttention.step`. The source's rows are B, so the hypotheses of a sentence stand in line as its
+        queries."""
         out, cache = self.attention.step(self.attention_residual.before(x), index, cache, age)
         x = self.attention_residual.after(x, out)
         rows = cross_mask.shape[0]
@@ -122,7 +127,10 @@ class DecoderLayer(nn.Module):
 
 
 class Transformer(EmbeddingTables):
-    """Encoder and decoder under the contract of `models/seq2seq.py`."""
+    """Encoder and decoder under the contract of `models/seq2seq.py`, with the variants that `ModelConfig` names.
+
+    Before the first layer: rows of the embedding times sqrt(D), plus positions (but for rotary ones), then dropout.
+    """
 
     def setup(self):
         super().setup()
@@ -149,7 +157,7 @@ class Transformer(EmbeddingTables):
         return self._logits(x)
 
     def encode(self, source: Array, segment: Array, position: Array, *, train: bool = False) -> Memory:
-        """int32 [B, S] each -> what all decoding steps share."""
+        """Source ids, segment and position int32 [B, S] -> what all decoding steps share."""
         x = self._position(self.embed_source(source), position, "source_positions")
         x = self.drop(x, train=train)
         mask = segment_mask(segment, segment)
@@ -160,13 +168,15 @@ class Transformer(EmbeddingTables):
         return Memory(tuple(layer.keys_values(x) for layer in self.decoder), segment)
 
     def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[tuple[Array, Array], ...]:
-        """Room for the keys and values of `length` tokens of each hypothesis: for each layer two of [N, H, length, K]."""
+        """Room for the keys and values of `length` tokens of each hypothesis: for each layer two of [N, H, length, K],
+        of zeros (values may have a width of their own)."""
         return tuple(layer.attention.init_cache(memory.segment.shape[0] * beams, length) for layer in self.decoder)
 
     def decode_step(
         self, token: Array, index: Array, memory: Memory, cache: tuple[Any, ...], start: Array | None = None
     ) -> tuple[Array, tuple[Any, ...]]:
-        """The logits of what follows `token` int32 [N], which stands at place index - start -> float32 [N, V], cache."""
+        """The logits of what follows `token` int32 [N], which stands at place index - start -> float32 [N, V], cache. index is
+        int32 [], start int32 [N], the step at which each hypothesis began (0 where it is left out)."""
         # A row that is done and waits for another sentence may be older than any position.
         age = jnp.minimum(jnp.broadcast_to(index if start is None else index - start, token.shape), cache[0][0].shape[2] - 1)
         x = self._read_target(token[:, None], age[:, None], train=False)

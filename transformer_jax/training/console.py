@@ -32,9 +32,11 @@ class Console:
         self._bar.close()
 
     def advance(self) -> None:
+        """One step more."""
         self._bar.update()
 
     def trained(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Tells what `Meter.take` gave at this step."""
         loss, rate = numbers["loss"], numbers["target_tokens_per_second"]
         self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s")
         if self._bar.disable:
@@ -44,6 +46,7 @@ class Console:
             )
 
     def evaluated(self, step: int, evaluation: Evaluation, progress: Progress) -> None:
+        """Tells the scores on the dev set, which step is the best, sample translations, and that training stops if it does."""
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.numbers.items())
         best = " (best so far)" if progress.best_step == step else f" (best at step {progress.best_step})"
         log.info("step %d: dev %s%s", step, numbers, best)

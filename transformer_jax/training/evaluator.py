@@ -28,9 +28,11 @@ __all__ = ["Evaluation", "make_evaluator"]
 
 
 class Evaluation(NamedTuple):
+    """What one evaluation on the dev set found."""
+
     numbers: dict[str, float]  # cross_entropy, perplexity, accuracy; train.metric; ema_decay where it is on
     score: float  # what is to rise: train.metric, or minus what is to fall, cross-entropy or TER
-    samples: list[str]
+    samples: list[str]  # source  =>  translation  (reference), of the first sentences
     alignment_layer: int  # whose attention tells most of which word became which, from 1; 0: there is none
 
 

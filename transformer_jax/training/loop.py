@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 def train(config: Config, workdir: str) -> Progress:
     """Trains until `config.train.steps`, or until the dev score has not risen for `train.patience` evaluations.
 
-    `workdir` keeps everything (see `run.py`). Called again with the same arguments it goes on where it was. Raises UserError
-    for bad input, and when a loss is not finite; ToBeContinued, with all that was done saved, after a SIGTERM or Ctrl-C.
+    `workdir` keeps everything (see `run.py`). Called again with the same arguments it goes on where it was. Returns where it
+    stands at the end. Raises UserError for bad input, and when a loss is not finite; ToBeContinued, with all that was done
+    saved, after a SIGTERM or Ctrl-C.
     """
     parallel = Parallel(validate(config))
     with Preemption() as preemption, locked(workdir):

@@ -15,7 +15,11 @@ __all__ = ["Meter", "loss_means"]
 
 
 def loss_means(sums: LossSums) -> dict[str, float]:
-    """Sums to means per target token. Perplexity is exp(cross-entropy), infinite where that overflows."""
+    """Sums to means per target token. Perplexity is exp(cross-entropy), infinite where that overflows.
+
+    >>> loss_means(LossSums(loss=6.0, cross_entropy=0.0, correct=3.0, tokens=4.0))
+    {'loss': 1.5, 'cross_entropy': 0.0, 'perplexity': 1.0, 'accuracy': 0.75}
+    """
     tokens = max(float(sums.tokens), 1.0)
     cross_entropy = float(sums.cross_entropy) / tokens
     return {
@@ -50,6 +54,7 @@ class Meter:
         self.skipped, self._max_skipped = skipped, max_skipped
 
     def add(self, step: int, sums: StepSums) -> None:
+        """Takes note of a step's sums, which may not be computed yet, and waits for nothing."""
         self._pending.append((step, sums))
 
     def check_finite(self) -> None:

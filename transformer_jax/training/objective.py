@@ -15,14 +15,14 @@ class LossSums(NamedTuple):
     loss: Array  # with label smoothing: what is minimised
     cross_entropy: Array  # without, in nats: exp of its mean is the perplexity
     correct: Array  # tokens whose most probable prediction is right
-    tokens: Array
+    tokens: Array  # padding is none
 
 
 def loss_sums(logits: Array, target: Array, segment: Array, label_smoothing: float) -> LossSums:
     """For each row, the sum over its tokens of -(1 - eps) log p(y) - eps/V sum_v log p(v) (Szegedy et al. 2016, eq. 3, uniform
     over all V). Padding, where `segment` is 0, counts nothing.
 
-    logits float32 [B, T, V], target and segment int32 [B, T].
+    logits float32 [B, T, V], target and segment int32 [B, T] -> float32 [B] each. eps is `label_smoothing`.
     """
     log_normaliser = jax.nn.logsumexp(logits, axis=-1)
     of_target = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]

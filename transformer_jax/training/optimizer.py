@@ -14,6 +14,11 @@ def learning_rate(config: Config) -> optax.Schedule:
 
     inverse_sqrt: peak * min(n / w, sqrt(w / n)) for n = step + 1; with the peak (D w)^-0.5 this is Vaswani et al. 2017, eq. 3.
     cosine: from the peak to 0 at `decay_steps`. constant: the peak.
+
+    >>> config = Config()
+    >>> config.model.width, config.optimizer.warmup_steps = 64, 4
+    >>> [float(learning_rate(config)(step)) for step in (0, 3, 15)]
+    [0.015625, 0.0625, 0.03125]
     """
     optimizer = config.optimizer
     warmup = max(optimizer.warmup_steps, 1)
@@ -28,7 +33,8 @@ def learning_rate(config: Config) -> optax.Schedule:
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Clipping by the global norm (if asked for), then Adam, then decoupled weight decay on matrices (if asked for)."""
+    """Clipping by the global norm (if asked for), then Adam (Kingma and Ba 2015) with `learning_rate`, with decoupled weight
+    decay on matrices (if asked for; Loshchilov and Hutter 2019)."""
     optimizer = config.optimizer
     clip = optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else optax.identity()
     adam = optax.adamw(

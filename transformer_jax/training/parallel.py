@@ -52,7 +52,8 @@ class Parallel:
         return jax.process_index(), jax.process_count()
 
     def create(self, make_state: Callable[[jax.Array], Any], key: jax.Array) -> Any:
-        """The state `make_state(key)`, made where it is to lie: a sharded one is never whole on one device."""
+        """The state `make_state(key)` (of a key, or a tree of parameters), made where it is to lie: a sharded one is never
+        whole on one device."""
         if self._sharded:
             shardings = self._shardings(jax.eval_shape(make_state, key))
         else:
@@ -122,7 +123,7 @@ class Parallel:
         return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), abstract, shardings)
 
     def restored(self, state: Any) -> Any:
-        """From the global arrays that were read to the state that `step` takes."""
+        """From the global arrays that were read (`to_restore`) to the state that `step` takes."""
         return state if self._sharded or not self._several_processes else self._of_this_process(state)
 
     def _of_this_process(self, arrays: Any) -> Any:

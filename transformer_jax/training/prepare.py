@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 
 def open_run(workdir: str, config: Config) -> Run:
-    """As `Run.open_or_create`, by the first process; the others then find the folder there, or raise UserError."""
+    """As `Run.open_or_create`, by the first process; the others then find the folder there. Raises UserError as that does."""
     with hosts.first_before_others("run folder") as first:
         return Run.open_or_create(workdir, config) if first else Run(workdir)
 
 
 def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     """The run's tokenizer, trained now or taken from `train.init_from` if the run is new, its stream of training batches, and
-    the dev set. Raises UserError."""
+    the dev set. Raises UserError for text that cannot be read, and as `Tokenizer.train` and `BatchStream` do."""
     config = run.config
     data = config.data
     with hosts.first_before_others("data sets"):

@@ -18,7 +18,8 @@ _MAY_DIFFER = {"dropout", "attention_dropout", "activation_dropout", "compute_dt
 
 
 def first_tokenizer(config: Config) -> Tokenizer | None:
-    """The other run's, or None where there is none. Raises UserError if it cannot be read, or has another model."""
+    """The tokenizer of the run that `train.init_from` names, or None where it names none. Raises UserError if it cannot be
+    read, or has another model."""
     if not config.train.init_from:
         return None
     run = Run(split_run_name(config.train.init_from)[0])
@@ -27,7 +28,8 @@ def first_tokenizer(config: Config) -> Tokenizer | None:
 
 
 def first_parameters(config: Config, model: nn.Module, tokenizer: Tokenizer) -> Any:
-    """The other run's, as NumPy arrays. Raises UserError as `first_tokenizer`, and where `tokenizer` is not the other's."""
+    """The parameters of the checkpoint that `train.init_from` names, a tree of NumPy arrays. Raises UserError as
+    `first_tokenizer` does, and where `tokenizer` is not the other's."""
     workdir, checkpoint = split_run_name(config.train.init_from)
     run = Run(workdir)
     _require_same_model(run.config.model, config.model, config.train.init_from)

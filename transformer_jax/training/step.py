@@ -20,12 +20,13 @@ class TrainState(NamedTuple):
     """All that training changes. The random key is not here: it is `fold_in(key, step)`."""
 
     step: Array  # int32 []: updates done
-    params: Any
+    params: Any  # a tree of float32 arrays
     optimizer_state: optax.OptState
     ema: Any = None  # `moving_average` of the parameters in float32; None: there is none
 
     @classmethod
     def create(cls, params: Any, optimizer: optax.GradientTransformation, ema_decay: float = 0.0) -> "TrainState":
+        """Before the first update: a fresh optimizer state, and with `ema_decay` an average that is the parameters."""
         # A copy: both are donated to the step.
         ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if ema_decay else None
         return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
@@ -52,12 +53,17 @@ def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
     The mean of about the last 1 / (1 - decay) parameters (Polyak and Juditsky 1992). The smaller decay at first, which soon
     forgets the initial parameters, is that of TensorFlow's `ExponentialMovingAverage` and Marian's `--exponential-smoothing`,
     whose number is 1 - decay.
+
+    `ema` and `params` are trees of the same shapes, `step` is int32 [].
+
+    >>> round(float(moving_average(1.0, 2.0, step=1, decay=0.999)), 3)
+    1.818
     """
     return optax.incremental_update(params, ema, jnp.maximum(1 - decay, 9 / (10 + step)))
 
 
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
-    """The pure function train_step(state, batch, key, *, axis_name=None) -> (state, StepSums).
+    """The pure function train_step(state, batch, key, *, axis_name=None) -> (state, StepSums), of a `TrainState` and a `Batch`.
 
     It minimises the mean loss of all target tokens of the global batch. The batch is worked through in `config.accumulation`
     slices of its rows; gradients, losses and counts are added over the slices, then over `axis_name` (if the rows are also
@@ -115,8 +121,8 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
 
 
 def make_eval_step(model: nn.Module, eos_id: int) -> Callable:
-    """The pure function eval_step(params, batch) -> (LossSums of each row [B], without dropout and label smoothing, and the
-    rows' `most_attended` [B, L, T])."""
+    """The pure function eval_step(params, batch) -> (`LossSums` of each row [B], without dropout and label smoothing, and the
+    rows' `most_attended`, int32 [B, L, T], or None where there is no attention to the source)."""
 
     def eval_step(params, batch):
         logits, sown = model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
