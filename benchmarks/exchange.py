@@ -136,20 +136,24 @@ def compare_ctranslate2(translator: Any, flags: Any, pairs: Any, folder: str) ->
         apart = max(abs(each.log_prob - sum(theirs.log_probs)) for each, theirs in zip(given, scored, strict=True))
         print(f"\n{name}: log-probabilities of the references at most {apart:.1e} apart")
         for beam in flags.beam:
-            ours = translator.translate(pairs.source, beam=beam, length_penalty=0.0)
-            # Nothing that ours would write is forbidden: they would take it out before the softmax.
-            options = dict(beam_size=beam, length_penalty=0, max_decoding_length=limit, min_decoding_length=0)
+            # One limit for all, as theirs is; ours counts EOS, and forces it there, where they cut.
+            ours = translator.translate(
+                pairs.source, beam=beam, length_penalty=0.0, max_length_ratio=0.0, max_length_extra=limit
+            )
+            options = dict(beam_size=beam, length_penalty=0, max_decoding_length=limit - 1, min_decoding_length=0)
             found = model.translate_batch(rows, return_scores=True, max_batch_size=2048, batch_type="tokens", **options)
-            compare_translations(translator, pairs.source, ours, found, f"{name}, beam {beam}")
+            compare_translations(translator, pairs.source, ours, found, limit, f"{name}, beam {beam}")
 
 
-def compare_translations(translator: Any, lines: list[str], ours: list[Any], found: list[Any], name: str) -> None:
+def compare_translations(translator: Any, lines: list[str], ours: list[Any], found: list[Any], limit: int, name: str) -> None:
     tokenizer = translator.tokenizer
     pieces = [tokenizer.pieces([token for token in each.tokens if token != tokenizer.eos_id]) for each in ours]
     differ = [i for i, each in enumerate(found) if each.hypotheses[0] != pieces[i]]
-    apart = [abs(ours[i].log_prob - each.scores[0]) for i, each in enumerate(found) if i not in set(differ)]
+    ended = [i for i, each in enumerate(ours) if len(each.tokens) < limit and i not in set(differ)]
+    apart = max(abs(ours[i].log_prob - found[i].scores[0]) for i in ended)
     share = 1 - len(differ) / len(lines)
-    print(f"{name}: {share:.1%} of {len(lines)} translations are the same, their scores at most {max(apart):.1e} apart")
+    print(f"{name}: {share:.1%} of {len(lines)} translations are the same")
+    print(f"    scores of the {len(ended)} of them that ended: at most {apart:.1e} apart")
     row_of = {piece: i for piece, i in tokenizer.vocabulary().items()}
     for i in differ:
         theirs = [*(row_of[piece] for piece in found[i].hypotheses[0]), tokenizer.eos_id]
