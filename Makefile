@@ -24,7 +24,7 @@ test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 test-slow: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -m slow
+	XLA_FLAGS= $(VENV)/bin/python -m pytest -m slow
 
 test-processes: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m processes

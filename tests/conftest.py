@@ -1,9 +1,14 @@
 """The strict environment of all tests: two virtual CPU devices, no silent broadcasting, warnings are errors (pyproject)."""
 
+import importlib.metadata
 import os
 
 # With several virtual devices on few cores, steps in flight can starve each other of threads until XLA gives up.
 os.environ.setdefault("PJRT_NPROC", "16")
+# XLA's newer emitters take four times as long to compile a tiny program. With them, as users have them, test `make test-slow`,
+# whoever sets XLA_FLAGS, and later versions of jax, which do not have the flag and die of one that they do not know.
+if "XLA_FLAGS" not in os.environ and importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
 os.environ["JAX_PLATFORMS"] = "cpu"
 

@@ -117,6 +117,13 @@ def tiny_config(folder: Path, pairs: int = 200) -> Config:
     return config
 
 
+def quick_config(folder: Path) -> Config:
+    """Of the model that compiles the fastest, for what does not depend on the model."""
+    config = tiny_config(folder)
+    config.model = tiny_model(dropout=0.3, **FAMILIES["LSTM"])
+    return config
+
+
 def metrics_of(workdir) -> list[dict]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [untimed(line) for line in lines]

@@ -67,8 +67,8 @@ def make_step(table):
 
 
 def make_cache(sentences, beams, length):
-    sentences, n = jnp.repeat(jnp.asarray(sentences, jnp.int32), beams), len(sentences) * beams
-    return {"state": jnp.zeros(n, jnp.int32), "prefix": jnp.zeros((n, length, 1), jnp.int32), "sentence": sentences}
+    sentences, n = np.repeat(np.array(sentences, np.int32), beams), len(sentences) * beams
+    return {"state": np.zeros(n, np.int32), "prefix": np.zeros((n, length, 1), np.int32), "sentence": sentences}
 
 
 @functools.partial(jax.jit, static_argnames=("beams", "length", "options"))
@@ -82,7 +82,7 @@ def search(table, max_length, *, beams, length=None, sentences=None, **options):
     sentences = range(len(max_length)) if sentences is None else sentences
     length = length or max(max_length)
     cache = make_cache(sentences, beams or 1, length)
-    out = run(table, cache, jnp.asarray(max_length, jnp.int32), beams, length, tuple(options.items()))
+    out = run(table, cache, np.array(max_length, np.int32), beams, length, tuple(options.items()))
     return jax.tree.map(np.asarray, out)
 
 
@@ -231,10 +231,13 @@ def position_step(probabilities, steps=None):
 
 def run_positions(probabilities, alpha, steps=None, beams=2, returned=1):
     length = len(probabilities)
-    out = beam_search(
-        position_step(probabilities, steps), at_once(jnp.zeros((beams, 1)), jnp.array([length])), beams=beams,
-        returned=returned, length=length, length_penalty=alpha, **IDS,
-    )  # fmt: skip
+
+    @jax.jit
+    def found(probabilities):
+        step, sentences = position_step(probabilities, steps), at_once(jnp.zeros((beams, 1)), jnp.array([length]))
+        return beam_search(step, sentences, beams=beams, returned=returned, length=length, length_penalty=alpha, **IDS)
+
+    out = found(np.array(probabilities, np.float32))
     jax.effects_barrier()
     return translations(out, 0)
 
@@ -263,12 +266,16 @@ def test_the_loop_stops_as_soon_as_nothing_can_win():
 def test_finished_sentences_do_not_keep_the_loop_alive():
     """The second row only fills the batch, the third is done at its limit of 2: the loop ends with the first, at 3."""
     steps = []
-    step = position_step([[1e-9, 1e-9, 1e-9, 1.0]] * 8, steps)
-    out = beam_search(step, at_once(jnp.zeros((9, 1)), jnp.array([3, 0, 2])), beams=3, length=8, **IDS)
+
+    def found(hypotheses, search, **options):
+        step = position_step([[1e-9, 1e-9, 1e-9, 1.0]] * 8, steps)
+        return search(step, at_once(jnp.zeros((3 * hypotheses, 1)), jnp.array([3, 0, 2])), length=8, **IDS, **options)
+
+    out = jax.jit(lambda: found(3, beam_search, beams=3))()
     jax.effects_barrier()
     assert steps == [0, 1, 2] and out.length[:, 0].tolist() == [3, 0, 2]
     steps.clear()
-    greedy_search(step, at_once(jnp.zeros((3, 1)), jnp.array([3, 0, 2])), length=8, **IDS)
+    jax.jit(lambda: found(1, greedy_search))()
     jax.effects_barrier()
     assert steps == [0, 1, 2]
 
@@ -293,7 +300,7 @@ def test_two_stage_top_k_is_top_k(vocabulary, digits):
     masked[:, list(forbidden)] = -np.inf
     total = (masked.reshape(batch, beams, vocabulary) + log_prob[:, :, None]).reshape(batch, -1)
     value, place = lax.top_k(total, 2 * beams)
-    ours = beam.best_continuations(jnp.asarray(log_probs), jnp.asarray(log_prob), forbidden)
+    ours = jax.jit(functools.partial(beam.best_continuations, forbidden=forbidden))(log_probs, log_prob)
     np.testing.assert_array_equal(ours[0], value)
     real = np.asarray(value) > -np.inf
     np.testing.assert_array_equal((ours[1] * vocabulary + ours[2])[real], place[real])
@@ -412,7 +419,7 @@ def run_restricted(table, cache, max_length, rules, beams, length, n):
 
 def search_restricted(table, limits, beams, n=0, length=None, **rules):
     length, each = length or max(limits), jnp.asarray(limits, jnp.int32)
-    rules = {name: jnp.repeat(jnp.asarray(value, jnp.int32), beams or 1, axis=0) for name, value in rules.items()}
+    rules = {name: np.repeat(np.array(value, np.int32), beams or 1, axis=0) for name, value in rules.items()}
     cache = make_cache(range(len(limits)), beams or 1, length)
     return jax.tree.map(np.asarray, run_restricted(table, cache, each, rules, beams, length, n))
 
@@ -527,7 +534,8 @@ def test_slots_are_filled_as_soon_as_enough_are_free():
         def begin(numbers, index):
             return jnp.zeros((len(numbers), 1)), jnp.asarray(limits)[numbers], jnp.full(len(numbers), index)
 
-        greedy_search(step, Sentences(begin, len(limits), jnp.int32(len(limits)), 2, together), length=9, **IDS)
+        sentences = Sentences(begin, len(limits), np.int32(len(limits)), 2, together)
+        jax.jit(lambda: greedy_search(step, sentences, length=9, **IDS))()
         jax.effects_barrier()
         return len(steps)
 
@@ -554,7 +562,7 @@ def search_constrained(table, limits, phrases, *, beams, alpha=0.6, returned=Non
     for row, of_row in enumerate(phrases):
         for number, phrase in enumerate(of_row):
             padded[row, number, : len(phrase)], sizes[row, number] = phrase, len(phrase)
-    each = [jnp.repeat(jnp.asarray(x, jnp.int32), beams, axis=0) for x in (padded, sizes)]
+    each = [np.repeat(np.array(x, np.int32), beams, axis=0) for x in (padded, sizes)]
     cache, longest = make_cache(range(len(limits)), beams, max(limits)), max(limits)
     out = run_constrained(table, cache, jnp.asarray(limits), *each, beams, longest, alpha, returned or beams)
     return jax.tree.map(np.asarray, out)
@@ -603,9 +611,11 @@ def test_a_bonus_is_part_of_the_score_and_of_the_choice():
         return jnp.minimum(words - 3.0, 0.0)
 
     options = dict(beams=60, returned=60, length=4, length_penalty=0.6, **IDS)
-    step, sentences = make_step(jnp.asarray(table)), at_once(cache, jnp.asarray(limits))
-    out = beam_search(step, sentences, bonus=bonus, **options)
-    plain = beam_search(step, sentences, **options)
+
+    def found(bonus):
+        return jax.jit(lambda table: beam_search(make_step(table), at_once(cache, jnp.array(limits)), bonus=bonus, **options))
+
+    out, plain = (jax.tree.map(np.asarray, found(each)(table)) for each in (bonus, None))
     for row, limit in enumerate(limits):
         every = [(score + min(len(tokens) - 4, 0), tokens) for score, _, tokens in brute_force(table, row, limit, 0.6)]
         every.sort(key=lambda each: -each[0])

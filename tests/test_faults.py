@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etils import epath
-from helpers import assert_same_runs, tiny_config
+from helpers import assert_same_runs, quick_config
 
 from transformer_jax import checkpoints as checkpoints_module
 from transformer_jax.errors import ToBeContinued, UserError
 from transformer_jax.manifest import problem, write_manifest
+from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.run import Run, locked
 from transformer_jax.training import loop
 from transformer_jax.training.loop import train
@@ -40,7 +41,7 @@ def run(trained, tmp_path) -> Path:
 
 
 def config_in(folder: Path):
-    config = tiny_config(folder)
+    config = quick_config(folder)
     config.train.log_every = config.train.evaluate_every = config.train.checkpoint_every = 2
     return config
 
@@ -91,11 +92,15 @@ def test_one_flipped_bit_in_any_file_is_noticed(run):
     random = np.random.default_rng(1)
     files = files_of(run, 6)
     assert len(files) > 10
+    opened = Run(run)
+    tokenizer = opened.tokenizer()
+    shapes = abstract_parameters(build_model(opened.config.model, tokenizer.vocab_size))
     for path in files:
         before = path.read_bytes()
         flip_a_bit(path, random)
-        with pytest.raises(UserError, match=r"checkpoints/6: .* is damaged; choose another with --checkpoint=STEP"):
-            Translator.load(run, "6")
+        told = pytest.raises(UserError, match=r"checkpoints/6: .* is damaged; choose another with --checkpoint=STEP")
+        with opened.checkpoints() as checkpoints, told:
+            checkpoints.parameters("6", shapes, tokenizer)
         path.write_bytes(before)
     Translator.load(run, "6")
 

@@ -1,5 +1,7 @@
 """Every model: cached = teacher forced, packed = alone, nobody sees what is not theirs; and the Transformer's own formulas."""
 
+import dataclasses
+import functools
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -295,7 +297,12 @@ BASE = ModelConfig()
 
 
 def millions(config: ModelConfig = BASE, vocab_size: int = 37_000) -> float:
-    return count_parameters(abstract_parameters(build_model(config, vocab_size))) / 1e6
+    return _millions(dataclasses.astuple(config), vocab_size)
+
+
+@functools.cache
+def _millions(fields: tuple, vocab_size: int) -> float:
+    return count_parameters(abstract_parameters(build_model(ModelConfig(*fields), vocab_size))) / 1e6
 
 
 def test_base_and_big_have_the_papers_size():

@@ -9,7 +9,17 @@ import jax
 import numpy as np
 import optax
 import pytest
-from helpers import FAMILIES, arrays_of, assert_same_runs, assert_trees_equal, each_family, metrics_of, tiny_config, tiny_model
+from helpers import (
+    FAMILIES,
+    arrays_of,
+    assert_same_runs,
+    assert_trees_equal,
+    each_family,
+    metrics_of,
+    quick_config,
+    tiny_config,
+    tiny_model,
+)
 
 from transformer_jax.checkpoints import parse_checkpoint
 from transformer_jax.config import Config, differences, from_json, override, to_json, validate
@@ -500,7 +510,7 @@ def test_killed_and_resumed_is_straight(kind, family, samples, ema_decay, tmp_pa
 
 
 def test_more_steps_later_are_as_many_steps_at_once(tmp_path):
-    config = tiny_config(tmp_path)
+    config = quick_config(tmp_path)
     train(config, tmp_path / "straight")
     config.train.steps = 3
     train(config, tmp_path / "in two parts")
@@ -514,7 +524,7 @@ def test_more_steps_later_are_as_many_steps_at_once(tmp_path):
 @pytest.mark.parametrize("metric", ["ter", "rouge1"])
 def test_the_metric_of_the_config_decides_which_is_best(metric, tmp_path, monkeypatch):
     """Training makes nothing better here; the translations do, from evaluation to evaluation, and then not any more."""
-    config = tiny_config(tmp_path)
+    config = quick_config(tmp_path)
     config.train.metric, config.train.steps = metric, 4
     config.train.evaluate_every = config.train.checkpoint_every = 1
     references = read_pairs(config.data.dev, "en", "de").target
@@ -563,7 +573,7 @@ def test_numbers_that_are_not_finite_end_a_training_and_are_not_saved(tmp_path):
 
 
 def test_a_run_does_not_go_on_with_other_text(tmp_path):
-    config = tiny_config(tmp_path)
+    config = quick_config(tmp_path)
     train(config, str(tmp_path / "run"))
     config.train.steps += 1
     text = Path(config.data.train)
@@ -573,7 +583,7 @@ def test_a_run_does_not_go_on_with_other_text(tmp_path):
 
 
 def test_early_stopping_ends_a_run_for_good(tmp_path):
-    config = tiny_config(tmp_path)
+    config = quick_config(tmp_path)
     config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e-30, 1  # nothing ever gets better
     config.train.steps, config.train.patience = 50, 2
     config.train.evaluate_every = config.train.checkpoint_every = 1

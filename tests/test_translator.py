@@ -1,5 +1,6 @@
 """Text in, text out: what a translation is depends on its line, the model and the search, and on nothing beside it."""
 
+import functools
 import itertools
 import types
 
@@ -305,7 +306,8 @@ def coverage_by_hand(translator, line, tokens):
     start = np.concatenate([[[tokenizer.decoder_start_id]], target[:, :-1]], axis=1).astype(np.int32)
     ones, places = np.ones_like, lambda row: np.arange(row.shape[1], dtype=np.int32)[None]
     batch = Batch(source, ones(source), places(source), start, target, ones(target), places(target))
-    _, sown = translator.model.apply({"params": translator.params}, batch, train=False, mutable=["intermediates"])
+    of_batch = functools.partial(translator.model.apply, train=False, mutable=["intermediates"])
+    _, sown = jax.jit(of_batch)({"params": translator.params}, batch)
     weights = np.asarray(attention_of(sown["intermediates"])["cross"])  # [L, 1, H, T, S]
     return np.log(np.minimum(weights.mean(axis=(0, 1, 2)).sum(axis=0), 1)).sum()
 
