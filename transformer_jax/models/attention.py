@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from transformer_jax.models.layers import Dropout, projection, rotate
+from transformer_jax.models.layers import Dropout, Projection, rotate
 
 __all__ = [
     "KeyValues",
@@ -89,7 +89,7 @@ class MultiHeadSelfAttention(nn.Module):
     bias: bool = False
 
     def setup(self):
-        inward = functools.partial(projection, dtype=self.dtype, bias=self.bias)
+        inward = functools.partial(Projection, dtype=self.dtype, bias=self.bias)
         key_width, value_width = _head_widths(self)
         self.together = value_width == key_width
         # Glorot's fan-out counts all three, so that the scores start smaller by half: the softmax starts soft.
@@ -98,7 +98,7 @@ class MultiHeadSelfAttention(nn.Module):
         else:
             self.query_key = inward((2, self.heads, key_width))
             self.value = inward((self.heads, value_width))
-        self.output = projection((self.width,), self.dtype, axes=2, bias=self.bias)
+        self.output = Projection((self.width,), self.dtype, axes=2, bias=self.bias)
         self.drop = Dropout(self.dropout)
 
     def __call__(self, x: Array, mask: Array, position: Array | None = None, *, train: bool = False) -> Array:
@@ -165,7 +165,7 @@ class MultiHeadCrossAttention(nn.Module):
     bias: bool = False
 
     def setup(self):
-        inward = functools.partial(projection, dtype=self.dtype, bias=self.bias)
+        inward = functools.partial(Projection, dtype=self.dtype, bias=self.bias)
         key_width, value_width = _head_widths(self)
         self.together = value_width == key_width
         self.query = inward((self.heads, key_width))
@@ -174,7 +174,7 @@ class MultiHeadCrossAttention(nn.Module):
         else:
             self.key = inward((self.heads, key_width))
             self.value = inward((self.heads, value_width))
-        self.output = projection((self.width,), self.dtype, axes=2, bias=self.bias)
+        self.output = Projection((self.width,), self.dtype, axes=2, bias=self.bias)
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Array) -> KeyValues:

@@ -1,5 +1,7 @@
 """Embeddings, positions, feed-forward, normalisation, dropout: what is not attention."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,15 +10,35 @@ from jax import Array
 
 from transformer_jax.config import ModelConfig
 
-__all__ = ["Dropout", "Embedding", "EmbeddingTables", "FeedForward", "LayerNorm", "projection", "rotate", "sinusoids"]
+__all__ = ["Dropout", "Embedding", "EmbeddingTables", "FeedForward", "LayerNorm", "Projection", "rotate", "sinusoids"]
 
 
-def projection(features: tuple[int, ...], dtype: jnp.dtype, *, axes: int = 1, bias: bool = False) -> nn.DenseGeneral:
+class Projection(nn.Module):
     """x W (+ b) over the last `axes` axes of x, [..., D] -> [..., *features], with Glorot's uniform start; parameters are
-    float32, the product is in `dtype`."""
-    return nn.DenseGeneral(
-        features, axis=tuple(range(-axes, 0)), use_bias=bias, dtype=dtype, kernel_init=nn.initializers.xavier_uniform()
-    )
+    float32, the product is in `dtype`.
+
+    It is one product of two matrices, whatever the shapes: of more axes XLA on CPU makes the gradient of W transposed, and
+    copies it.
+    """
+
+    features: tuple[int, ...]
+    dtype: jnp.dtype
+    axes: int = 1
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        inward, rows = x.shape[-self.axes :], x.shape[: -self.axes]
+        flat = math.prod(inward), math.prod(self.features)
+
+        def start(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+            return nn.initializers.xavier_uniform()(key, flat, dtype).reshape(shape)
+
+        kernel = self.param("kernel", start, (*inward, *self.features)).astype(self.dtype)
+        out = x.astype(self.dtype).reshape(-1, flat[0]) @ kernel.reshape(flat)
+        if self.bias:
+            out += self.param("bias", nn.initializers.zeros, self.features).astype(self.dtype).reshape(1, -1)
+        return out.reshape(*rows, *self.features)
 
 
 def LayerNorm(dtype: jnp.dtype, epsilon: float) -> nn.LayerNorm:
@@ -102,7 +124,9 @@ class Embedding(nn.Module):
 
     def logits(self, x: Array) -> Array:
         """x E^T in float32: [B, T, D] -> [B, T, V]"""
-        return jnp.einsum("btd,vd->btv", x, self.table.astype(self.dtype), preferred_element_type=jnp.float32)
+        flat = x.reshape(-1, x.shape[-1])  # one product of two matrices: see `Projection`
+        out = jnp.einsum("nd,vd->nv", flat, self.table.astype(self.dtype), preferred_element_type=jnp.float32)
+        return out.reshape(*x.shape[:-1], -1)
 
 
 class EmbeddingTables(nn.Module):
@@ -151,8 +175,8 @@ class FeedForward(nn.Module):
 
     def setup(self):
         gated = self.activation == "swiglu"
-        self.inner = projection((self.hidden_width * (2 if gated else 1),), self.dtype, bias=not gated)
-        self.outer = projection((self.width,), self.dtype, bias=not gated)
+        self.inner = Projection((self.hidden_width * (2 if gated else 1),), self.dtype, bias=not gated)
+        self.outer = Projection((self.width,), self.dtype, bias=not gated)
         self.drop = Dropout(self.dropout)
 
     def __call__(self, x: Array, *, train: bool = False) -> Array:

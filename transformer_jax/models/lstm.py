@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from transformer_jax.models.layers import Dropout, EmbeddingTables, projection
+from transformer_jax.models.layers import Dropout, EmbeddingTables, Projection
 
 __all__ = [
     "LSTM",
@@ -100,7 +100,7 @@ class LSTMLayer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        self.input = projection((4 * self.width,), self.dtype, bias=True)
+        self.input = Projection((4 * self.width,), self.dtype, bias=True)
         self.recurrent = self.param("recurrent", nn.initializers.xavier_uniform(), (self.width, 4 * self.width))
 
     def __call__(self, x: Array, mask: Array, start: LSTMState | None = None) -> tuple[Array, LSTMState]:
@@ -149,9 +149,9 @@ class GlobalAttention(nn.Module):
 
     def setup(self):
         if self.kind in ("general", "additive"):
-            self.key = projection((self.width,), self.dtype)
+            self.key = Projection((self.width,), self.dtype)
         if self.kind == "additive":
-            self.query = projection((self.width,), self.dtype)
+            self.query = Projection((self.width,), self.dtype)
             self.vector = self.param("vector", nn.initializers.normal(self.width**-0.5), (self.width,))
         if self.kind == "cosine":
             self.sharpness = self.param("sharpness", nn.initializers.constant(10.0), (1,))
@@ -194,9 +194,9 @@ class LSTM(EmbeddingTables):
         self.decoder = [LSTMLayer(config.width, dtype=dtype) for _ in range(config.num_layers)]
         if config.attention != "none":
             self.attention = GlobalAttention(config.attention, config.width, dtype)
-            self.combine = projection((config.width,), dtype)
+            self.combine = Projection((config.width,), dtype)
         if config.input_feeding:
-            self.feed = projection((4 * config.width,), dtype)
+            self.feed = Projection((4 * config.width,), dtype)
         self.drop = Dropout(config.dropout)
 
     def __call__(self, batch: Any, *, train: bool) -> Array:
