@@ -49,7 +49,7 @@ def LayerNorm(dtype: jnp.dtype, epsilon: float) -> nn.LayerNorm:
 class Dropout(nn.Module):
     """Zeroes each element with probability `rate` and scales the others by 1 / (1 - rate) (Srivastava et al. 2014).
 
-    Needs the random stream `dropout`. The rate is met to 1/65536: 16 random bits decide, half as many to draw as 32.
+    Needs the random stream `dropout`. The rate is met to 2^-32.
     """
 
     rate: float
@@ -58,9 +58,29 @@ class Dropout(nn.Module):
         """x of any shape -> the same shape and type; `x` itself without `train`."""
         if not train or self.rate == 0:
             return x
-        bits = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint16)
-        keep = bits >= np.uint16(min(round(self.rate * 65536), 65535))
+        keep = _random_bits(self.make_rng("dropout"), x.shape) >= np.uint32(min(round(self.rate * 2**32), 2**32 - 1))
         return jnp.where(keep, x * (1 / (1 - self.rate)), 0).astype(x.dtype)
+
+
+def _random_bits(key: Array, shape: tuple[int, ...]) -> Array:
+    """uint32 [*shape]: element i has mix(mix(i ^ a) ^ b), where (a, b) are drawn with `key`.
+
+    A keyed permutation of the indices (Even and Mansour 1997, in two rounds), whose `mix` is the last step of MurmurHash3. In
+    a program it becomes part of whatever uses the bits, where those of `jax.random` go through memory twenty times on CPU:
+    without secrets to keep, well mixed is enough.
+    """
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    # By axis, not by reshaping a line of numbers: each device of a mesh then counts for its own rows.
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    counts = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(by % 2**32) for axis, by in enumerate(strides))
+    return _mix(_mix(sum(counts, jnp.uint32(0)) ^ first) ^ second)
+
+
+def _mix(x: Array) -> Array:
+    """A permutation of the 32-bit numbers in which each bit of the result depends on every bit of x."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
 
 
 def sinusoids(position: Array, width: int, kind: str = "sinusoidal") -> Array:
