@@ -5,9 +5,9 @@
 
 A corpus is `PREFIX` or `PREFIX:SHARE`, that part of an epoch's batches, evenly spread; `random:ROWSxLENGTH` is one batch
 without padding, again and again: the model's step alone. Ours is what `train.py` runs, batches by length in few shapes and
-a thread that makes them; PyTorch (eager, and `torch.compile`) gets batches padded to their own longest sentence only, of sentences
-sorted by length, by such a thread too. It has the same layers, widths, dropout and label smoothing, and fused Adam; before
-anything is timed it takes our parameters over, and both tell the loss of one batch.
+a thread that makes them (`--config.batch.KEY=VALUE` changes them); PyTorch (eager, and `torch.compile`) gets batches padded to
+their own longest sentence only, of sentences sorted by length, by such a thread too. It has the same layers, widths, dropout
+and label smoothing, and fused Adam; before anything is timed it takes our parameters over, and both tell the loss of one batch.
 
 Each training is a process of its own on the same cores, and all take turns lap by lap; rates are of all laps together, and the
 ratio is the median of those of the laps. Target tokens are real ones. "First" is the time of one step of each shape (of
@@ -98,12 +98,10 @@ def run() -> None:
     parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--vocab_size", type=int, default=8000)
-    parser.add_argument("--tokens", type=int, default=4096, help="positions of a batch's longer side")
-    parser.add_argument("--row_multiple", type=int, default=8)
     parser.add_argument("--laps", type=int, default=8, help="in which each system's steps are done, in turns")
     parser.add_argument("--steps", type=int, default=1, help="of a lap of random batches")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    flags = parser.parse_args()
+    flags, overrides = parser.parse_with_overrides()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{cache}/compiled"
         print(f"\n{machine(flags.threads)}\n\n{row(COLUMNS)}{row(['---'] * 4 + ['---:'] * 9)}", end="", flush=True)
@@ -112,8 +110,8 @@ def run() -> None:
             prefix, share = split_share(data)
             for model in flags.models:
                 for precision in flags.precision:
-                    sizes = flags.vocab_size, flags.tokens, share, flags.threads, cache, flags.row_multiple
-                    job = Job(model, precision, prefix, *sizes)
+                    rest = flags.vocab_size, share, flags.threads, cache, tuple(overrides)
+                    job = Job(model, precision, prefix, *rest)
                     systems = [name for name in flags.systems if "lstm" not in model or name != "PyTorch compiled"]
                     notes.append(compare(job, systems, flags.laps, flags.steps))
     print("\n" + "\n".join(filter(None, notes)))

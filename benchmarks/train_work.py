@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transformer_jax.config import BatchConfig, Config, DataConfig, TokenizerConfig
+from transformer_jax.config import Config, DataConfig, TokenizerConfig, override, validate
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch
 from transformer_jax.data.sources import read_sources
 from transformer_jax.data.store import Store, open_store
@@ -34,11 +34,10 @@ class Job(NamedTuple):
     precision: str
     data: str  # a corpus's prefix, or "random:ROWSxLENGTH"
     vocab_size: int
-    tokens: int  # positions of a batch's longer side
     share: float  # of an epoch's batches
     threads: int
     cache: str  # a folder
-    rows_of: int  # rows are a multiple of this (of their own batching: lengths)
+    overrides: tuple[str, ...]  # KEY=VALUE of the config
 
 
 def config_of(job: Job) -> Config:
@@ -46,9 +45,12 @@ def config_of(job: Job) -> Config:
     for name, value in _SIZES[job.model].items():
         setattr(config.model, name, value)
     config.model.compute_dtype = job.precision
-    config.batch = BatchConfig(tokens=job.tokens, row_multiple=job.rows_of)
+    config.batch.row_multiple = 8
+    # PyTorch's too, so that their losses can be compared.
     config.optimizer.schedule, config.optimizer.learning_rate, config.optimizer.warmup_steps = "constant", 1e-4, 1
-    return config
+    for item in job.overrides:
+        override(config, *item.split("=", 1))
+    return validate(config)
 
 
 def corpus(job: Job) -> tuple[Store, Tokenizer]:
@@ -91,18 +93,18 @@ def our_batches(job: Job) -> tuple[Iterator[Batch], int, list[Batch]]:
 
 def snug_batches(job: Job, multiple: int = 1) -> tuple[Iterator[Batch], int]:
     """The batching that serves eager PyTorch best: pairs sorted by length, each batch as long as its own longest pair (rounded
-    up to `multiple`) and as many rows as have room in `job.tokens`; the batches in random order. Endless, with the number
+    up to `multiple`) and as many rows as have room in `batch.tokens`; the batches in random order. Endless, with the number
     that is the job's share of an epoch."""
     if job.data.startswith("random:"):
         return itertools.repeat(random_batch(job)), 0
     store, tokenizer = corpus(job)
-    source, target = store.source_lengths, store.target_lengths
-    kept = np.flatnonzero(np.maximum(source, target) <= BatchConfig().max_length)
+    source, target, config = store.source_lengths, store.target_lengths, config_of(job).batch
+    kept = np.flatnonzero(np.maximum(source, target) <= config.max_length)
     order = kept[np.lexsort((source[kept], target[kept], np.maximum(source, target)[kept]))]
     cuts, longest, begin = [0], 0, 0
     for place, pair in enumerate(order):
         longest = max(longest, source[pair], target[pair])
-        if (place + 1 - begin) * longest > job.tokens:
+        if (place + 1 - begin) * longest > config.tokens:
             begin, longest = place, max(source[pair], target[pair])
             cuts.append(place)
     parts = np.split(order, cuts[1:])
