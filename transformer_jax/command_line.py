@@ -208,5 +208,5 @@ def _keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2  # the names in malloc.h
-        for name, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26)):
+        for name, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1), (top_pad, 2**26)):
             mallopt(name, value)
