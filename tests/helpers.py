@@ -124,14 +124,18 @@ def quick_config(folder: Path) -> Config:
     return config
 
 
+# Of a line of metrics, beside seconds.
+UNTIMED = "input_wait", "compilations"
+
+
 def metrics_of(workdir) -> list[dict]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [untimed(line) for line in lines]
 
 
 def untimed(numbers: dict) -> dict:
-    """Without what depends on how fast it went."""
-    return {name: value for name, value in numbers.items() if "second" not in name and name != "input_wait"}
+    """Without what depends on how fast it went, and on which programs this process had compiled already."""
+    return {name: value for name, value in numbers.items() if "second" not in name and name not in UNTIMED}
 
 
 def write_config(path: Path, config: Config) -> None:

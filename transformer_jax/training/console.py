@@ -36,14 +36,16 @@ class Console:
         self._bar.update()
 
     def trained(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Tells what `Meter.take` gave at this step."""
+        """Tells what a line of metrics has of this step, and that programs were compiled if some were."""
         loss, rate = numbers["loss"], numbers["target_tokens_per_second"]
         self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s")
         if self._bar.disable:
             left = (self._steps - step) / numbers["steps_per_second"]
-            log.info(
-                "step %d/%d: loss %.3f, %s target tokens/s, %s left", step, self._steps, loss, f"{rate:,.0f}", _duration(left)
-            )
+            compiled = ""
+            if numbers["compilations"]:
+                compiled = f", {numbers['compilations']} programs compiled in {numbers['compile_seconds']:.1f} s"
+            speed = f"{rate:,.0f} target tokens/s, {_duration(left)} left"
+            log.info("step %d/%d: loss %.3f, %s%s", step, self._steps, loss, speed, compiled)
 
     def evaluated(self, step: int, evaluation: Evaluation, progress: Progress) -> None:
         """Tells the scores on the dev set, which step is the best, sample translations, and that training stops if it does."""

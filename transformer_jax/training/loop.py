@@ -15,6 +15,7 @@ from transformer_jax.errors import ToBeContinued, UserError, memory_advice
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
 from transformer_jax.progress import Progress
 from transformer_jax.run import MetricsWriter, Run, locked
+from transformer_jax.training.compilations import Compilations
 from transformer_jax.training.console import Console
 from transformer_jax.training.evaluator import Evaluation, make_evaluator
 from transformer_jax.training.metrics import Meter
@@ -102,6 +103,7 @@ class _Session:
         self._config, self._run, self._checkpoints, self._parallel = config.train, run, checkpoints, parallel
         self._evaluate, self._writer, self._console = evaluate, writer, console
         self._meter = Meter(progress.unwritten, progress.skipped, config.train.max_skipped)
+        self._compilations = Compilations()
         self._saved = progress.step
 
     def done(self) -> bool:
@@ -121,7 +123,7 @@ class _Session:
         self._console.advance()
 
     def log(self, rate: float) -> None:
-        numbers = self._meter.take() | {"epoch": self.progress.epoch, "learning_rate": rate}
+        numbers = self._meter.take() | {"epoch": self.progress.epoch, "learning_rate": rate} | self._compilations.take_numbers()
         self._writer.write(self.progress.step, "train", numbers)
         self._console.trained(self.progress.step, numbers)
 
@@ -129,7 +131,8 @@ class _Session:
         with self._meter.pause():
             evaluation = self._evaluate(self._parallel.whole(self.state.inference_params))
         self.progress = self.progress.evaluated(evaluation.score, self._config.patience, evaluation.alignment_layer)
-        self._writer.write(self.progress.step, "dev", evaluation.numbers, evaluation.samples)
+        numbers = evaluation.numbers | self._compilations.take_numbers()
+        self._writer.write(self.progress.step, "dev", numbers, evaluation.samples)
         self._console.evaluated(self.progress.step, evaluation, self.progress)
 
     def evaluate_if_left_undone(self) -> None:

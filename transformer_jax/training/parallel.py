@@ -69,40 +69,72 @@ class Parallel:
             return self._sharded_step(train_step)
         if self.devices == 1:
             return jax.jit(train_step, donate_argnums=0)
-        mapped = jax.pmap(
-            lambda state, batch, key: train_step(state, batch, key, axis_name=_AXIS),
+        program, local = self._mapped(train_step), len(self._local)
+
+        def step(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+            # [B, ...] -> [devices, B / devices, ...]
+            return program(state, jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch), key)
+
+        return step
+
+    def lower(self, train_step: Callable, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
+        """The program that `step` runs for arrays of these shapes, to be looked into: nothing is computed, and the devices may
+        be those of a machine that is not there (`jax.experimental.topologies`)."""
+        state, batch, key = jax.eval_shape(lambda *arguments: arguments, state, batch, key)
+        if self._sharded:
+            return self._sharded_program(train_step, state).lower(state, batch, key)
+        if self.devices == 1:
+            return jax.jit(train_step, donate_argnums=0).lower(state, batch, key)
+        local = len(self._local)
+        split = jax.tree.map(lambda x: jax.ShapeDtypeStruct((local, x.shape[0] // local, *x.shape[1:]), x.dtype), batch)
+        return self._mapped(train_step).lower(state, split, key)
+
+    def _mapped(self, train_step: Callable) -> Callable:
+        def summed_over_devices(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+            return train_step(state, batch, key, axis_name=_AXIS)
+
+        return jax.pmap(
+            summed_over_devices,
             axis_name=_AXIS,
             in_axes=(None, 0, None),
             out_axes=(None, None),
             donate_argnums=0,
             devices=None if self._several_processes else self._local,
         )
-        local = len(self._local)
-
-        def step(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
-            # [B, ...] -> [devices, B / devices, ...]
-            return mapped(state, jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch), key)
-
-        return step
 
     def _sharded_step(self, train_step: Callable) -> Callable:
-        replicated, rows = NamedSharding(self._mesh, P()), NamedSharding(self._mesh, P(_AXIS))
-
         # The shapes of a state are known when there is one.
         @functools.cache
         def compiled(treedef: Any, shapes: tuple) -> Callable:
-            state = self._shardings(jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*shape) for shape in shapes]))
-            return jax.jit(
-                train_step, donate_argnums=0, in_shardings=(state, rows, replicated), out_shardings=(state, replicated)
-            )
+            state = jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+            return self._sharded_program(train_step, state)
 
         def step(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
             leaves, treedef = jax.tree.flatten(state)
-            place = functools.partial(jax.make_array_from_process_local_data, rows)
+            place = functools.partial(jax.make_array_from_process_local_data, NamedSharding(self._mesh, P(_AXIS)))
             program = compiled(treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
             return program(state, jax.tree.map(place, batch), key)
 
         return step
+
+    def _sharded_program(self, train_step: Callable, state: Any) -> Callable:
+        replicated, rows = NamedSharding(self._mesh, P()), NamedSharding(self._mesh, P(_AXIS))
+
+        # Left to itself, XLA sometimes moves the activations of all rows to the parts of a parameter, rather than the parts to
+        # the rows: the parts of the table of embeddings, and where there are few rows any others.
+        @jax.custom_vjp
+        def whole(params: Any) -> Any:
+            return jax.lax.with_sharding_constraint(params, replicated)
+
+        # Each device's gradient, of the whole, is added up over devices; then each keeps its part.
+        def whole_backward(_: None, gradient: Any) -> tuple[Any]:
+            added = jax.lax.with_sharding_constraint(gradient, replicated)
+            return (jax.lax.with_sharding_constraint(added, self._shardings(gradient)),)
+
+        whole.defvjp(lambda params: (whole(params), None), whole_backward)
+        step = functools.wraps(train_step)(functools.partial(train_step, whole=whole))
+        state = self._shardings(state)
+        return jax.jit(step, donate_argnums=0, in_shardings=(state, rows, replicated), out_shardings=(state, replicated))
 
     def whole(self, params: Any) -> Any:
         """`params` of a state as arrays that this process alone can work with: whole on each device."""

@@ -1,5 +1,6 @@
 """One update and one evaluation as pure functions of state, batch and key."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,23 +64,25 @@ def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
 
 
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
-    """The pure function train_step(state, batch, key, *, axis_name=None) -> (state, StepSums), of a `TrainState` and a `Batch`.
+    """The pure function train_step(state, batch, key, *, axis_name=None, whole=None) -> (state, StepSums).
 
-    It minimises the mean loss of all target tokens of the global batch. The batch is worked through in `config.accumulation`
-    slices of its rows; gradients, losses and counts are added over the slices, then over `axis_name` (if the rows are also
-    split over devices), and divided by the number of tokens once, at the end. With `config.ema_decay` the state's `ema` follows
-    the new parameters. With `config.max_skipped`, an update in which a number is not finite changes nothing but the step, and
-    its sums are all 0 but `steps`.
+    `state` is a `TrainState`, `batch` a `Batch`. It minimises the mean loss of all target tokens of the global batch. The
+    batch is worked through in `config.accumulation` slices of its rows; gradients, losses and counts are added over the slices,
+    then over `axis_name` (if the rows are also split over devices), and divided by the number of tokens once, at the end. The
+    model is given `whole(params)` where there is such a function: the same numbers, elsewhere than the state has them. With
+    `config.ema_decay` the state's `ema` follows the new parameters. With `config.max_skipped`, an update in which a number is
+    not finite changes nothing but the step, and its sums are all 0 but `steps`.
     """
 
-    def sums_of(params, batch, key):
+    def sums_of(params, batch, key, whole):
+        params = whole(params) if whole else params
         logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
         sums = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing)
         sums = jax.tree.map(jnp.sum, sums)
         return sums.loss, sums
 
-    def accumulate(params, batch, key):
-        gradient_of = jax.grad(sums_of, has_aux=True)
+    def accumulate(params, batch, key, whole):
+        gradient_of = jax.grad(functools.partial(sums_of, whole=whole), has_aux=True)
         count = config.accumulation
         if count == 1:
             return gradient_of(params, batch, key)
@@ -93,12 +96,12 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, LossSums(*[jnp.zeros(())] * 4)))
         return jax.lax.scan(add, zero, (jnp.arange(count), slices))[0]
 
-    def train_step(state, batch, key, *, axis_name=None):
+    def train_step(state, batch, key, *, axis_name=None, whole=None):
         key = jax.random.fold_in(key, state.step)
         source_tokens = jnp.sum(batch.source_segment > 0, dtype=jnp.float32)
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        total = (*accumulate(state.params, batch, key), source_tokens)
+        total = (*accumulate(state.params, batch, key, whole), source_tokens)
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
         gradient, sums, source_tokens = total

@@ -1,0 +1,171 @@
+"""What a TPU would run: the training step compiled for a slice of TPUs, on a machine without any.
+
+    pip install 'jax[tpu]'
+    python benchmarks/tpu_lowering.py --config=configs/transformer_base.py --shapes 1024x24x25
+
+The real compiler (libtpu) is given a description of the slice. Its module says which collectives there are, how many bytes they
+have and whether work goes on meanwhile, what memory a device needs, and how much of it is there only because arrays are padded
+to tiles. Nothing is run: the cycles are the compiler's estimate, without collectives, and no time.
+"""
+
+import math
+import os
+import re
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+# The process itself works on CPU; what is compiled for is described, not looked for.
+os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+import jax
+from jax.experimental import topologies
+
+from transformer_jax.command_line import Parser, load_config, main
+from transformer_jax.config import Config
+from transformer_jax.data.batching import Batch, Shape
+from transformer_jax.models.seq2seq import build_model, init_parameters
+from transformer_jax.training.optimizer import make_optimizer
+from transformer_jax.training.parallel import Parallel
+from transformer_jax.training.step import TrainState, make_train_step
+
+COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
+HOST = "infeed", "outfeed", "send", "recv"
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "s64": 8, "u64": 8}
+NO_WORK = "parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "copy-start"
+INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?\S+ = (.*?) ([a-z][a-z0-9-]*)\(")
+ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)(?::(?:T\(([\d,]+)\))?[^}]*)?\})?")
+
+
+class Size(NamedTuple):
+    """Bytes of the arrays of an instruction's result, and what they take up in whole tiles."""
+
+    real: int
+    padded: int
+
+
+def size_of(type: str) -> Size:
+    """
+    >>> size_of("(bf16[25,512]{1,0:T(8,128)(2,1)}, f32[]{:T(128)})")
+    Size(real=25604, padded=33280)
+    """
+    real = padded = 0
+    for name, dims, order, tile in ARRAY.findall(type):
+        width, sizes = BYTES.get(name, 0), [int(size) for size in dims.split(",") if size]
+        real += width * math.prod(sizes)
+        major_first = [sizes[int(axis)] for axis in reversed(order.split(",")) if axis] or sizes
+        tiles = [int(size) for size in tile.split(",") if size]
+        major_first = [1] * (len(tiles) - len(major_first)) + major_first
+        for axis, multiple in enumerate(reversed(tiles), 1):
+            major_first[-axis] = -(-major_first[-axis] // multiple) * multiple
+        padded += width * math.prod(major_first)
+    return Size(real, padded)
+
+
+class Module(NamedTuple):
+    """What the text of a compiled module says."""
+
+    collectives: dict[str, list[int]]  # the bytes of each result
+    asynchronous: int  # of these, those that end later than they begin
+    host: int  # instructions that wait for the host
+    results: Size  # of all instructions at the top
+    cycles: int  # of the same, estimated by the compiler
+
+
+def read_module(text: str) -> Module:
+    """Instructions inside a loop count once. A reduction of which each device keeps a part is a function of that name here."""
+    collectives, asynchronous, host, real, padded, cycles, computation = defaultdict(list), 0, 0, 0, 0, 0, ""
+    for line in text.splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            computation = line.split()[0].removeprefix("%")
+        found = INSTRUCTION.match(line)
+        if not found:
+            continue
+        type, name = found.groups()
+        kind = name.removesuffix("-start")
+        if kind in COLLECTIVES:
+            # The start of one gives its argument too, and words for itself.
+            arrays = [size_of(each.group()).real for each in ARRAY.finditer(type)]
+            scattered = kind == "all-reduce" and computation.startswith("all-reduce-scatter")
+            collectives["reduce-scatter" if scattered else kind].append(max(arrays) if name != kind else sum(arrays))
+            asynchronous += name != kind
+        host += kind in HOST or (kind == "custom-call" and "callback" in line)
+        if computation == "ENTRY" and name not in NO_WORK and not name.endswith("-done"):
+            size = size_of(type)
+            real, padded = real + size.real, padded + size.padded
+            estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
+            cycles += int(estimate[1]) if estimate else 0
+    return Module(dict(collectives), asynchronous, host, Size(real, padded), cycles)
+
+
+def compiled(config: Config, pieces: int, shape: Shape, devices: list) -> jax.stages.Compiled:
+    """The step that `train.py` would run on these devices, in bfloat16 as on any TPU."""
+    config.model.compute_dtype = "bfloat16"
+    model, optimizer = build_model(config.model, pieces), make_optimizer(config)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(lambda key: TrainState.create(init_parameters(model, key), optimizer, config.train.ema_decay), key)
+    source, target = (
+        jax.ShapeDtypeStruct((shape.rows, length), "int32") for length in (shape.source_length, shape.target_length)
+    )
+    batch = Batch(*[source] * 3, *[target] * 4)
+    return Parallel(config, devices).lower(make_train_step(model, optimizer, config.train), state, batch, key).compile()
+
+
+def row(program: jax.stages.Compiled, module: Module) -> list[str]:
+    memory, flops = program.memory_analysis(), program.cost_analysis()["flops"]
+    told = [
+        f"{len(sizes)} ({sum(sizes) / 1e6:,.1f} MB)" for sizes in (module.collectives.get(kind, []) for kind in COLLECTIVES)
+    ]
+    state, other = memory.argument_size_in_bytes / 1e6, memory.temp_size_in_bytes / 1e6
+    padding = 1 - module.results.real / module.results.padded
+    numbers = [str(module.asynchronous), str(module.host), f"{state:,.0f} + {other:,.0f} MB", f"{flops / 1e9:,.0f}"]
+    return [*told, *numbers, f"{module.cycles / 1e6:.1f}", f"{padding:.1%}"]
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--config", default="configs/transformer_base.py")
+    parser.add_argument("--topology", default="v5e:2x4", help="as `jax.experimental.topologies` names it; one host's")
+    parser.add_argument("--modes", nargs="+", default=["pmap", "sharded"])
+    parser.add_argument("--shapes", nargs="+", default=["1024x24x25"], help="rows x source x target positions")
+    parser.add_argument("--pieces", nargs="+", type=int, default=[37_000], help="sizes of the vocabulary")
+    parser.add_argument("--keep", metavar="FOLDER", help="write the modules' text there")
+    flags, overrides = parser.parse_with_overrides()
+    bounds = tuple(map(int, flags.topology.split(":")[1].split("x")))
+    host = (*bounds, *[1] * (3 - len(bounds)))
+    topology = topologies.get_topology_desc(flags.topology, "tpu", chips_per_host_bounds=host)
+    devices = list(topology.devices)
+    print(f"{Path(flags.config).stem}, {len(devices)} x {devices[0].device_kind}", *overrides, sep=", ")
+    head = [
+        "mode",
+        "shape",
+        "pieces",
+        *COLLECTIVES,
+        "asynchronous",
+        "host",
+        "arguments + temporary",
+        "GFLOP",
+        "Mcycles",
+        "padding",
+    ]
+    print(f"| {' | '.join(head)} |\n|---|---|{'---:|' * (len(head) - 2)}")
+    for mode in flags.modes:
+        for name in flags.shapes:
+            for pieces in flags.pieces:
+                config = load_config(flags.config, [*overrides, f"parallel.mode={mode}"])
+                started = time.perf_counter()
+                program = compiled(config, pieces, Shape(*map(int, name.split("x"))), devices)
+                text = program.as_text()
+                if flags.keep:
+                    Path(flags.keep, f"{Path(flags.config).stem}-{mode}-{name}-{pieces}.txt").write_text(text)
+                print(f"| {' | '.join([mode, name, f'{pieces:,}', *row(program, read_module(text))])} |", flush=True)
+                print(f"compiled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(run)
