@@ -99,18 +99,12 @@ def of_corpus(corpus: str, largest: int, folder: Path) -> Growth:
                 first_lines(folder / "big", count, Path(own) / name)
             return child("new_text", f"{own}/train", own) | child("prepared_text", f"{own}/train", own)
 
-    seconds = [
-        "new text, s",
-        "read, s",
-        "tokenizer, s",
-        "tokenise, s",
-        "first batch, s",
-        "bucketed epoch, s",
-        "packed epoch, s",
-    ]
+    new, parts = ["new text, s", "CPU, s"], ["of it read", "tokenizer", "tokenise"]
+    prepared = ["first batch, s", "bucketed epoch, CPU s", "packed epoch, CPU s"]
     memory = ["memory, new", "memory, prepared", "store"]
-    columns = dict.fromkeys([*seconds[:4], "CPU, s"], ".1f") | dict.fromkeys(seconds[4:], ".2f") | dict.fromkeys(memory, ",.0f")
-    return Growth("pairs", sizes, [""], columns, {"seconds": seconds, "MB": memory}, measure)
+    columns = dict.fromkeys([*new, *parts], ".1f") | dict.fromkeys(prepared, ".2f") | dict.fromkeys(memory, ",.0f")
+    panels = {"seconds": [new[0], *parts, *prepared], "MB": memory}
+    return Growth("pairs", sizes, [""], columns, panels, measure)
 
 
 def of_length() -> Growth:
@@ -196,7 +190,7 @@ def draw(growth: Growth, found: dict[str, list[Found]], file: Path) -> None:
         for number, (kind, column) in enumerate(itertools.product(found, columns)):
             values = [point[column] for point in found[kind]]
             over_all, of_upper = slopes(growth.sizes, values)
-            name = ", ".join(filter(None, [kind, column.removesuffix(", s")]))
+            name = ", ".join(filter(None, [kind, column]))
             label = f"{name}: slope {over_all:.2f}, upper half {of_upper:.2f}"
             look = {"marker": "osD^vP*X"[number], "color": f"C{number}"}
             axes.plot(growth.sizes, values, linewidth=0.8, alpha=0.8, label=label, **look)
