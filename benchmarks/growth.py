@@ -102,7 +102,7 @@ def of_corpus(corpus: str, largest: int, folder: Path) -> Growth:
     new, parts = ["new text, s", "CPU, s"], ["of it read", "tokenizer", "tokenise"]
     prepared = ["first batch, s", "bucketed epoch, CPU s", "packed epoch, CPU s"]
     memory = ["memory, new", "memory, prepared", "store"]
-    columns = dict.fromkeys([*new, *parts], ".1f") | dict.fromkeys(prepared, ".2f") | dict.fromkeys(memory, ",.0f")
+    columns = dict.fromkeys([*new, *parts, *prepared], ".2f") | dict.fromkeys(memory, ",.0f")
     panels = {"seconds": [new[0], *parts, *prepared], "MB": memory}
     return Growth("pairs", sizes, [""], columns, panels, measure)
 
