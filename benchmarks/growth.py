@@ -1,0 +1,243 @@
+"""How time and memory grow with the corpus, the length of its sentences, the batch and the devices: a table and a picture each.
+
+    python benchmarks/growth.py --corpus=MIXED/train --output=benchmarks/pictures
+    python benchmarks/growth.py --of length batch --output=benchmarks/pictures
+
+Every measurement is a process of its own (growth_measure.py), one after the other, so that its memory is its own. The slope is
+that of the logarithms, by least squares: 1 is as fast as the size, 2 as its square; over all sizes, and over their upper half,
+where a constant part counts for less.
+
+The corpus is made as large as is asked for as enlarge.py does it; smaller ones are its first lines. Devices are virtual ones,
+of the same cores: what they show is the price of splitting, not what it wins. What was measured is in benchmarks/README.md.
+"""
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from decode_speed import machine
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from transformer_jax.command_line import Parser, main
+from transformer_jax.errors import UserError
+
+HERE = Path(__file__).parent
+PAIRS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 4_000_000)
+LENGTHS = (16, 32, 64, 128, 256, 512)
+POSITIONS = (512, 1024, 2048, 4096, 8192, 16_384)
+DEVICES = (1, 2, 4, 8)
+BATCH = 4096  # positions of one batch, where it is not the batch that grows
+LENGTH = 32  # tokens of a sentence, where it is not the length that grows
+MODELS = ("Transformer", "LSTM + attention")
+MODES = ("pmap", "sharded")
+STEP = {"step, s": ".3f", "CPU, s": ".3f", "target tokens/s": ",.0f"}
+MEMORY = "MB (workspace is the compiled step's own)"
+
+Found = dict[str, float]
+
+
+class Growth(NamedTuple):
+    """One of the four things that grow."""
+
+    size: str  # what it is, with its unit
+    sizes: Sequence[int]
+    kinds: Sequence[str]  # what is compared: models, or ways to split; [""]: nothing
+    columns: dict[str, str]  # of the table, and how their numbers are written
+    panels: dict[str, list[str]]  # of the picture: the unit, and the columns that are drawn
+    measure: Callable[[str, int], Found]  # of a kind and a size
+
+
+def run() -> None:
+    growths = {"corpus": of_corpus, "length": of_length, "batch": of_batch, "devices": of_devices}
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_argument("--of", nargs="+", choices=growths, default=list(growths), help="what is to grow (default: all)")
+    parser.add_argument("--corpus", help="PREFIX of a text to enlarge: PREFIX.en and PREFIX.de")
+    parser.add_argument("--output", required=True, type=Path, help="a folder for the pictures")
+    parser.add_argument("--largest", type=int, default=PAIRS[-1], metavar="N", help="pairs of the largest corpus")
+    flags = parser.parse_args()
+    if "corpus" in flags.of and not flags.corpus:
+        raise UserError("--of corpus needs --corpus=PREFIX, the text to enlarge")
+    if flags.largest < PAIRS[1]:
+        raise UserError(f"--largest={flags.largest} should be at least {PAIRS[1]}: a slope needs two sizes")
+    flags.output.mkdir(parents=True, exist_ok=True)
+    print(machine(os.cpu_count() or 1))
+    for name in flags.of:
+        with tempfile.TemporaryDirectory(dir=os.environ.get("XDG_CACHE_HOME")) as folder:
+            growth = growths[name](flags.corpus, flags.largest, Path(folder)) if name == "corpus" else growths[name]()
+            print(f"\n{name}\n\n{table_row(['', growth.size, *growth.columns])}", end="")
+            print(table_row(["---", *["---:"] * (1 + len(growth.columns))]), end="", flush=True)
+            # The kinds take turns, so that what else the machine does falls on all of them.
+            found: dict[str, list[Found]] = {kind: [] for kind in growth.kinds}
+            for size, kind in itertools.product(growth.sizes, growth.kinds):
+                found[kind].append(growth.measure(kind, size))
+                cells = [cell(found[kind][-1][column], form) for column, form in growth.columns.items()]
+                print(table_row([kind, f"{size:,}", *cells]), end="", flush=True)
+        print_slopes(growth, found)
+        draw(growth, found, flags.output / f"growth_{name}.png")
+
+
+def of_corpus(corpus: str, largest: int, folder: Path) -> Growth:
+    sizes = [size for size in PAIRS if size <= largest]
+    with open(f"{corpus}.en", encoding="utf-8", newline="\n") as file:
+        copies = math.ceil(sizes[-1] / sum(1 for _ in file))
+    subprocess.run([sys.executable, HERE / "enlarge.py", corpus, str(copies), folder / "big"], check=True)
+
+    def measure(_: str, pairs: int) -> Found:
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            for name, count in (("train", pairs), ("dev", 1000)):
+                first_lines(folder / "big", count, Path(own) / name)
+            return child("new_text", f"{own}/train", own) | child("prepared_text", f"{own}/train", own)
+
+    new, parts = ["new text, s", "CPU, s"], ["of it read", "tokenizer", "tokenise"]
+    prepared = ["first batch, s", "bucketed epoch, CPU s", "packed epoch, CPU s"]
+    memory = ["memory, new", "memory, prepared", "store"]
+    columns = dict.fromkeys([*new, *parts, *prepared], ".2f") | dict.fromkeys(memory, ",.0f")
+    panels = {"seconds": [new[0], *parts, *prepared], "MB": memory}
+    return Growth("pairs", sizes, [""], columns, panels, measure)
+
+
+def of_length() -> Growth:
+    columns = STEP | {"GFLOP": ".1f", "workspace": ",.0f", "peak - start": ",.0f"}
+    panels = {"seconds of a step": ["step, s", "CPU, s"], MEMORY: ["workspace", "peak - start"]}
+
+    def measure(model: str, length: int) -> Found:
+        return child("training_step", model, BATCH // length, length, "pmap")
+
+    return Growth(f"tokens of a sentence ({BATCH:,} in a batch)", LENGTHS, MODELS, columns, panels, measure)
+
+
+def of_batch() -> Growth:
+    columns = STEP | {"workspace": ",.0f", "peak - start": ",.0f"}
+    panels = {"seconds of a step": ["step, s", "CPU, s"], MEMORY: ["workspace", "peak - start"]}
+
+    def measure(model: str, positions: int) -> Found:
+        return child("training_step", model, positions // LENGTH, LENGTH, "pmap")
+
+    return Growth(f"positions of a batch (sentences of {LENGTH})", POSITIONS, MODELS, columns, panels, measure)
+
+
+def of_devices() -> Growth:
+    columns = STEP | {"workspace": ",.1f", "state": ",.2f", "peak - start": ",.0f", "exchanges": ".0f"}
+    panels = {"seconds of a step": ["step, s", "CPU, s"], "MB of each device": ["workspace", "state"]}
+
+    def measure(mode: str, devices: int) -> Found:
+        # One device, too, is asked for, so that it has the same threads as several have.
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+        return child("training_step", MODELS[0], BATCH // LENGTH, LENGTH, mode, XLA_FLAGS=flags)
+
+    return Growth(f"devices ({BATCH:,} positions of all, the same cores)", DEVICES, MODES, columns, panels, measure)
+
+
+def child(name: str, *arguments: object, **environment: str) -> Found:
+    """What growth_measure.py finds. It compiles anew: how much memory a step takes depends on whether it was compiled there."""
+    fixed = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"}
+    command = [sys.executable, str(HERE / "growth_measure.py"), name, *map(str, arguments)]
+    found = subprocess.run(command, env=os.environ | fixed | environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(found.stdout)
+
+
+def first_lines(corpus: Path, count: int, output: Path) -> None:
+    for language in ("en", "de"):
+        # Only "\n" ends a line: the text has other things that Python takes for an end.
+        with (
+            open(f"{corpus}.{language}", encoding="utf-8", newline="\n") as lines,
+            open(f"{output}.{language}", "w", encoding="utf-8", newline="\n") as file,
+        ):
+            file.writelines(itertools.islice(lines, count))
+
+
+def upper_half(sizes: Sequence[int]) -> slice:
+    """Which of the sizes a bend at small ones leaves alone: half of them, and two at least."""
+    return slice(min(len(sizes) // 2, len(sizes) - 2), None)
+
+
+def slopes(sizes: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
+    """Of log(value) over log(size), by least squares: over all sizes, and over the upper half of them.
+
+    >>> over_all, of_upper = slopes([1, 2, 4, 8], [1.0, 1.0, 4.0, 16.0])
+    >>> round(over_all, 3), round(of_upper, 3)
+    (1.4, 2.0)
+    """
+    if min(values) <= 0:
+        return math.nan, math.nan
+    x, y = np.log([sizes, values])
+    upper = upper_half(sizes)
+    return float(np.polyfit(x, y, 1)[0]), float(np.polyfit(x[upper], y[upper], 1)[0])
+
+
+def print_slopes(growth: Growth, found: dict[str, list[Found]]) -> None:
+    for kind, points in found.items():
+        pairs = [slopes(growth.sizes, [point[column] for point in points]) for column in growth.columns]
+        for name, numbers in zip(("slope", "slope, upper half"), zip(*pairs, strict=True), strict=True):
+            print(table_row([kind, name, *(cell(number, ".2f") for number in numbers)]), end="", flush=True)
+
+
+def draw(growth: Growth, found: dict[str, list[Found]], file: Path) -> None:
+    """A panel for each unit, both axes logarithmic; dotted, the line that fits the upper half of the sizes."""
+    figure = Figure(figsize=(7 * len(growth.panels), 6.5), layout="constrained", dpi=110)
+    for axes, (unit, columns) in zip(figure.subplots(1, len(growth.panels)), growth.panels.items(), strict=True):
+        for number, (kind, column) in enumerate(itertools.product(found, columns)):
+            values = [point[column] for point in found[kind]]
+            over_all, of_upper = slopes(growth.sizes, values)
+            name = ", ".join(filter(None, [kind, column]))
+            label = f"{name}: slope {over_all:.2f}, upper half {of_upper:.2f}"
+            look = {"marker": "osD^vP*X"[number], "color": f"C{number}"}
+            axes.plot(growth.sizes, values, linewidth=0.8, alpha=0.8, label=label, **look)
+            axes.plot(growth.sizes, fitted(growth.sizes, values), linestyle=":", linewidth=1.5, color=look["color"])
+        axes.set(xscale="log", yscale="log", xlabel=growth.size, ylabel=unit)
+        axes.set_xticks(growth.sizes, [short(size) for size in growth.sizes])
+        axes.xaxis.set_minor_locator(NullLocator())
+        low, high = axes.get_ylim()
+        more = max(1.0, 20 * low / high) ** 0.5  # what hardly changes is to look so
+        axes.set_ylim(low / more, high * more)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high * more < 2000 * low / more else (1,)))
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        # Below the picture: among so many lines there is no room that all of the four have.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), frameon=False, fontsize="small")
+    figure.savefig(file)
+
+
+def fitted(sizes: Sequence[int], values: Sequence[float]) -> np.ndarray:
+    """The values on the line that fits the upper half of the sizes; NaN further below than one size."""
+    x, y = np.log([sizes, values])
+    upper = upper_half(sizes)
+    line = np.exp(np.polyval(np.polyfit(x[upper], y[upper], 1), x))
+    line[: max(upper.start - 1, 0)] = np.nan
+    return line
+
+
+def short(size: int) -> str:
+    """
+    >>> short(4_000_000), short(30_000), short(16_384)
+    ('4M', '30k', '16384')
+    """
+    for unit, letter in ((1_000_000, "M"), (1000, "k")):
+        if size % unit == 0:
+            return f"{size // unit}{letter}"
+    return str(size)
+
+
+def cell(value: float, form: str) -> str:
+    return "" if math.isnan(value) or value == 0 else format(value, form)
+
+
+def table_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+if __name__ == "__main__":
+    main(run)

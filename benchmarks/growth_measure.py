@@ -1,0 +1,163 @@
+"""One measurement of growth.py, in a process of its own: `growth_measure.py NAME ARGUMENT...` prints what it found as JSON.
+
+The names are those of the functions in `MEASUREMENTS`; what they find is named as in the tables. Memory is in MB, the most that
+the process had at any time.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+# ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
+from transformer_jax.command_line import set_up
+
+set_up()
+
+import jax
+import numpy as np
+
+from transformer_jax.config import BatchConfig, Config, DataConfig, ModelConfig, ParallelConfig, TokenizerConfig
+from transformer_jax.data.batching import Shape, bucketed_batch
+from transformer_jax.data.store import Store
+from transformer_jax.data.stream import BatchStream, prefetch
+from transformer_jax.models.seq2seq import build_model, init_parameters
+from transformer_jax.training import prepare as preparation
+from transformer_jax.training.optimizer import make_optimizer
+from transformer_jax.training.parallel import Parallel
+from transformer_jax.training.step import TrainState, make_train_step
+
+VOCABULARY = 2000  # of the models: small, so that what is the same at every length does not hide what is not
+MODELS = {
+    "Transformer": ModelConfig(num_layers=2, width=128, feed_forward_width=256, heads=4, norm="pre"),
+    "LSTM + attention": ModelConfig(family="lstm", num_layers=2, width=128),
+}
+REPEATS = 5  # of a step, the fastest of which counts
+EPOCHS = 2  # of bucketed batches, likewise
+
+
+def new_text(prefix: str, folder: str) -> dict[str, float]:
+    """Text that nobody has seen before becomes a stream of batches; its three parts by CPU time, of all cores together."""
+    seconds: dict[str, float] = {}
+    config = corpus_config(prefix, folder)
+    time_calls(preparation, "read_sources", seconds)
+    time_calls(preparation.Tokenizer, "train", seconds)
+    time_calls(preparation, "open_store", seconds)
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    preparation.prepare(preparation.open_run(f"{folder}/run", config))
+    return {
+        "new text, s": time.perf_counter() - wall,
+        "CPU, s": cpu_seconds() - cpu,
+        "of it read": seconds["read_sources"],
+        "tokenizer": seconds["train"],
+        "tokenise": seconds["open_store"],
+        "memory, new": memory(),
+        "store": sum(file.stat().st_size for file in Path(folder).rglob("*.npy")) / 1e6,
+    }
+
+
+def prepared_text(prefix: str, folder: str) -> dict[str, float]:
+    """What `new_text` has made is found again, and gives its first batch; then whole epochs, by CPU time, of both kinds."""
+    config = corpus_config(prefix, folder)
+    started = time.perf_counter()
+    _, stream, _ = preparation.prepare(preparation.open_run(f"{folder}/run", config))
+    with prefetch(stream.batches()) as batches:
+        next(batches)
+        first = time.perf_counter() - started
+    bucketed = min(epoch_seconds(stream) for _ in range(EPOCHS))
+    most = memory()
+    config.batch.kind = "packed"
+    _, stream, _ = preparation.prepare(preparation.open_run(f"{folder}/run", config))
+    return {
+        "first batch, s": first,
+        "bucketed epoch, CPU s": bucketed,
+        "packed epoch, CPU s": epoch_seconds(stream),
+        "memory, prepared": most,
+    }
+
+
+def training_step(model: str, rows: str, length: str, mode: str) -> dict[str, float]:
+    """The training step alone on random sentences that fill every place, [rows, length] on each side, over all devices."""
+    shape = Shape(int(rows), int(length), int(length))
+    config = Config(model=MODELS[model], batch=BatchConfig(row_multiple=8))
+    # Arrays of a model as small as this are all smaller than what is worth a cut.
+    config.parallel = ParallelConfig(mode, min_sharded_size=4096)
+    before, parallel = memory(), Parallel(config)
+    module, optimizer = build_model(config.model, VOCABULARY), make_optimizer(config)
+    step = parallel.step(make_train_step(module, optimizer, config.train))
+    key = jax.random.key(0)
+    state = parallel.create(lambda key: TrainState.create(init_parameters(module, key), optimizer), key)
+    held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
+    ids = np.random.default_rng(0).integers(4, VOCABULARY, shape[:2], np.int32)
+    batch = bucketed_batch(Store.of(ids, ids), np.arange(shape.rows), shape, pad_id=0, decoder_start_id=3)
+    walls, cpus = [], []
+    for _ in range(1 + REPEATS):  # the first compiles
+        wall, cpu = time.perf_counter(), time.process_time()
+        state, _ = jax.block_until_ready(step(state, batch, key))
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    # The step is the largest of the programs; what `Parallel.step` gives does not tell its own.
+    programs = jax.devices()[0].client.live_executables()
+    program = max(programs, key=lambda each: each.get_compiled_memory_stats().argument_size_in_bytes)
+    text = program.hlo_modules()[0].to_string()
+    return {
+        "step, s": min(walls[1:]),
+        "CPU, s": min(cpus[1:]),
+        "target tokens/s": shape.rows * shape.target_length / min(walls[1:]),
+        # The operations of a loop are counted once, however often it goes round: of an LSTM they would say nothing.
+        "GFLOP": program.cost_analysis()["flops"] / 1e9 if config.model.family == "transformer" else 0.0,
+        "workspace": program.get_compiled_memory_stats().temp_size_in_bytes / 1e6,
+        "state": held / 1e6,
+        "peak - start": memory() - before,
+        "exchanges": sum(text.count(f" {kind}(") for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")),
+    }
+
+
+def corpus_config(prefix: str, folder: str) -> Config:
+    return Config(
+        data=DataConfig(train=prefix, dev=f"{folder}/dev", cache_dir=f"{folder}/cache"),
+        tokenizer=TokenizerConfig(vocab_size=8000, sample_lines=500_000),
+        batch=BatchConfig(row_multiple=8),
+    )
+
+
+def time_calls(owner: Any, name: str, seconds: dict[str, float]) -> None:
+    """Has `owner`'s function add up in `seconds[name]` what CPU time its calls take."""
+    function: Callable = getattr(owner, name)
+
+    def timed(*arguments: Any) -> Any:
+        started = cpu_seconds()
+        result = function(*arguments)
+        seconds[name] = seconds.get(name, 0.0) + cpu_seconds() - started
+        return result
+
+    setattr(owner, name, timed)
+
+
+def epoch_seconds(stream: BatchStream) -> float:
+    started = time.process_time()
+    for _, position in stream.batches():
+        if position.epoch:
+            return time.process_time() - started
+    raise AssertionError("the stream is endless")
+
+
+def memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that tokenise for it, as far as they have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+MEASUREMENTS = {function.__name__: function for function in (new_text, prepared_text, training_step)}
+
+if __name__ == "__main__":
+    print(json.dumps(MEASUREMENTS[sys.argv[1]](*sys.argv[2:])))
