@@ -12,6 +12,7 @@ from train_work import Job, config_of, our_batches
 from transformer_jax.data.batching import Batch
 from transformer_jax.data.stream import prefetch
 from transformer_jax.models.seq2seq import build_model, init_parameters
+from transformer_jax.training.metrics import Meter
 from transformer_jax.training.objective import loss_sums
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.parallel import Parallel
@@ -37,16 +38,18 @@ class Ours:
         self._batches = prefetch(batches)
 
     def first(self) -> float:
-        """Every shape once: seconds, nearly all of compilation. Twice more, until the memory that a step needs is there."""
+        """Every shape once: seconds, nearly all of compilation. The largest twice more, until a step finds its memory."""
         started = time.perf_counter()
         for batch in self._one_of_each:
-            self._state, sums = self._step(self._state, batch, self._key)
-        jax.block_until_ready(self._state)
+            self._warm_up(batch)
         seconds = time.perf_counter() - started
         for _ in range(2):
-            self._state, sums = self._step(self._state, max(self._one_of_each, key=lambda batch: batch.source.size), self._key)
-        jax.block_until_ready(sums)
+            self._warm_up(max(self._one_of_each, key=lambda batch: batch.source.size))
         return seconds
+
+    def _warm_up(self, batch: Batch) -> None:
+        self._state, _ = self._step(self._state, batch, self._key)
+        jax.block_until_ready(self._state)
 
     def check(self) -> tuple[Any, Batch, float]:
         """The parameters as they are, a batch, and its loss without dropout."""
@@ -56,20 +59,19 @@ class Ours:
         return jax.device_get(params), batch, float(sums.loss / sums.tokens)
 
     def lap(self, steps: int) -> dict[str, float]:
-        waited, told, flops = 0.0, [], 0.0
+        """As `training.loop` goes, without its log and checkpoints."""
+        flops, meter = 0.0, Meter()
         started = time.perf_counter()
-        for _ in range(steps):
-            asked = time.perf_counter()
-            batch = next(self._batches)
-            waited += time.perf_counter() - asked
+        for number in range(steps):
+            with meter.waiting():
+                batch = next(self._batches)
             self._state, sums = self._step(self._state, batch, self._key)
-            told.append(sums)
+            meter.add(number, sums)
             flops += self._products[shapes(batch)]
-        losses = [jax.device_get(sums.loss) for sums in told]
+        numbers = meter.take()
         seconds = time.perf_counter() - started
-        tokens = sum(float(loss.tokens) for loss in losses)
-        loss = sum(float(loss.loss) for loss in losses) / tokens
-        return {"seconds": seconds, "waited": waited, "tokens": tokens, "flops": flops, "loss": loss}
+        found = {"waited": numbers["input_wait"] * seconds, "tokens": numbers["target_tokens"], "loss": numbers["loss"]}
+        return {"seconds": seconds, "flops": flops, **found}
 
     def memory(self) -> int:
         """Bytes of the accelerator at most; 0 on CPU, where the process tells."""

@@ -34,6 +34,8 @@ def loss_means(sums: LossSums) -> dict[str, float]:
 _ZERO = StepSums(LossSums(0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
 
 
+_UNDER_WAY = 2  # steps of an accelerator: one that it works on, one that waits
+
 _ADVICE = "Lower optimizer.learning_rate, raise optimizer.warmup_steps or set optimizer.clip_norm"
 
 
@@ -54,8 +56,14 @@ class Meter:
         self.skipped, self._max_skipped = skipped, max_skipped
 
     def add(self, step: int, sums: StepSums) -> None:
-        """Takes note of a step's sums, which may not be computed yet, and waits for nothing."""
+        """Takes note of a step's sums, which may not be computed yet.
+
+        At most so many steps are left under way that the device never waits for the next: none on CPU, which works on one at a
+        time, and where each one under way has its own workspace.
+        """
         self._pending.append((step, sums))
+        under_way = 0 if jax.default_backend() == "cpu" else _UNDER_WAY
+        jax.block_until_ready([sums for _, sums in self._pending[-under_way - 1 :][:1]])
 
     def check_finite(self) -> None:
         """Waits for all steps so far. Raises UserError naming the first whose loss, gradient or update was not finite, if it
