@@ -69,9 +69,9 @@ def serve(pipe: Connection, system: str, job: Job) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch is on the same device
-    set_up()
     try:
         if system == "ours":
+            set_up()
             from train_ours import Ours
 
             training = Ours(job)

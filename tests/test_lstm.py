@@ -141,6 +141,33 @@ def test_attention_is_plain_numpy_over_the_true_tokens(kind):
 STORE = sentences([5, 3, 4, 2], [4, 3, 2, 5])
 
 
+@pytest.mark.parametrize("right_to_left", [False, True])
+def test_the_gradient_that_is_written_out_is_that_of_the_steps(right_to_left):
+    layer, params = layer_and_parameters(right_to_left)
+    x, weights = (jnp.asarray(RANDOM.standard_normal((2, 5, width)), jnp.float32) for width in (4, WIDTH))
+    start = LSTMState(*jnp.asarray(RANDOM.standard_normal((2, 2, WIDTH)), jnp.float32))
+
+    def step_by_step(params, x, start):
+        state, hidden = start, [None] * 5
+        for place in reversed(range(5)) if right_to_left else range(5):
+            gates = x[:, place] @ params["input"]["kernel"] + params["input"]["bias"][None]
+            new = layer.apply({"params": params}, gates, state, method="step")
+            state = jax.tree.map(lambda new, old, real=REAL[:, place, None]: jnp.where(real, new, old), new, state)
+            hidden[place] = state.hidden
+        return jnp.stack(hidden, axis=1), state
+
+    def loss(read):
+        def of(params, x, start):
+            hidden, final = read(params, x, start)
+            return jnp.sum(hidden * weights) + jnp.sum(jnp.sin(final.cell)) + jnp.sum(jnp.cos(final.hidden))
+
+        return jax.jit(jax.value_and_grad(of, argnums=(0, 1, 2)))
+
+    found = loss(lambda params, x, start: layer.apply({"params": params}, x, REAL, start))(params, x, start)
+    expected = loss(step_by_step)(params, x, start)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+
+
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 @pytest.mark.parametrize("attention", ["none", "general"])
 def test_more_padding_changes_nothing(direction, attention):

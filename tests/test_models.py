@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from helpers import (
     FAMILIES,
     PAD,
@@ -26,7 +27,7 @@ from helpers import (
 from transformer_jax.command_line import load_config
 from transformer_jax.config import ModelConfig
 from transformer_jax.models.attention import attend, attention_weights, causal_mask, segment_mask
-from transformer_jax.models.layers import Dropout, rotate, sinusoids
+from transformer_jax.models.layers import Dropout, Projection, rotate, sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, attention_of, build_model, count_parameters, init_parameters
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -364,6 +365,43 @@ def test_dropout_meets_its_rate_keeps_the_mean_and_is_off_otherwise():
         np.testing.assert_allclose(dropped[dropped > 0], 2 / (1 - rate), rtol=1e-6)
         assert Dropout(rate).apply({}, x, train=False) is x
     assert Dropout(0.0).apply({}, x, train=True) is x
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_of_an_element_says_nothing_of_its_neighbours_or_of_other_keys(rate):
+    x, keys = jnp.ones((64, 96)), jax.random.split(jax.random.key(1), 50)
+    kept = np.asarray(jax.vmap(lambda key: Dropout(rate).apply({}, x, train=True, rngs={"dropout": key}) > 0)(keys)) - (
+        1 - rate
+    )
+    shifts = {
+        "key": (1, 0, 0),
+        "row": (0, 1, 0),
+        "column": (0, 0, 1),
+        "two columns": (0, 0, 2),
+        "line": (0, 1, -95),
+        "all": (1, 1, 1),
+    }
+    for name, shift in shifts.items():
+        both = kept * np.roll(kept, shift, axis=(0, 1, 2))
+        assert abs(both.mean()) < 5 * rate * (1 - rate) / np.sqrt(both.size), name
+    assert np.abs(kept.mean(axis=0)).max() < 6 * np.sqrt(rate * (1 - rate) / len(keys))  # of each element
+    assert np.abs(kept.mean(axis=(1, 2))).max() < 5 * np.sqrt(rate * (1 - rate) / x.size)  # of each key
+
+
+@pytest.mark.parametrize(("axes", "bias"), [(1, False), (1, True), (2, False), (2, True)])
+def test_a_projection_begins_as_flax_dense_general_and_gives_what_it_gives(axes, bias):
+    x, key = jax.random.normal(jax.random.key(0), (3, 5, 4, 6)), jax.random.key(1)
+    ours = Projection((2, 7), jnp.float32, axes=axes, bias=bias)
+    glorot = nn.initializers.xavier_uniform()
+    theirs = nn.DenseGeneral((2, 7), axis=tuple(range(-axes, 0)), use_bias=bias, kernel_init=glorot)
+    params = ours.init(key, x)
+    jax.tree.map(np.testing.assert_array_equal, params, theirs.init(key, x))
+
+    def loss(params, x, module):
+        return jnp.square(module.apply(params, x)).sum()
+
+    found, expected = (jax.value_and_grad(loss, (0, 1))(params, x, module) for module in (ours, theirs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
 
 def test_each_place_of_dropout_makes_a_model_random_in_training_only():

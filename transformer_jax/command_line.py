@@ -203,7 +203,8 @@ def _keep_freed_memory() -> None:
 
     XLA on CPU asks for its whole workspace at each step and gives it back; the kernel then has to clear every page anew.
     Keeping it took a step of Transformer-tiny (10k vocabulary, 3072 positions, two cores) from 0.72 to 0.55 s, with 0 instead
-    of 153,000 page faults. It must come before the first thread starts. Elsewhere than on glibc there is no `mallopt`.
+    of 153,000 page faults. There is no limit above which it is given back: workspaces of several GB are no rarity. It must come
+    before the first thread starts. Elsewhere than on glibc there is no `mallopt`.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -4,6 +4,7 @@ Letters as in `models/seq2seq.py`; U is the width of one LSTM. The weights of at
 name `cross_attention`, [B, 1, T, S].
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -115,25 +116,58 @@ class LSTMLayer(nn.Module):
             start = LSTMState(jnp.zeros((rows, self.width), jnp.float32), jnp.zeros((rows, self.width), self.dtype))
         gates = self.input(x)  # of all steps in one product; the loop below has what depends on the step before
         weight = self.recurrent.astype(self.dtype)
-
-        def step(state: LSTMState, at: tuple[Array, Array]) -> tuple[LSTMState, Array]:
-            gates, real = at
-            new = _advance(gates, weight, state)
-            new = jax.tree.map(lambda new, old: jnp.where(real[:, None], new, old), new, state)
-            return new, new.hidden
-
-        time_first = gates.swapaxes(0, 1), mask.swapaxes(0, 1)
-        final, hidden = jax.lax.scan(step, start, time_first, reverse=self.right_to_left)
+        final, hidden = _read(gates.swapaxes(0, 1), mask.swapaxes(0, 1), weight, start, self.right_to_left)
         return hidden.swapaxes(0, 1), final
 
     def step(self, gates: Array, state: LSTMState) -> LSTMState:
         """One step of every row; gates [N, 4U] is `input` of what is read, state [N, U] -> state [N, U]."""
-        return _advance(gates, self.recurrent.astype(self.dtype), state)
+        return _advance(gates + state.hidden @ self.recurrent.astype(self.dtype), state)
 
 
-def _advance(gates: Array, weight: Array, state: LSTMState) -> LSTMState:
-    cell, hidden = lstm_cell(gates + state.hidden @ weight, state.cell)
+def _advance(gates: Array, state: LSTMState) -> LSTMState:
+    cell, hidden = lstm_cell(gates, state.cell)
     return LSTMState(cell, hidden.astype(state.hidden.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _read(gates: Array, real: Array, weight: Array, start: LSTMState, reverse: bool) -> tuple[LSTMState, Array]:
+    """All steps of a layer: gates [S, B, 4U], real bool [S, B], weight [U, 4U] -> the last state, hidden [S, B, U].
+
+    Its gradient is written out, because that of `weight` is one product over all steps: of a loop JAX would make it step by
+    step, and add up as many matrices.
+    """
+    return _read_forward(gates, real, weight, start, reverse)[0]
+
+
+def _read_forward(gates: Array, real: Array, weight: Array, start: LSTMState, reverse: bool) -> tuple[Any, Any]:
+    def step(state: LSTMState, at: tuple[Array, Array]) -> tuple[LSTMState, tuple[Array, LSTMState]]:
+        gates, real = at
+        gates = gates + state.hidden @ weight
+        new = jax.tree.map(lambda new, old: jnp.where(real[:, None], new, old), _advance(gates, state), state)
+        return new, (new.hidden, gates, state)
+
+    final, (hidden, gates, before) = jax.lax.scan(step, start, (gates, real), reverse=reverse)
+    return (final, hidden), (gates, real, weight, before)
+
+
+def _read_backward(reverse: bool, kept: Any, gradient: tuple[LSTMState, Array]) -> tuple[Array, None, Array, LSTMState]:
+    gates, real, weight, before = kept
+
+    def step(after: LSTMState, at: tuple[Array, ...]) -> tuple[LSTMState, Array]:
+        of_hidden, gates, real, cell = at
+        after = after._replace(hidden=after.hidden + of_hidden)
+        new, old = (jax.tree.map(lambda x, on=on: jnp.where(on[:, None], x, 0), after) for on in (real, ~real))
+        _, of_step = jax.vjp(lstm_cell, gates, cell)
+        of_gates, of_cell = of_step(LSTMState(new.cell, new.hidden.astype(jnp.float32)))
+        return LSTMState(old.cell + of_cell, old.hidden + of_gates @ weight.T), of_gates
+
+    final, of_hidden = gradient
+    start, of_gates = jax.lax.scan(step, final, (of_hidden, gates, real, before.cell), reverse=not reverse)
+    flat = (x.reshape(-1, x.shape[-1]) for x in (before.hidden, of_gates))
+    return of_gates, None, jnp.einsum("nu,ng->ug", *flat), start
+
+
+_read.defvjp(_read_forward, _read_backward)
 
 
 class GlobalAttention(nn.Module):

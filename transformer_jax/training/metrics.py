@@ -40,7 +40,7 @@ _ADVICE = "Lower optimizer.learning_rate, raise optimizer.warmup_steps or set op
 
 
 class Meter:
-    """Keeps the sums of steps on the device until somebody asks: only then does the host wait for it.
+    """Keeps the sums of steps on the device until somebody asks: only then are they fetched.
 
     `unwritten` is what another meter's `unwritten()` gave: this one goes on from there. `skipped` counts the updates that were
     left out because a number in them was not finite; more than `max_skipped` in all are a UserError.
@@ -63,7 +63,7 @@ class Meter:
         """
         self._pending.append((step, sums))
         under_way = 0 if jax.default_backend() == "cpu" else _UNDER_WAY
-        jax.block_until_ready([sums for _, sums in self._pending[-under_way - 1 :][:1]])
+        jax.block_until_ready(self._pending[: len(self._pending) - under_way][-1:])
 
     def check_finite(self) -> None:
         """Waits for all steps so far. Raises UserError naming the first whose loss, gradient or update was not finite, if it

@@ -1,0 +1,57 @@
+"""From `python train.py` to the end of the first update, as somebody who waits for it sees it.
+
+    python benchmarks/startup.py --config=configs/transformer_base.py --config.data.train=MULTI30K/train ...
+
+The same command in a new run folder each time: first with nothing kept from before, then with the tokenised text and the
+compiled programs of the first; `--repeats` of the latter. Seconds from the start of the process to what it says on the way, and
+those of the last update's own arithmetic: a second update of the same program, which compiles nothing.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from transformer_jax.command_line import Parser, load_config, main
+
+STAGES = {"text read, tokenised": "parameters, computed in", "one update": "step 1/", "two updates": "step 2/"}
+
+
+def run() -> None:
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--repeats", type=int, default=3)
+    flags, overrides = parser.parse_with_overrides()
+    load_config(flags.config, overrides)
+    print(f"| seconds to | {' | '.join(STAGES)} |\n|---|{'---:|' * len(STAGES)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+        for number in range(1 + flags.repeats):
+            seconds = start(flags.config, overrides, f"{folder}/run{number}")
+            print(
+                f"| {'with what is kept' if number else 'at first'} | {' | '.join(f'{x:.1f}' for x in seconds)} |", flush=True
+            )
+
+
+def start(config: str, overrides: list[str], workdir: str) -> list[float]:
+    """Seconds to each of the stages; the training is ended at the last."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "train.py"), f"--config={config}", f"--workdir={workdir}"]
+    command += [f"--config.{item}" for item in [*overrides, "train.log_every=1"]]
+    started, found, said = time.perf_counter(), [], []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
+        for line in training.stderr:
+            said.append(line)
+            if list(STAGES.values())[len(found)] in line:
+                found.append(time.perf_counter() - started)
+            if len(found) == len(STAGES):
+                training.kill()
+                return found
+    raise RuntimeError(f"{' '.join(command)} ended too soon:\n{''.join(said)}")
+
+
+if __name__ == "__main__":
+    main(run)
