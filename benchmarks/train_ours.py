@@ -67,7 +67,7 @@ class Ours:
                 batch = next(self._batches)
             self._state, sums = self._step(self._state, batch, self._key)
             meter.add(number, sums)
-            flops += self._products[shapes(batch)]
+            flops += self._products[shapes(batch)] * fill(batch)
         numbers = meter.take()
         seconds = time.perf_counter() - started
         found = {"waited": numbers["input_wait"] * seconds, "tokens": numbers["target_tokens"], "loss": numbers["loss"]}
@@ -84,6 +84,12 @@ class Ours:
             "float32": product_rate(jnp.float32, None),
             "bfloat16": max(product_rate(jnp.bfloat16, jnp.float32), product_rate(jnp.bfloat16, None)),
         }
+
+
+def fill(batch: Batch) -> float:
+    """The share of the positions of both sides that are real tokens: of a step's products, what is not for padding."""
+    real = [segment > 0 for segment in (batch.source_segment, batch.target_segment)]
+    return sum(int(side.sum()) for side in real) / sum(side.size for side in real)
 
 
 def shapes(batch: Batch) -> tuple[int, ...]:

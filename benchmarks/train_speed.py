@@ -12,8 +12,8 @@ and label smoothing, and fused Adam; before anything is timed it takes our param
 Each training is a process of its own on the same cores, and all take turns lap by lap; rates are of all laps together, and the
 ratio is the median of those of the laps. Target tokens are real ones. "First" is the time of one step of each shape (of
 three batches, in PyTorch), compilation included. FLOPs are those of all matrix products of our step, forward and backward,
-counted in its program; the peak is the fastest product of two large matrices that either library made in the same run, in that
-precision, measured before the first lap and before the last.
+counted in its program, times the share of positions that are not padding; the peak is the fastest product of two large
+matrices that either library made in the same run, in that precision, before the first lap or before the last.
 """
 
 import multiprocessing
@@ -145,7 +145,7 @@ def compare(job: Job, systems: list[str], laps: int, steps: int) -> str:
     flops_a_token = 0.0
     for training, first in zip(trainings, firsts, strict=True):
         total = {key: sum(lap[key] for lap in training.laps) for key in ("seconds", "waited", "tokens", "flops", "steps")}
-        # What the model needs is counted once, in ours: a padded token costs others as much, but is not their merit.
+        # What the model needs for a real token is counted once, in ours: padding is nobody's merit.
         flops_a_token = flops_a_token or total["flops"] / total["tokens"]
         rate = total["tokens"] / total["seconds"]
         waited, speed = total["waited"] / total["seconds"], flops_a_token * rate
