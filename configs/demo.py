@@ -3,8 +3,8 @@
     python train.py --config=configs/demo.py --workdir=runs/demo
     python evaluate.py --workdir=runs/demo --test demo:test
 
-1.2 million parameters. Two CPU cores, nothing compiled before: 3 minutes 10 seconds, then 94.1 BLEU on demo:test (sacreBLEU
-13a, cased), 79% of sentences exactly right, 68% of pronouns with the right gender.
+1.2 million parameters. Two CPU cores, nothing compiled before: 1 minute 48 seconds, then 95.8 BLEU on demo:test (sacreBLEU
+13a, cased), 86% of sentences exactly right, 96% of pronouns with the right gender.
 """
 
 from transformer_jax.config import Config
@@ -15,10 +15,11 @@ def get_config() -> Config:
     config.data.train = "demo:train"
     config.data.dev = "demo:dev"
     config.tokenizer.vocab_size = 2000
-    config.batch.tokens = 1024
-    config.batch.shapes = 2  # each is a compilation of several seconds, in a training of two minutes
+    config.batch.kind = "packed"  # one shape: a compilation takes several seconds, and the training two minutes
+    config.batch.tokens = 768
+    config.batch.packed_length = 48
     config.batch.row_multiple = 8
-    config.batch.max_length = 64
+    config.batch.max_length = 48
     config.model.num_layers = 2
     config.model.width = 128
     config.model.feed_forward_width = 512
@@ -29,10 +30,10 @@ def get_config() -> Config:
     config.optimizer.learning_rate = 0.004
     config.optimizer.warmup_steps = 150
     config.optimizer.clip_norm = 1.0
-    config.train.steps = 1800
+    config.train.steps = 1500
     config.train.label_smoothing = 0.0
     config.train.log_every = 100
-    config.train.evaluate_every = 900
-    config.train.checkpoint_every = 900
+    config.train.evaluate_every = 750
+    config.train.checkpoint_every = 750
     config.train.keep_checkpoints = 3
     return config
