@@ -434,6 +434,14 @@ def test_the_meter_divides_the_sums_of_all_steps_once():
     assert meter.take()["loss"] == 3.0
 
 
+def test_on_cpu_no_step_is_left_under_way():
+    """Each would have a workspace of its own."""
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 50, lambda _, x: jnp.tanh(x @ x), x).sum())(jnp.ones((512, 512)))
+    sums = step_sums()._replace(steps=slow)
+    Meter().add(1, sums)
+    assert slow.is_ready()
+
+
 def test_a_meter_goes_on_where_another_was():
     straight, first = Meter(), Meter()
     sums = [step_sums(np.float32(0.1) * i, 3.0) for i in range(5)]
