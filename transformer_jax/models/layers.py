@@ -28,6 +28,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """x of any shape that ends in the axes that go in -> [..., *features], in `dtype`."""
         inward, rows = x.shape[-self.axes :], x.shape[: -self.axes]
         flat = math.prod(inward), math.prod(self.features)
 
