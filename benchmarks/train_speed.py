@@ -102,6 +102,8 @@ def run() -> None:
     parser.add_argument("--steps", type=int, default=1, help="of a lap of random batches")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     flags, overrides = parser.parse_with_overrides()
+    if min(flags.laps, flags.steps, flags.threads) < 1:
+        parser.error("--laps, --steps and --threads should be at least 1")
     with tempfile.TemporaryDirectory() as cache:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{cache}/compiled"
         print(f"\n{machine(flags.threads)}\n\n{row(COLUMNS)}{row(['---'] * 4 + ['---:'] * 9)}", end="", flush=True)

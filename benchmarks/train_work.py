@@ -66,7 +66,7 @@ def corpus(job: Job) -> tuple[Store, Tokenizer]:
 def random_batch(job: Job) -> Batch:
     """Rows without padding, of random ids."""
     rows, _, length = job.data.removeprefix("random:").partition("x")
-    if not (rows.isdecimal() and length.isdecimal()):
+    if not (rows.isdecimal() and length.isdecimal() and int(rows) and int(length)):
         raise UserError(f"--data={job.data}: expected random:ROWSxLENGTH, such as random:64x32")
     shape, draw = (int(rows), int(length)), np.random.default_rng(0)
     source, target_input, target_output = draw.integers(4, job.vocab_size, (3, *shape), dtype=np.int32)
