@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.models.layers import Dropout, Projection, rotate
+from transformer_jax.models.products import activation_dtype
 
 __all__ = [
     "KeyValues",
@@ -109,7 +110,8 @@ class MultiHeadSelfAttention(nn.Module):
 
     def init_cache(self, rows: int, length: int) -> tuple[Array, Array]:
         """Room for the keys and values of `length` tokens of each of N = `rows` hypotheses: [N, H, T, K] each."""
-        key, value = (jnp.zeros((rows, self.heads, length, width), self.dtype) for width in _head_widths(self))
+        dtype = activation_dtype(self.dtype)
+        key, value = (jnp.zeros((rows, self.heads, length, width), dtype) for width in _head_widths(self))
         return key, value
 
     def step(

@@ -9,17 +9,14 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.config import ModelConfig
+from transformer_jax.models.products import activation_dtype, product
 
 __all__ = ["Dropout", "Embedding", "EmbeddingTables", "FeedForward", "LayerNorm", "Projection", "rotate", "sinusoids"]
 
 
 class Projection(nn.Module):
     """x W (+ b) over the last `axes` axes of x, [..., D] -> [..., *features], with Glorot's uniform start; parameters are
-    float32, the product is in `dtype`.
-
-    It is one product of two matrices, whatever the shapes: of more axes XLA on CPU makes the gradient of W transposed, and
-    copies it.
-    """
+    float32, the operands of the product (`products.product`) are of `dtype`."""
 
     features: tuple[int, ...]
     dtype: jnp.dtype
@@ -28,23 +25,24 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x of any shape that ends in the axes that go in -> [..., *features], in `dtype`."""
+        """x of any shape that ends in the axes that go in -> [..., *features], in the `activation_dtype`."""
         inward, rows = x.shape[-self.axes :], x.shape[: -self.axes]
         flat = math.prod(inward), math.prod(self.features)
 
         def start(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
             return nn.initializers.xavier_uniform()(key, flat, dtype).reshape(shape)
 
-        kernel = self.param("kernel", start, (*inward, *self.features)).astype(self.dtype)
-        out = x.astype(self.dtype).reshape(-1, flat[0]) @ kernel.reshape(flat)
+        kernel = self.param("kernel", start, (*inward, *self.features))
+        out = product(x.reshape(*rows, flat[0]), kernel.reshape(flat), self.dtype)
         if self.bias:
-            out += self.param("bias", nn.initializers.zeros, self.features).astype(self.dtype).reshape(1, -1)
+            bias = self.param("bias", nn.initializers.zeros, self.features).astype(out.dtype)
+            out += bias.reshape((1,) * len(rows) + (-1,))
         return out.reshape(*rows, *self.features)
 
 
 def LayerNorm(dtype: jnp.dtype, epsilon: float) -> nn.LayerNorm:
     """(x - mean) / sqrt(variance + epsilon) * scale + bias over D (Ba et al. 2016); the statistics are always float32."""
-    return nn.LayerNorm(epsilon=epsilon, dtype=dtype)
+    return nn.LayerNorm(epsilon=epsilon, dtype=activation_dtype(dtype))
 
 
 class Dropout(nn.Module):
@@ -140,14 +138,12 @@ class Embedding(nn.Module):
 
     def __call__(self, ids: Array) -> Array:
         """int32 [B, T] -> [B, T, D]"""
-        rows = jnp.take(self.table, ids, axis=0).astype(self.dtype)
+        rows = jnp.take(self.table, ids, axis=0).astype(activation_dtype(self.dtype))
         return rows * self.width**0.5 if self.scaled else rows
 
     def logits(self, x: Array) -> Array:
         """x E^T in float32: [B, T, D] -> [B, T, V]"""
-        flat = x.reshape(-1, x.shape[-1])  # one product of two matrices: see `Projection`
-        out = jnp.einsum("nd,vd->nv", flat, self.table.astype(self.dtype), preferred_element_type=jnp.float32)
-        return out.reshape(*x.shape[:-1], -1)
+        return product(x, self.table, self.dtype, transposed=True, result=jnp.float32)
 
 
 class EmbeddingTables(nn.Module):

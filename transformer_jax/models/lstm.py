@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.models.layers import Dropout, EmbeddingTables, Projection
+from transformer_jax.models.products import activation_dtype, matrix_gradient, product, rows_by_matrix
 
 __all__ = [
     "LSTM",
@@ -113,15 +114,17 @@ class LSTMLayer(nn.Module):
         """
         rows = x.shape[0]
         if start is None:
-            start = LSTMState(jnp.zeros((rows, self.width), jnp.float32), jnp.zeros((rows, self.width), self.dtype))
+            nothing = jnp.zeros((rows, self.width), jnp.float32)
+            start = LSTMState(nothing, nothing.astype(activation_dtype(self.dtype)))
         gates = self.input(x)  # of all steps in one product; the loop below has what depends on the step before
-        weight = self.recurrent.astype(self.dtype)
-        final, hidden = _read(gates.swapaxes(0, 1), mask.swapaxes(0, 1), weight, start, self.right_to_left)
+        final, hidden = _read(
+            gates.swapaxes(0, 1), mask.swapaxes(0, 1), self.recurrent, start, jnp.dtype(self.dtype), self.right_to_left
+        )
         return hidden.swapaxes(0, 1), final
 
     def step(self, gates: Array, state: LSTMState) -> LSTMState:
         """One step of every row; gates [N, 4U] is `input` of what is read, state [N, U] -> state [N, U]."""
-        return _advance(gates + state.hidden @ self.recurrent.astype(self.dtype), state)
+        return _advance(gates + product(state.hidden, self.recurrent, self.dtype), state)
 
 
 def _advance(gates: Array, state: LSTMState) -> LSTMState:
@@ -129,20 +132,26 @@ def _advance(gates: Array, state: LSTMState) -> LSTMState:
     return LSTMState(cell, hidden.astype(state.hidden.dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _read(gates: Array, real: Array, weight: Array, start: LSTMState, reverse: bool) -> tuple[LSTMState, Array]:
-    """All steps of a layer: gates [S, B, 4U], real bool [S, B], weight [U, 4U] -> the last state, hidden [S, B, U].
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _read(
+    gates: Array, real: Array, weight: Array, start: LSTMState, dtype: jnp.dtype, reverse: bool
+) -> tuple[LSTMState, Array]:
+    """All steps of a layer: gates [S, B, 4U], real bool [S, B], weight float32 [U, 4U] -> the last state, hidden [S, B, U].
 
     Its gradient is written out, because that of `weight` is one product over all steps: of a loop JAX would make it step by
-    step, and add up as many matrices.
+    step, and add up as many matrices. Operands of products are rounded to `dtype`.
     """
-    return _read_forward(gates, real, weight, start, reverse)[0]
+    return _read_forward(gates, real, weight, start, dtype, reverse)[0]
 
 
-def _read_forward(gates: Array, real: Array, weight: Array, start: LSTMState, reverse: bool) -> tuple[Any, Any]:
+def _read_forward(
+    gates: Array, real: Array, weight: Array, start: LSTMState, dtype: jnp.dtype, reverse: bool
+) -> tuple[Any, Any]:
+    weight = weight.astype(dtype)
+
     def step(state: LSTMState, at: tuple[Array, Array]) -> tuple[LSTMState, tuple[Array, LSTMState]]:
         gates, real = at
-        gates = gates + state.hidden @ weight
+        gates = gates + rows_by_matrix(state.hidden.astype(dtype), weight, gates.dtype)
         new = jax.tree.map(lambda new, old: jnp.where(real[:, None], new, old), _advance(gates, state), state)
         return new, (new.hidden, gates, state)
 
@@ -150,7 +159,9 @@ def _read_forward(gates: Array, real: Array, weight: Array, start: LSTMState, re
     return (final, hidden), (gates, real, weight, before)
 
 
-def _read_backward(reverse: bool, kept: Any, gradient: tuple[LSTMState, Array]) -> tuple[Array, None, Array, LSTMState]:
+def _read_backward(
+    dtype: jnp.dtype, reverse: bool, kept: Any, gradient: tuple[LSTMState, Array]
+) -> tuple[Array, None, Array, LSTMState]:
     gates, real, weight, before = kept
 
     def step(after: LSTMState, at: tuple[Array, ...]) -> tuple[LSTMState, Array]:
@@ -159,12 +170,12 @@ def _read_backward(reverse: bool, kept: Any, gradient: tuple[LSTMState, Array]) 
         new, old = (jax.tree.map(lambda x, on=on: jnp.where(on[:, None], x, 0), after) for on in (real, ~real))
         _, of_step = jax.vjp(lstm_cell, gates, cell)
         of_gates, of_cell = of_step(LSTMState(new.cell, new.hidden.astype(jnp.float32)))
-        return LSTMState(old.cell + of_cell, old.hidden + of_gates @ weight.T), of_gates
+        of_before = rows_by_matrix(of_gates.astype(dtype), weight, old.hidden.dtype, transposed=True)
+        return LSTMState(old.cell + of_cell, old.hidden + of_before), of_gates
 
     final, of_hidden = gradient
     start, of_gates = jax.lax.scan(step, final, (of_hidden, gates, real, before.cell), reverse=not reverse)
-    flat = (x.reshape(-1, x.shape[-1]) for x in (before.hidden, of_gates))
-    return of_gates, None, jnp.einsum("nu,ng->ug", *flat), start
+    return of_gates, None, matrix_gradient(before.hidden.astype(dtype), of_gates.astype(dtype)), start
 
 
 _read.defvjp(_read_forward, _read_backward)
