@@ -25,9 +25,7 @@ def activation_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else dtype)
 
 
-def product(
-    x: Array, weight: Array, dtype: jnp.dtype, *, transposed: bool = False, result: jnp.dtype | None = None
-) -> Array:
+def product(x: Array, weight: Array, dtype: jnp.dtype, *, transposed: bool = False, result: jnp.dtype | None = None) -> Array:
     """x W, or x W^T where `weight` is `transposed`: x [..., K], weight float32 [K, N] or [N, K] -> [..., N], of the type
     `result` (`activation_dtype` where it is left out).
 
