@@ -34,6 +34,9 @@ from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.step import TrainState, make_train_step
 
+# The model is to be the one that it is there (`models.products.activation_dtype`).
+jax.default_backend = lambda: "tpu"
+
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
 HOST = "infeed", "outfeed", "send", "recv"
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "s64": 8, "u64": 8}
