@@ -203,23 +203,11 @@ def _keep_freed_memory() -> None:
 
     XLA on CPU asks for its whole workspace at each step and gives it back; the kernel then has to clear every page anew.
     Keeping it took a step of Transformer-tiny (10k vocabulary, 3072 positions, two cores) from 0.72 to 0.55 s, with 0 instead
-    of 153,000 page faults. There is no limit above which it is given back: workspaces of several GB are no rarity.
-
-    Below all of this some room is left free (of addresses; it is memory when it is used) for what is small and outlives a step.
-    Above a workspace it would keep that from being joined with the free memory at the end, and glibc before 2.38 does not give
-    an aligned block the place that an equal one has left. Transformer base with steps of three or four shapes then held 4.1 to
-    4.6 GB, where it had held 7.3 to 8.6.
-
-    It must come before the first thread starts. Elsewhere than on glibc there is no `mallopt`.
+    of 153,000 page faults. There is no limit above which it is given back: workspaces of several GB are no rarity. It must come
+    before the first thread starts. Elsewhere than on glibc there is no `mallopt`.
     """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    mallopt = getattr(library, "mallopt", None)
-    if mallopt is None:
-        return
-    arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2  # the names in malloc.h
-    for name, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1), (top_pad, 2**26)):
-        mallopt(name, value)
-    library.malloc.restype = ctypes.c_void_p
-    room = library.malloc(ctypes.c_size_t(2**28))
-    library.malloc(ctypes.c_size_t(2**24))  # stays, so that the room is not joined with the end
-    library.free(ctypes.c_void_p(room))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2  # the names in malloc.h
+        for name, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1), (top_pad, 2**26)):
+            mallopt(name, value)

@@ -102,7 +102,7 @@ class ModelConfig:
     scale_embedding: bool = True  # what is read of a table is multiplied by sqrt(width)
     dropout: float = 0.1  # Transformer: on embedding plus position and on what is added to a residual; LSTM: between layers
     # float32 | bfloat16 | auto: bfloat16 on TPU and GPU, float32 on CPU. Parameters and their gradients are float32. On CPU
-    # bfloat16 is for products with parameters alone: faster where the processor has them (avx512_bf16, amx_bf16), not elsewhere
+    # bfloat16 is for products with parameters alone: faster where the processor has them (avx512_bf16), not elsewhere
     compute_dtype: str = "auto"
 
     # Transformer
