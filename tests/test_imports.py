@@ -107,6 +107,16 @@ def test_the_public_names_pull_in_nothing_heavy():
     assert not modules_after("import transformer_jax") & {"jax", *HEAVY}
 
 
+def test_metrics_are_written_without_pytorch_and_others_may_import_it_afterwards(tmp_path):
+    (tmp_path / "torch.py").write_text("Tensor = float")
+    write = f"from transformer_jax.run import MetricsWriter\nwith MetricsWriter(Path({str(tmp_path)!r}), 0) as writer:"
+    write = f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(tmp_path)!r})\n{write}\n"
+    write += "    writer.write(1, 'train', {'loss': 0.5}, ['a text'])"
+    assert "torch" not in modules_after(write)
+    assert "torch" in modules_after(f"{write}\nimport torch\nassert torch.Tensor is float")
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
 def modules_after(code: str) -> set[str]:
     code += "\nimport sys; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)

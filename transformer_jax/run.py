@@ -18,6 +18,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from typing import IO
 
@@ -180,15 +181,13 @@ class MetricsWriter:
         self._board = self._file = None
         if not hosts.is_first():
             return
-        from tensorboardX import SummaryWriter
-
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines()
             self._lines = [f"{line}\n" for line in lines if _step_of(line) <= start_step]
             write_whole(self._path, "".join(self._lines))
         if not is_remote(workdir):
             self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._board = _tensorboard()(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -216,6 +215,20 @@ class MetricsWriter:
             self._board.add_text(f"{split}/translations", "\n\n".join(texts), step)
         if self._file:  # on an object store this would upload all that was ever written; there it is done every two minutes
             self._board.flush()
+
+
+def _tensorboard() -> type:
+    """tensorboardX's writer, without PyTorch, which it imports where it can: over a second of every start, for tensors that are
+    never given to it."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # Python's way to say that there is no such module
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def _has_steps(folder: epath.Path) -> bool:
