@@ -8,6 +8,7 @@ have and whether work goes on meanwhile, what memory a device needs, and how muc
 to tiles. Nothing is run: the cycles are the compiler's estimate, without collectives, and no time.
 """
 
+import importlib.util
 import math
 import os
 import re
@@ -29,6 +30,7 @@ from jax.experimental import topologies
 from transformer_jax.command_line import Parser, load_config, main
 from transformer_jax.config import Config
 from transformer_jax.data.batching import Batch, Shape
+from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.parallel import Parallel
@@ -130,6 +132,23 @@ def row(program: jax.stages.Compiled, module: Module) -> list[str]:
     return [*told, *numbers, f"{module.cycles / 1e6:.1f}", f"{padding:.1%}"]
 
 
+def shape_named(name: str) -> Shape:
+    if not re.fullmatch(r"\d+x\d+x\d+", name):
+        raise UserError(f"--shapes {name}: expected ROWSxSOURCExTARGET, such as 1024x24x25")
+    return Shape(*map(int, name.split("x")))
+
+
+def devices_of(topology: str) -> list:
+    """The chips of one host that is not there. Raises UserError for a name that means nothing, and without libtpu."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("libtpu is not installed: pip install 'jax[tpu]'")
+    bounds = re.fullmatch(r"\w+:(\d+)x(\d+)(?:x(\d+))?", topology)
+    if not bounds:
+        raise UserError(f"--topology={topology}: expected KIND:ROWSxCOLUMNS, such as v5e:2x4")
+    host = tuple(int(each or 1) for each in bounds.groups())
+    return list(topologies.get_topology_desc(topology, "tpu", chips_per_host_bounds=host).devices)
+
+
 def run() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--config", default="configs/transformer_base.py")
@@ -139,10 +158,7 @@ def run() -> None:
     parser.add_argument("--pieces", nargs="+", type=int, default=[37_000], help="sizes of the vocabulary")
     parser.add_argument("--keep", metavar="FOLDER", help="write the modules' text there")
     flags, overrides = parser.parse_with_overrides()
-    bounds = tuple(map(int, flags.topology.split(":")[1].split("x")))
-    host = (*bounds, *[1] * (3 - len(bounds)))
-    topology = topologies.get_topology_desc(flags.topology, "tpu", chips_per_host_bounds=host)
-    devices = list(topology.devices)
+    shapes, devices = {name: shape_named(name) for name in flags.shapes}, devices_of(flags.topology)
     print(f"{Path(flags.config).stem}, {len(devices)} x {devices[0].device_kind}", *overrides, sep=", ")
     head = [
         "mode",
@@ -158,11 +174,11 @@ def run() -> None:
     ]
     print(f"| {' | '.join(head)} |\n|---|---|{'---:|' * (len(head) - 2)}")
     for mode in flags.modes:
-        for name in flags.shapes:
+        for name, shape in shapes.items():
             for pieces in flags.pieces:
                 config = load_config(flags.config, [*overrides, f"parallel.mode={mode}"])
                 started = time.perf_counter()
-                program = compiled(config, pieces, Shape(*map(int, name.split("x"))), devices)
+                program = compiled(config, pieces, shape, devices)
                 text = program.as_text()
                 if flags.keep:
                     Path(flags.keep, f"{Path(flags.config).stem}-{mode}-{name}-{pieces}.txt").write_text(text)
