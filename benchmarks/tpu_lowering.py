@@ -133,7 +133,7 @@ def row(program: jax.stages.Compiled, module: Module) -> list[str]:
 
 
 def shape_named(name: str) -> Shape:
-    if not re.fullmatch(r"\d+x\d+x\d+", name):
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*x[1-9]\d*", name):
         raise UserError(f"--shapes {name}: expected ROWSxSOURCExTARGET, such as 1024x24x25")
     return Shape(*map(int, name.split("x")))
 
@@ -146,7 +146,10 @@ def devices_of(topology: str) -> list:
     if not bounds:
         raise UserError(f"--topology={topology}: expected KIND:ROWSxCOLUMNS, such as v5e:2x4")
     host = tuple(int(each or 1) for each in bounds.groups())
-    return list(topologies.get_topology_desc(topology, "tpu", chips_per_host_bounds=host).devices)
+    try:
+        return list(topologies.get_topology_desc(topology, "tpu", chips_per_host_bounds=host).devices)
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"--topology={topology}: libtpu knows no such slice ({error})") from None
 
 
 def run() -> None:
@@ -159,6 +162,8 @@ def run() -> None:
     parser.add_argument("--keep", metavar="FOLDER", help="write the modules' text there")
     flags, overrides = parser.parse_with_overrides()
     shapes, devices = {name: shape_named(name) for name in flags.shapes}, devices_of(flags.topology)
+    if flags.keep:
+        Path(flags.keep).mkdir(parents=True, exist_ok=True)
     print(f"{Path(flags.config).stem}, {len(devices)} x {devices[0].device_kind}", *overrides, sep=", ")
     head = [
         "mode",
