@@ -13,14 +13,17 @@ def run() -> None:
     parser.add_argument(
         "--checkpoint", default="best", help="latest, best, a step, or average:N, each also with :raw (default: best)"
     )
-    parser.add_argument("--input", metavar="FILE", help="a file to translate, plain or .gz (default: standard input)")
-    parser.add_argument("--output", metavar="FILE", help="where the translations go (default: standard output)")
+    parser.add_argument("--input", metavar="FILE", help="a file to translate, plain or .gz (default: -, standard input)")
+    parser.add_argument("--output", metavar="FILE", help="where the translations go, also .gz (default: -, standard output)")
     parser.add_argument("--errors", default="strict", help="input that is not UTF-8: strict (an error), or replace by U+FFFD")
     parser.add_argument("--format", default="text", help="of the output: text, tsv, or json (an object a line)")
     parser.add_argument("--nbest", type=int, metavar="N", help="the N best of each line, or N that are drawn (tsv and json)")
     parser.add_argument("--prefixes", metavar="FILE", help="what each line's translation begins with, in whole words")
     parser.add_argument("--phrases", metavar="FILE", help="what must occur in each line's translation, separated by tabs")
-    parser.add_argument("--terminology", metavar="FILE", help="lines of a term, a tab and what must translate it")
+    parser.add_argument("--terminology", metavar="FILE", help="lines of a term, a tab and what must translate it, as it is")
+    parser.add_argument(
+        "--terminology_case", default="start", help="of terms: exact, start (or capital at a sentence's start), ignore"
+    )
     parser.add_argument("--score", metavar="FILE", help="translate nothing, but score the translations in FILE, a line each")
     parser.add_argument(
         "--batch_size", type=int, default=1000, help="lines read before they are translated together (default: 1000)"

@@ -36,6 +36,7 @@ ROOMS = [
     "scores",
     "significance",
     "analysis",
+    "terminology",
     "translator",
     "translate",
     "evaluation",

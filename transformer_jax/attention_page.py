@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transformer_jax.attention_map import KINDS, AttentionMap
-from transformer_jax.errors import UserError
+from transformer_jax.data.lines import open_output
 
 __all__ = ["write_page"]
 
@@ -27,7 +27,7 @@ def write_page(
     head: int = 0,
     kind: str = "cross",
 ) -> None:
-    """Writes one HTML file that needs nothing else: no network, no other file.
+    """Writes one HTML file, compressed if its name ends in `.gz`, that needs nothing else: no network, no other file.
 
     `pieces` and `words` hold the same kinds of attention, between the tokenizer's pieces and between words. `kind`, `layer` and
     `head` are what the page shows first; as in `AttentionMap.mean`, layers and heads count from 1 and 0 is the mean of all. A
@@ -44,10 +44,8 @@ def write_page(
     # A "<" inside a string could end the element that holds the data, or open a comment in it.
     text = json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")
     template = resources.files("transformer_jax").joinpath("attention_page.html").read_text(encoding="utf-8")
-    try:
-        Path(file).write_bytes(template.replace(PLACEHOLDER, text).encode())
-    except OSError as error:
-        raise UserError(f"{file}: the page cannot be written ({error.strerror})") from None
+    with open_output(file) as page:
+        page.write(template.replace(PLACEHOLDER, text))
 
 
 def _plain(attention: AttentionMap) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from transformer_jax import hosts
 from transformer_jax.analysis import analyse, training_targets, unseen_words
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import Pairs, read_pairs
-from transformer_jax.data.lines import open_output, read_lines, refuse_same_files
+from transformer_jax.data.lines import check_writable, open_output, read_lines, refuse_same_files
 from transformer_jax.data.sources import fetch
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation import Report, evaluate, in_words
@@ -169,8 +169,7 @@ class _Files:
         self.analysed = hosts.is_first() and bool(report or html)
         if hosts.is_first():
             for path in filter(None, (output, report, html)):
-                with open_output(path, "a"):
-                    pass
+                check_writable(path)
 
     def write(self, reports: Sequence[Report]) -> None:
         if self._output:
@@ -178,7 +177,7 @@ class _Files:
                 file.writelines(f"{line}\n" for each in reports for line in each.hypotheses)
         if self._report:
             with open_output(self._report) as file:
-                file.write(_as_text(reports) if self._report.endswith(".txt") else _as_json(reports))
+                file.write(_as_text(reports) if self._report.endswith((".txt", ".txt.gz")) else _as_json(reports))
         if self._html:
             pairs = [pairs for _, pairs in self._sets]
             write_report_page(self._html, self._workdir, reports, [pairs[i % len(pairs)] for i in range(len(reports))])

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformer_jax.analysis import sentence_chrf
 from transformer_jax.data.corpus import Pairs
-from transformer_jax.errors import UserError
+from transformer_jax.data.lines import open_output
 from transformer_jax.evaluation import Report
 
 __all__ = ["not_in_common", "write_report_page"]
@@ -19,7 +19,7 @@ PLACEHOLDER = "{{data}}"  # where report_page.html takes everything that differs
 
 
 def write_report_page(file: str | Path, title: str, reports: Sequence[Report], sets: Sequence[Pairs]) -> None:
-    """Writes one HTML file that needs nothing else: no network, no other file.
+    """Writes one HTML file, compressed if its name ends in `.gz`, that needs nothing else: no network, no other file.
 
     `reports` have their analysis, and `sets` the test set of each. Raises UserError if the file cannot be written.
     """
@@ -27,10 +27,8 @@ def write_report_page(file: str | Path, title: str, reports: Sequence[Report], s
     # A "<" inside a string could end the element that holds the data, or open a comment in it.
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", r"\u003c")
     template = resources.files("transformer_jax").joinpath("report_page.html").read_text(encoding="utf-8")
-    try:
-        Path(file).write_bytes(template.replace(PLACEHOLDER, text).encode())
-    except OSError as error:
-        raise UserError(f"{file}: the page cannot be written ({error.strerror})") from None
+    with open_output(file) as page:
+        page.write(template.replace(PLACEHOLDER, text))
 
 
 def not_in_common(words: Sequence[str], others: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -10,10 +10,11 @@ from typing import TypeVar, Unpack
 from transformer_jax.alignment import pharaoh
 from transformer_jax.attention_map import attention_maps, draw
 from transformer_jax.attention_page import write_page
-from transformer_jax.data.lines import iter_lines, open_output, read_lines, refuse_same_files
+from transformer_jax.data.lines import STANDARD, iter_lines, open_output, refuse_same_files, refuse_shared_stream
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
+from transformer_jax.terminology import Terminology, read_terms
 from transformer_jax.translator import SearchOptions, Translation, Translator, load_others, load_translator
 
 __all__ = ["COLUMNS", "FORMATS", "translate_lines"]
@@ -34,6 +35,7 @@ def translate_lines(
     prefixes: str | None = None,
     phrases: str | None = None,
     terminology: str | None = None,
+    terminology_case: str = "start",
     ensemble: Sequence[str] = (),
     score: str | None = None,
     format: str = "text",
@@ -53,19 +55,20 @@ def translate_lines(
     `format` is a translation a line (`text`), a line of tab-separated `COLUMNS` for each of the n best (`tsv`), or one of JSON
     for each line (`json`), with the pieces and their log-probabilities. `prefixes` is a file with what each line's translation
     begins with, `phrases` one with what must occur in each, separated by tabs; `terminology` has terms and their translations
-    (`Translator.translate`). `ensemble` are further models, as `--ensemble` names them. `score` is a file with a translation of
+    (`read_terms`; `terminology_case` is `Terminology`'s). `ensemble` are further models, as `--ensemble` names them. `score` is a file with a translation of
     each line: these are scored instead (`Translator.score`; as `text`, the log-probability).
 
+    A file that is read is plain or gzip's; one that is written is compressed if its name ends in `.gz`. "-" is standard input or
+    output, for one of those that are read and one of those that are written.
+
     Each `batch_size` lines are written before the next are read, so memory does not grow with the file. A line that had to be
-    cut is told on standard error. `attention` is the file of a picture (or, ending in `.html`, a page) of what the first line's
-    translation looked at; kinds, layers and heads are those of `AttentionMap`. `alignments` is a file that gets a line for each
-    line, its word alignment in Pharaoh's format. Input that is not UTF-8 is bad, or with `errors="replace"` has U+FFFD there.
-    Raises UserError for bad input; the lines before a bad one are written.
+    cut is told on standard error, and at the end how many terms never occurred. `attention` is the file of a picture (or, ending
+    in `.html`, a page) of what the first line's translation looked at; kinds, layers and heads are those of `AttentionMap`.
+    `alignments` is a file that gets a line for each line, its word alignment in Pharaoh's format. Input that is not UTF-8 is bad,
+    or with `errors="replace"` has U+FFFD there. Raises UserError for bad input; the lines before a bad one are written.
     """
     if batch_size < 1:
         raise UserError(f"--batch_size={batch_size} should be 1 or more")
-    if text and input:
-        raise UserError("give either sentences or --input, not both")
     if format not in FORMATS:
         raise UserError(f"--format={format} should be one of {', '.join(FORMATS)}")
     if errors not in ("strict", "replace"):
@@ -77,9 +80,11 @@ def translate_lines(
         )
     if format == "text" and (search.get("nbest") or 1) > 1:
         raise UserError("--nbest needs --format=tsv or --format=json: as text, N lines in are N lines out")
-    refuse_same_files(input=input, output=output, alignments=alignments, attention=attention, score=score, prefixes=prefixes)
-    refuse_same_files(output=output, alignments=alignments, attention=attention, phrases=phrases, terminology=terminology)
-    terms = _read_terms(terminology) if terminology else None
+    if terminology_case != "start" and not terminology:
+        raise UserError(f"--terminology_case={terminology_case} needs --terminology")
+    read = dict(input=input, score=score, prefixes=prefixes, phrases=phrases, terminology=terminology)
+    _check_files(bool(text), read, dict(output=output, alignments=alignments, attention=attention))
+    terms = read_terms(terminology, terminology_case) if terminology else None
     translator, _ = load_translator(Run(workdir), checkpoint)
     if ensemble:
         translator = translator.together_with(load_others(ensemble))
@@ -106,10 +111,26 @@ def translate_lines(
                 out.write(_record(number, source, translation, format, bool(score), translator.tokenizer))
                 if align:
                     links.write(f"{pharaoh(translation.alignment)}\n")
-            out.flush()
+            for file in (out, links) if align else (out,):
+                file.flush()
             if attention and not done:
                 _draw(translator, sources, found, attention, attention_kind, attention_layer, attention_head, attention_words)
             done += len(block)
+    if terms:
+        _tell_unmatched(terminology, terms)
+
+
+def _check_files(arguments: bool, read: dict[str, str | None], written: dict[str, str | None]) -> None:
+    """Raises UserError if flags name files that one of them cannot have; with `arguments` there is text without `--input`."""
+    if arguments and read["input"]:
+        raise UserError("give either sentences or --input, not both")
+    if written["attention"] == STANDARD:
+        raise UserError("--attention=-: a picture or a page does not go to standard output; name a file")
+    refuse_shared_stream("standard input", **read | ({} if arguments else {"input": read["input"] or STANDARD}))
+    refuse_shared_stream("standard output", **written | {"output": written["output"] or STANDARD})
+    refuse_same_files(**{name: read[name] for name in ("input", "score", "prefixes")})
+    for name, path in read.items():
+        refuse_same_files(**{name: path}, **written)
 
 
 def _record(number: int, source: str, best: Translation, format: str, scored: bool, tokenizer: Tokenizer) -> str:
@@ -150,15 +171,11 @@ def _with_given(lines: Iterator[str], *paths: str | None) -> Iterator[tuple[str,
         yield line, *given
 
 
-def _read_terms(path: str) -> dict[str, str]:
-    terms = {}
-    for number, line in enumerate(read_lines(path), 1):
-        term, _, translation = (part.strip() for part in line.partition("\t"))
-        if not term or not translation or "\t" in translation:
-            raise UserError(f"{path}: line {number}: expected a term, a tab and its translation, found {line!r}")
-        if terms.setdefault(term, translation) != translation:
-            raise UserError(f"{path}: line {number}: {term!r} has another translation above; leave one of them")
-    return terms
+def _tell_unmatched(file: str, terms: Terminology) -> None:
+    unmatched, shown = terms.unmatched(), 5
+    if unmatched:
+        names = ", ".join(unmatched[:shown]) + ", ..." * (len(unmatched) > shown)
+        print(f"{file}: {len(unmatched)} of {len(terms.counts)} terms never occurred in the input: {names}", file=sys.stderr)
 
 
 def _arguments(text: Sequence[str]) -> Iterator[str]:
@@ -200,7 +217,7 @@ def _draw(
         raise UserError(f"--attention_kind={kind}: this model has {', '.join(of_words) or 'no attention'}")
     chosen = (of_words if words else of_pieces)[kind]
     chosen.mean(layer, head)  # says so if there is no such layer or head
-    if file.endswith(".html"):
+    if file.endswith((".html", ".html.gz")):
         write_page(file, of_pieces, of_words, source=source, translation=translation.text, layer=layer, head=head, kind=kind)
     else:
         draw(chosen, file, layer, head)

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import itertools
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
@@ -24,8 +23,9 @@ from transformer_jax.models.ensemble import Ensemble
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.run import Run, split_run_name
 from transformer_jax.search import Searcher, positions_at_once
+from transformer_jax.terminology import Terminology, compiled
 
-__all__ = ["SearchOptions", "Translation", "Translator", "load_others", "load_translator", "terms_of"]
+__all__ = ["SearchOptions", "Translation", "Translator", "load_others", "load_translator"]
 
 
 class Translation(NamedTuple):
@@ -125,7 +125,7 @@ class Translator:
         *,
         prefixes: Sequence[str] | None = None,
         phrases: Sequence[Sequence[str]] | None = None,
-        terminology: Mapping[str, str] | None = None,
+        terminology: Mapping[str, str] | Terminology | None = None,
         params: Any = None,
         align: bool = False,
         token_log_probs: bool = False,
@@ -136,8 +136,8 @@ class Translator:
 
         A line of more tokens than any the model was trained on (`batch.max_length`) is translated in pieces, cut at the ends
         of sentences where it can be. `prefixes`, one for each line, are what the translations begin with, in whole words.
-        `phrases`, any number for each line, and what `terminology` has for words of it (matched in whole words, the longest
-        terms first), must occur in them, each beginning a word; of a line in pieces, `phrases` in the first.
+        `phrases`, any number for each line, and what `terminology` has for words of it (as `Terminology` finds them) must
+        occur in them, each beginning a word; of a line in pieces, `phrases` in the first.
         `params` stands in for the translator's own, `search` for fields of the config. With `align` each has its word
         alignment, as method `align` makes it, with `token_log_probs` those of its tokens.
 
@@ -161,7 +161,8 @@ class Translator:
             for given, nothing in ((prefixes or [""] * len(lines), ""), (phrases or [()] * len(lines), ()))
         )
         if terminology:
-            wanted = [[*each, *terms_of(part, terminology)] for each, part in zip(wanted, flat, strict=True)]
+            terms = terminology if isinstance(terminology, Terminology) else compiled(tuple(terminology.items()))
+            wanted = [[*each, *terms.translations(part)] for each, part in zip(wanted, flat, strict=True)]
         found = self._translate_parts(flat, starts, wanted, decode, params, between)
         if align or token_log_probs:
             found = self._tell_more(flat, found, align, token_log_probs, params)
@@ -298,19 +299,6 @@ def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
     translator = Translator.of_run(run)
     with run.checkpoints() as checkpoints:
         return translator.with_checkpoint(checkpoints, checkpoint)
-
-
-def terms_of(text: str, terminology: Mapping[str, str]) -> list[str]:
-    """What `terminology` has for words of a text, each once: whole words, the longest terms first, none inside another.
-
-    >>> terms_of("The beam search ends.", {"beam": "Strahl", "beam search": "Strahlsuche", "end": "Ende"})
-    ['Strahlsuche']
-    """
-    longest_first = sorted(filter(None, terminology), key=len, reverse=True)
-    if not longest_first:
-        return []
-    found = re.findall(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", text)
-    return list(dict.fromkeys(terminology[term] for term in found))
 
 
 def _join(line: str, sources: list[str], parts: list[Translation], decode: DecodeConfig) -> Translation:
