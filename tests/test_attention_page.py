@@ -142,7 +142,7 @@ def test_text_cannot_break_out_of_the_data(tmp_path):
 @pytest.mark.parametrize("name", ["no/such/folder/page.html", "."])
 def test_a_file_that_cannot_be_written_is_told(tmp_path, name):
     file = tmp_path / name
-    with pytest.raises(UserError, match=f"^{re.escape(str(file))}: the page cannot be written") as told:
+    with pytest.raises(UserError, match=f"^{re.escape(str(file))}: cannot be written") as told:
         write(file)
     assert "\n" not in str(told.value)
 

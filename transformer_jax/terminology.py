@@ -32,13 +32,18 @@ class Terminology:
     """Finds terms in text: whole words, leftmost and longest first, none inside another.
 
     What is compared is Unicode's composed form (NFC). Any white space is one space; soft hyphens, zero-width spaces and their
-    like are nothing, and typographic hyphens and apostrophes are `-` and `'`. Words end at all that is no letter, digit or mark:
+    like are nothing; typographic hyphens and apostrophes are `-` and `'`. Words end at what is no letter, digit or mark:
     `elephant` is in "<b>elephant</b>", "_elephant_", "elephant-shaped" and "elephant's", but not in "elephants" or
     "elephant_count"; `don` is not in "don't". Tags and the signs of emphasis `*` and `_` may stand between the words of a term.
 
-    `case` says which letters are the same: `exact` none but themselves; `start`, a small letter that begins a term is also a
-    capital one where a sentence starts (at the start of a line, after the end of a sentence, after an opening quotation mark or
-    bracket); `ignore`, letters in any case (Unicode's case folding). A translation is always as it is written in the table.
+    `case` says which letters are the same:
+
+    * `exact`: none but themselves
+    * `start`: the small letter that a term begins with is also a capital one where a sentence starts (the start of a line, after
+      the end of a sentence or a colon, after an opening quotation mark or bracket)
+    * `ignore`: small and capital ones, by Unicode's case folding
+
+    A translation is always as it is written in the table.
 
     Attributes:
         counts: how often each term of the table has been found so far

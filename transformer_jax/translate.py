@@ -55,17 +55,17 @@ def translate_lines(
     `format` is a translation a line (`text`), a line of tab-separated `COLUMNS` for each of the n best (`tsv`), or one of JSON
     for each line (`json`), with the pieces and their log-probabilities. `prefixes` is a file with what each line's translation
     begins with, `phrases` one with what must occur in each, separated by tabs; `terminology` has terms and their translations
-    (`read_terms`; `terminology_case` is `Terminology`'s). `ensemble` are further models, as `--ensemble` names them. `score` is a file with a translation of
-    each line: these are scored instead (`Translator.score`; as `text`, the log-probability).
+    (`read_terms`; `terminology_case` is as in `Terminology`). `ensemble` are further models, as `--ensemble` names them. `score`
+    is a file with a translation of each line: these are scored instead (`Translator.score`; as `text`, the log-probability).
 
-    A file that is read is plain or gzip's; one that is written is compressed if its name ends in `.gz`. "-" is standard input or
-    output, for one of those that are read and one of those that are written.
+    A file that is read is plain or gzip's, one that is written is compressed if its name ends in `.gz`. "-" is standard input
+    or output, for one of those that are read and one of those that are written.
 
     Each `batch_size` lines are written before the next are read, so memory does not grow with the file. A line that had to be
-    cut is told on standard error, and at the end how many terms never occurred. `attention` is the file of a picture (or, ending
-    in `.html`, a page) of what the first line's translation looked at; kinds, layers and heads are those of `AttentionMap`.
-    `alignments` is a file that gets a line for each line, its word alignment in Pharaoh's format. Input that is not UTF-8 is bad,
-    or with `errors="replace"` has U+FFFD there. Raises UserError for bad input; the lines before a bad one are written.
+    cut is told on standard error, and at the end how many terms never occurred. `attention` is the file of a picture (or, named
+    `.html`, a page) of what the first line's translation looked at; kinds, layers and heads are those of `AttentionMap`.
+    `alignments` is a file that gets a line for each line, its word alignment in Pharaoh's format. Input that is not UTF-8 is
+    bad, or with `errors="replace"` has U+FFFD there. Raises UserError for bad input; the lines before a bad one are written.
     """
     if batch_size < 1:
         raise UserError(f"--batch_size={batch_size} should be 1 or more")

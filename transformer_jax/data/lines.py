@@ -152,7 +152,7 @@ def _reading(path: str | Path | None) -> Iterator[BinaryIO]:
     with _readable(path), path.open("rb") as file:
         unpacked = _unpacked(file)
         if path.suffix == ".gz" and unpacked is file and _first_bytes(file):
-            raise UserError(f"{path}: is named .gz but is not gzip's; give it another name, or compress it")
+            raise UserError(f"{path}: cannot be read, it is named .gz and is not gzip's; rename or compress it")
         yield unpacked
 
 
