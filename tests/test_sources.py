@@ -12,7 +12,7 @@ from helpers import letters, write_tsv
 from transformer_jax.config import Config, DataConfig
 from transformer_jax.data import sources
 from transformer_jax.data.corpus import Pairs, iter_pairs, read_pairs
-from transformer_jax.data.sources import Source, parse_sources, read_sources
+from transformer_jax.data.sources import parse_sources, read_sources
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
@@ -24,12 +24,15 @@ def test_a_list_of_sources():
         train="a/europarl*1,b.tsv * 2.5 (max_ratio=3, tag=<b> deduplicate=false),sacrebleu:wmt14, c ( max_words=7 )"
     )
     own = dataclasses.replace
-    assert parse_sources(data) == [
-        Source("a/europarl", 1.0, data),
-        Source("b.tsv (tag=<b>)", 2.5, own(data, max_ratio=3.0, deduplicate=False)),
-        Source("sacrebleu:wmt14", 1.0, data),
-        Source("c", 1.0, own(data, max_words=7)),
+    found = parse_sources(data)
+    assert [(source.spec.name, source.spec.tag, source.weight) for source in found] == [
+        ("a/europarl", "", 1.0),
+        ("b.tsv", "<b>", 2.5),
+        ("sacrebleu:wmt14", "", 1.0),
+        ("c", "", 1.0),
     ]
+    filters = [data, own(data, max_ratio=3.0, deduplicate=False), data, own(data, max_words=7)]
+    assert [source.filters for source in found] == filters
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_a_tag_goes_before_the_source_of_any_set(tmp_path):
     assert read_pairs(f"{table} (tag=<bt>)", "en", "de") == Pairs(["<bt> a dog", "<bt> "], ["ein Hund", ""])
     data = DataConfig(train=f"{table} * 2 (tag=<bt>), {table}", max_words=2)
     assert in_memory(data)[0] == Pairs(["a dog"], ["ein Hund"])  # with its tag it has three words
-    with pytest.raises(UserError, match=r"max_words=.*only \(tag=WORD\)"):
+    with pytest.raises(UserError, match=r"max_words filters training text; a dev or test set has only"):
         read_pairs(f"{table} (max_words=3)", "en", "de")
 
 

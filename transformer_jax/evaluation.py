@@ -8,6 +8,7 @@ from typing import Unpack
 from transformer_jax.alignment import pharaoh
 from transformer_jax.analysis import Analysis
 from transformer_jax.config import DecodeConfig
+from transformer_jax.data.specs import parse_spec
 from transformer_jax.scores import Score, check_lines, metrics, paper_bleu, score, with_interval
 from transformer_jax.significance import Comparison
 from transformer_jax.translator import SearchOptions, Translation, Translator
@@ -123,9 +124,9 @@ def in_words(decode: DecodeConfig) -> str:
 
 
 def _pronouns(test: str, translations: Sequence[Translation]) -> dict[str, float] | None:
-    kind, _, split = test.partition(":")
-    if kind != "demo":
+    if not test.lstrip(' "').startswith("demo:"):
         return None
+    split = parse_spec(test).name.removeprefix("demo:")
     from transformer_jax.data import demo
 
     examples = demo.generate(split)

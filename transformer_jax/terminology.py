@@ -39,8 +39,8 @@ class Terminology:
     `case` says which letters are the same:
 
     * `exact`: none but themselves
-    * `start`: the small letter that a term begins with is also a capital one where a sentence starts (the start of a line, after
-      the end of a sentence or a colon, after an opening quotation mark or bracket)
+    * `start`: the small letter that a term begins with is also a capital one where a sentence starts (at the start of a line,
+      after the end of a sentence or a colon, after an opening quotation mark or bracket)
     * `ignore`: small and capital ones, by Unicode's case folding
 
     A translation is always as it is written in the table.

@@ -55,8 +55,8 @@ def translate_lines(
     `format` is a translation a line (`text`), a line of tab-separated `COLUMNS` for each of the n best (`tsv`), or one of JSON
     for each line (`json`), with the pieces and their log-probabilities. `prefixes` is a file with what each line's translation
     begins with, `phrases` one with what must occur in each, separated by tabs; `terminology` has terms and their translations
-    (`read_terms`; `terminology_case` is as in `Terminology`). `ensemble` are further models, as `--ensemble` names them. `score`
-    is a file with a translation of each line: these are scored instead (`Translator.score`; as `text`, the log-probability).
+    (`read_terms`, with `terminology_case` as in `Terminology`). `ensemble` are further models, as `--ensemble` names them.
+    `score` is a file with a translation of each line, which are scored instead (`Translator.score`; as `text`, `log_prob`).
 
     A file that is read is plain or gzip's, one that is written is compressed if its name ends in `.gz`. "-" is standard input
     or output, for one of those that are read and one of those that are written.

@@ -14,10 +14,11 @@ from etils import epath
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.lines import iter_lines
+from transformer_jax.data.specs import Spec, parse_spec
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path
 
-__all__ = ["Cleaning", "Pairs", "iter_pairs", "read_pairs", "split_options", "text_files"]
+__all__ = ["Cleaning", "Pairs", "iter_pairs", "one_source", "read_pairs", "text_files"]
 
 _KINDS = "demo:SPLIT, a PREFIX of two files, FILE.tsv, FILE.tsv.gz, tfds:NAME or sacrebleu:NAME"
 _NETWORK_TIMEOUT = 10.0  # seconds without an answer
@@ -30,7 +31,7 @@ class Pairs(NamedTuple):
     target: Sequence[str]
 
 
-def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
+def read_pairs(spec: str | Spec, source_language: str, target_language: str) -> Pairs:
     """Reads a whole source of text, unfiltered: N lines in the files are N pairs, empty lines included.
 
     `spec` is one of (`DataConfig` describes them)
@@ -40,7 +41,9 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
         data/train.tsv[.gz]        source, tab, target (either kind of file also on gs://)
         sacrebleu:wmt14/full       a named test set, downloaded by sacreBLEU where it is not there yet; its first reference
         tfds:wmt14_translate/de-en#validation    a data set of TFDS (see `tfds_source`), without #SPLIT its training split
+        data/all.tsv (columns=3,1) of more columns than two: those of source and target, from 1
         any of these (tag=WORD)    with WORD and a space before each source sentence
+        "data/new (1), b" (...)    a path in double quotes, which may have anything in it
 
     Raises UserError, in one line, where there is no such source or file, the sides differ in number, a file is empty or a line
     is not UTF-8 or not a pair.
@@ -52,55 +55,57 @@ def read_pairs(spec: str, source_language: str, target_language: str) -> Pairs:
     return pairs
 
 
-def iter_pairs(spec: str, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:
+def iter_pairs(spec: str | Spec, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:
     """As `read_pairs`, one pair (source, target) at a time as they come."""
-    spec, options = split_options(spec)
-    tag = options.pop("tag", "")
-    if options:
-        raise UserError(f"{spec} ({next(iter(options))}=...): of a dev or test set only (tag=WORD) can be said")
-    languages = source_language, target_language
-    if tag:
-        return ((f"{tag} {source}", target) for source, target in iter_pairs(spec, *languages))
-    if spec.startswith("demo:"):
-        return _iter_demo(spec.removeprefix("demo:"), *languages)
-    if spec.startswith("sacrebleu:"):
-        return _iter_sacrebleu(spec.removeprefix("sacrebleu:"), *languages)
-    if spec.startswith("tfds:"):
-        from transformer_jax.data.tfds_source import iter_tfds
-
-        return iter_tfds(spec.removeprefix("tfds:"), *languages)
-    files = text_files(spec, *languages)
-    return _iter_tsv(*files) if len(files) == 1 else _iter_files(*files)
+    spec = one_source(spec, source_language, target_language)
+    pairs = _iter_source(spec, source_language, target_language)
+    return ((f"{spec.tag} {source}", target) for source, target in pairs) if spec.tag else pairs
 
 
-def text_files(spec: str, source_language: str, target_language: str) -> list[epath.Path]:
+def one_source(spec: str | Spec, source_language: str, target_language: str) -> Spec:
+    """The source that a text names: of a path as it is written, where its files are there, or else as `parse_spec` reads it.
+
+    Raises UserError as that does.
+    """
+    if isinstance(spec, Spec):
+        return spec
+    if spec.startswith((" ", '"')) or spec.endswith((")", " ")):
+        paths = [spec] if spec.endswith((".tsv", ".tsv.gz")) else [f"{spec}.{source_language}", f"{spec}.{source_language}.gz"]
+        if any(to_path(path).is_file() for path in paths):
+            return Spec(spec, spec, {})
+    return parse_spec(spec)
+
+
+def text_files(spec: str | Spec, source_language: str, target_language: str) -> list[epath.Path]:
     """The one or two files of a source that is read from files; none of a source of another kind. Raises UserError
     where there is no such kind or file."""
-    spec, _ = split_options(spec)
-    if spec.startswith(("demo:", "sacrebleu:", "tfds:")):
+    spec = one_source(spec, source_language, target_language)
+    name = spec.name
+    if name.startswith(("demo:", "sacrebleu:", "tfds:")):
         return []
-    scheme = re.match(r"([A-Za-z]\w+):", spec)
-    if scheme and not is_remote(spec) and not Path(spec).parent.is_dir():
-        raise UserError(f"{spec}: unknown kind of source {scheme[0]!r}, expected {_KINDS}")
-    if spec.endswith((".tsv", ".tsv.gz")):
-        return [to_path(spec)]
-    if not spec:
+    scheme = re.match(r"([A-Za-z]\w+):", name)
+    if scheme and not is_remote(name) and not Path(name).parent.is_dir():
+        raise UserError(f"{name}: unknown kind of source {scheme[0]!r}, expected {_KINDS}")
+    if name.endswith((".tsv", ".tsv.gz")):
+        return [to_path(name)]
+    if not name:
         raise UserError(f"data: the name of a source is empty, expected {_KINDS}")
     return [_plain_or_gz(spec, source_language), _plain_or_gz(spec, target_language)]
 
 
-def split_options(spec: str) -> tuple[str, dict[str, str]]:
-    """The name of a source, and what stands in parentheses after it. Raises UserError unless that has the form KEY=VALUE.
+def _iter_source(spec: Spec, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:
+    name = spec.name.partition(":")[2]
+    languages = source_language, target_language
+    if spec.name.startswith("demo:"):
+        return _iter_demo(name, *languages)
+    if spec.name.startswith("sacrebleu:"):
+        return _iter_sacrebleu(name, *languages)
+    if spec.name.startswith("tfds:"):
+        from transformer_jax.data.tfds_source import iter_tfds
 
-    >>> split_options("backtranslated/news (tag=<bt> max_ratio=3)")
-    ('backtranslated/news', {'tag': '<bt>', 'max_ratio': '3'})
-    """
-    name, options = re.fullmatch(r"(.*?)(?:\s*\(([^()]*)\))?\s*", spec, re.DOTALL).groups()
-    found = [item.partition("=") for item in re.split(r"[\s,]+", options or "") if item]
-    wrong = [key for key, equals, value in found if not (key and equals and value)]
-    if wrong or (options is not None and not found):
-        raise UserError(f"{spec}: expected KEY=VALUE between the parentheses, such as (max_ratio=3 tag=<bt>)")
-    return name, {key: value for key, _, value in found}
+        return iter_tfds(name, *languages)
+    files = text_files(spec, *languages)
+    return _iter_tsv(*files, spec.columns) if len(files) == 1 else _iter_files(*files)
 
 
 class Cleaning:
@@ -164,12 +169,13 @@ def _iter_demo(split: str, source_language: str, target_language: str) -> Iterat
     return ((example.source, example.target) for example in examples)
 
 
-def _plain_or_gz(prefix: str, language: str) -> epath.Path:
-    paths = [to_path(f"{prefix}.{language}"), to_path(f"{prefix}.{language}.gz")]
+def _plain_or_gz(spec: Spec, language: str) -> epath.Path:
+    paths = [to_path(f"{spec.name}.{language}"), to_path(f"{spec.name}.{language}.gz")]
     for path in paths:
         if path.is_file():
             return path
-    raise UserError(f"{prefix}: no such file {paths[0]} (nor {paths[1].name}); a source is one of {_KINDS}")
+    advice = f"; {spec.advice}" if spec.advice else ""
+    raise UserError(f"{spec.name}: no such file {paths[0]} (nor {paths[1].name}); a source is one of {_KINDS}{advice}")
 
 
 def _iter_files(source: epath.Path, target: epath.Path) -> Iterator[tuple[str, str]]:
@@ -184,12 +190,16 @@ def _iter_files(source: epath.Path, target: epath.Path) -> Iterator[tuple[str, s
         yield pair
 
 
-def _iter_tsv(path: epath.Path) -> Iterator[tuple[str, str]]:
+def _iter_tsv(path: epath.Path, columns: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(iter_lines(path, expected=True), 1):
-        columns = line.split("\t")
-        if len(columns) != 2:
-            raise UserError(f"{path}: line {number} has {len(columns) - 1} tabs, expected one, between source and target")
-        yield columns[0], columns[1]
+        row = line.split("\t")
+        if columns is None and len(row) != 2:
+            more = "; name the columns of both with (columns=1,2)" if len(row) > 2 else ""
+            raise UserError(f"{path}: line {number} has {len(row) - 1} tabs, expected one, between source and target{more}")
+        source, target = columns or (1, 2)
+        if len(row) < max(source, target):
+            raise UserError(f"{path}: line {number} has only {len(row)} columns, expected {source} and {target} (columns=...)")
+        yield row[source - 1], row[target - 1]
 
 
 def _iter_sacrebleu(name: str, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:

@@ -4,15 +4,14 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
-import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 from transformer_jax.config import Config, DataConfig, override, validate
-from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs, split_options, text_files
+from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs, text_files
+from transformer_jax.data.specs import FILTERS, Spec, parse_list, parse_spec
 from transformer_jax.data.spool import Spool
 from transformer_jax.data.store import local_cache
 from transformer_jax.errors import UserError
@@ -23,13 +22,11 @@ __all__ = ["Source", "fetch", "parse_sources", "read_sources", "stamp"]
 
 log = logging.getLogger(__name__)
 
-_FILTERS = ("max_words", "max_ratio", "deduplicate")
-
 
 class Source(NamedTuple):
     """One of the sources of `data.train`."""
 
-    spec: str  # for `read_pairs`
+    spec: Spec  # for `read_pairs`
     weight: float  # how often an epoch has each of its pairs
     filters: DataConfig  # of which `Cleaning` reads max_words, max_ratio and deduplicate
 
@@ -38,12 +35,11 @@ def parse_sources(data: DataConfig) -> list[Source]:
     """What `data.train` lists. Raises UserError where that cannot be: a weight that is none, an option that no source has.
 
     >>> for source in parse_sources(DataConfig(train="europarl, news * 2.5 (max_ratio=3 tag=<news>)")):
-    ...     print(source.spec, source.weight, source.filters.max_ratio)
-    europarl 1.0 9.0
-    news (tag=<news>) 2.5 3.0
+    ...     print(source.spec.name, source.spec.tag, source.weight, source.filters.max_ratio)
+    europarl  1.0 9.0
+    news <news> 2.5 3.0
     """
-    # At the commas that are not between parentheses.
-    return [_parse(item.strip(), data) for item in re.split(r",(?![^()]*\))", data.train)]
+    return [Source(spec, spec.weight, _filters(spec, data)) for spec in parse_list(data.train)]
 
 
 def read_sources(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:
@@ -58,23 +54,24 @@ def read_sources(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:
             if cleaning.keeps(source, target):
                 together.source.append(source)
                 together.target.append(target)
-        often = f" * {weight:g}" if weight != 1 else ""
         told = ", ".join(f"{count:,} {reason}" for reason, count in cleaning.counts.items())
-        log.info("training text %s%s: %s", spec, often, told)
+        log.info("training text %s: %s", spec.text, told)
         parts.append((cleaning.counts["kept"], weight))
     return together, parts
 
 
-def fetch(specs: Iterable[str]) -> None:
+def fetch(specs: Iterable[str | Spec]) -> None:
     """Downloads and prepares what these sources name and is not here yet, which several processes should not do at once.
 
     Raises UserError where it cannot be had.
     """
     for spec in specs:
-        if spec.startswith("tfds:"):
+        if isinstance(spec, str) and spec.lstrip(' "').startswith("tfds:"):
+            spec = parse_spec(spec)
+        if isinstance(spec, Spec) and spec.name.startswith("tfds:"):
             from transformer_jax.data.tfds_source import fetch_tfds
 
-            fetch_tfds(split_options(spec)[0].removeprefix("tfds:"))
+            fetch_tfds(spec.name.removeprefix("tfds:"))
 
 
 def stamp(data: DataConfig) -> str:
@@ -95,37 +92,22 @@ def stamp(data: DataConfig) -> str:
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
-def _files(spec: str, data: DataConfig) -> Sequence[PathLike]:
-    if spec.startswith("demo:"):
+def _files(spec: Spec, data: DataConfig) -> Sequence[PathLike]:
+    if spec.name.startswith("demo:"):
         return sorted(Path(__file__).parent.glob("demo*.py"))
-    if spec.startswith("tfds:"):
+    if spec.name.startswith("tfds:"):
         from transformer_jax.data.tfds_source import tfds_files
 
-        return tfds_files(split_options(spec)[0].removeprefix("tfds:"))
+        return tfds_files(spec.name.removeprefix("tfds:"))
     return text_files(spec, data.source_language, data.target_language)
 
 
-def _parse(item: str, data: DataConfig) -> Source:
-    name, options = split_options(item)
-    spec, star, weight = map(str.strip, name.rpartition("*"))
-    if not star:
-        spec, weight = name, "1"
-    try:
-        times = float(weight)
-    except ValueError:
-        times = math.nan
-    if not 0 < times < math.inf:
-        raise UserError(f"data.train: {item}: the weight should be a number above 0, as in {spec} * 2")
-    if not spec:
-        raise UserError(f"data.train={data.train!r}: the name of a source is empty, expected NAME * WEIGHT, NAME, ...")
-    tag = options.pop("tag", "")
+def _filters(spec: Spec, data: DataConfig) -> DataConfig:
     config = Config(data=dataclasses.replace(data))
-    for key, value in options.items():
-        if key not in _FILTERS:
-            raise UserError(f"data.train: {item}: {key} is none of the options of a source: {', '.join(_FILTERS)}, tag")
-        override(config, f"data.{key}", value)
     try:
-        validate(config)
+        for key in FILTERS:
+            if key in spec.options:
+                override(config, f"data.{key}", spec.options[key])
+        return validate(config).data
     except UserError as error:
-        raise UserError(f"data.train: {item}: {error}") from None
-    return Source(f"{spec} (tag={tag})" if tag else spec, times, config.data)
+        raise UserError(f"data.train: {spec.text}: {error}") from None
