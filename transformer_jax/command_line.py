@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import difflib
 import errno
 import logging
 import os
@@ -14,13 +15,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from transformer_jax import cluster
-from transformer_jax.config import Config, from_json, override, unknown_key, validate
+from transformer_jax.config import Config, from_json, full_name, is_config_class, override, unknown_key, validate
 from transformer_jax.data.store import default_cache_dir
 from transformer_jax.errors import ToBeContinued, UserError
 
 __all__ = ["Parser", "load_config", "main", "set_up"]
 
 _BAD_INPUT = 2
+_DASHES = "-\u2013\u2014"  # what a word processor makes of --
+_TEXT = "\0"  # what argparse should not take for a flag begins with it; no argument of a program has it
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,18 +76,82 @@ class Parser(argparse.ArgumentParser):
         """Raises UserError, where argparse would print its usage and exit."""
         raise UserError(f"{message}; --help lists the flags")
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+        """The flags, and text, which may stand between flags, begin with `-` if it has a space in it, and be anything after
+        `--`. Raises UserError for an unknown flag, naming the nearest.
+
+        >>> parser = Parser("")
+        >>> _ = parser.add_argument("text", nargs="*"), parser.add_argument("--beam", type=int)
+        >>> parser.parse_args(["- Hello!", "--beam=2", "--", "-5"])
+        Namespace(beam=2, text=['- Hello!', '-5'])
+        """
+        known, rest = self._parse(sys.argv[1:] if args is None else args)
+        if rest:
+            self._unknown(rest[0])
+        return known
+
     def parse_with_overrides(self, arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-        """The known flags, and every `--config.KEY=VALUE` as `KEY=VALUE`. Raises UserError for any other.
+        """The known flags, and every `--config.KEY=VALUE` as `KEY=VALUE`. Raises UserError for any other, naming the nearest.
 
         >>> Parser("").parse_with_overrides(["--config.model.width=64"])
         (Namespace(), ['model.width=64'])
         """
-        known, rest = self.parse_known_args(arguments)
-        unknown = [item for item in rest if not (item.startswith("--config.") and "=" in item)]
-        if unknown:
-            hint = "; an override is written --config.KEY=VALUE" if unknown[0].startswith("--config.") else ""
-            self.error(f"unknown argument {unknown[0]}{hint}")
+        known, rest = self._parse(sys.argv[1:] if arguments is None else arguments, "--config.")
+        for item in rest:
+            if not (item.startswith("--config.") and "=" in item):
+                self._unknown(item, "--config.")
         return known, [item.removeprefix("--config.") for item in rest]
+
+    def _parse(self, arguments: Sequence[str], prefix: str = "") -> tuple[argparse.Namespace, list[str]]:
+        """What argparse knows, and the rest. What is text for certain is hidden from it: it would take "-how?" for -h.
+
+        Flags that begin with a `prefix` may be unknown.
+        """
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        flags = {flag for action in self._actions for flag in action.option_strings}
+        hidden = []
+        for item in arguments[:end]:
+            first = re.split(r"[\s=]", item)[0]
+            if first in flags and re.match(rf"{re.escape(first)}\s", item):
+                self.error(f"{item!r} is one argument: write {first} and its value apart, or -- before what is text")
+            is_text = item.startswith("-") and re.search(r"\s", item) and not re.match(r"--?[A-Za-z][\w.-]*=", item)
+            is_flag = re.match(r"--.|-[A-Za-z]", item) or (re.match(f"[{_DASHES}]", item) and f"--{_bare(item)}" in flags)
+            if is_flag and not is_text and first not in flags and not (prefix and item.startswith(prefix)):
+                self._unknown(item, prefix)
+            hidden.append(f"{_TEXT}{item}" if is_text else item)
+        hidden += [f"{_TEXT}{item}" for item in arguments[end + 1 :]]
+        known, rest = self.parse_known_intermixed_args(hidden)
+        return argparse.Namespace(**{name: _shown(value) for name, value in vars(known).items()}), _shown(rest)
+
+    def _unknown(self, item: str, prefix: str = "") -> NoReturn:
+        if prefix and item.startswith(prefix):
+            self.error(f"unknown argument {item}; an override is written {prefix}KEY=VALUE")
+        name = _bare(item)
+        near = self._nearest(name, 0.6 if item.startswith("--") else 0.8) if item[0] in _DASHES else ""
+        if prefix and not near:  # a key of the config, as it is or after something like the prefix
+            near = next((f"{prefix}{key}" for key in map(full_name, (name, name.partition(".")[2])) if key), "")
+        hint = f" (did you mean {near}?)" if near else ""
+        if item.startswith("-") and any(not action.option_strings for action in self._actions):
+            hint += "" if near and item.startswith("--") else "; a text that begins with - goes after --"
+        self.error(f"unknown argument {item}{hint}")
+
+    def _nearest(self, name: str, cutoff: float) -> str:
+        """The flag that was meant; nothing where there is none like it."""
+        flags = {_bare(flag): flag for action in self._actions for flag in action.option_strings if flag.startswith("--")}
+        # A name with too much or too little at its end, such as beam_size, before one that looks alike.
+        alike = [flag for flag in flags if f"{name}_".startswith(f"{flag}_") or (flag.startswith(name) and len(name) > 2)]
+        near = sorted(alike, key=lambda flag: abs(len(flag) - len(name))) or difflib.get_close_matches(name, flags, 1, cutoff)
+        return flags[near[0]] if near else ""
+
+
+def _bare(item: str) -> str:
+    return item.partition("=")[0].lstrip(_DASHES).replace("-", "_").lower()
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return value.removeprefix(_TEXT) if isinstance(value, str) else value
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -108,7 +175,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         config = get_config(*arguments) if get_config else None
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _in_config_file(path, error) from error
     if get_config is None:
         raise UserError(f"{path}: has no get_config() that returns a transformer_jax.Config")
@@ -165,14 +232,33 @@ def _end(message: str, code: int) -> NoReturn:
     cluster.leave(code)
 
 
-def _in_config_file(path: str, error: Exception) -> UserError:
+def _in_config_file(path: str, error: BaseException) -> UserError:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     line = frames[-1].lineno if frames else getattr(error, "lineno", None)  # a SyntaxError has no frame in the file
     where = f"{path}: line {line}" if line else path
-    key = re.search(r"object has no attribute '(\w+)'|unexpected keyword argument '(\w+)'", str(error))
+    key = _key_of_config(error)
     if key:
-        return unknown_key(key[1] or key[2], where)
-    return UserError(f"{where}: {type(error).__name__}: {error}")
+        return unknown_key(key, where)
+    if isinstance(error, SystemExit):
+        return UserError(f"{where}: ends the program (SystemExit: {error}), where get_config() should return a Config")
+    hint = ""
+    if isinstance(error, TypeError) and str(error).startswith("get_config() missing") and not frames:
+        hint = "; its argument is written after the file's name, as in FILE.py:ARGUMENT"
+    return UserError(f"{where}: {type(error).__name__}: {error}{hint}")
+
+
+def _key_of_config(error: BaseException) -> str:
+    """The name that is no field of one of the config's classes, if that is what the error is about."""
+    if isinstance(error, AttributeError):
+        found = re.match(r"'(\w+)' object has no attribute '(\w+)'", str(error))
+        # Setting an attribute tells of the object from Python 3.13 on.
+        kind = type(error.obj) if error.obj is not None else None
+    elif isinstance(error, TypeError):
+        found, kind = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)), None
+    else:
+        return ""
+    ours = found and is_config_class(kind or found[1])
+    return found[2] if ours else ""
 
 
 def set_up(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:

@@ -24,6 +24,8 @@ __all__ = [
     "TrainConfig",
     "differences",
     "from_json",
+    "full_name",
+    "is_config_class",
     "override",
     "to_json",
     "unknown_key",
@@ -37,15 +39,18 @@ class DataConfig:
 
     * `demo:train`, `demo:dev`, `demo:test`, `demo:long`, `demo:beyond`: the built-in corpus
     * `PREFIX`: the two files `PREFIX.<source_language>` and `PREFIX.<target_language>`, plain or `.gz`
-    * `FILE.tsv` or `FILE.tsv.gz`: one pair a line, source and target separated by a tab
+    * `FILE.tsv` or `FILE.tsv.gz`: one pair a line, source and target separated by a tab, of two columns or as `columns` says
     * `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG#SPLIT`: a data set of TensorFlow Datasets, such as `tfds:wmt14_translate/de-en`
     * `sacrebleu:NAME`: a named test set of sacreBLEU (dev and test only)
 
-    Files may be on an object store (gs://BUCKET/...), as may `cache_dir`. After any of them `(tag=WORD)` puts WORD and a space
-    before each source sentence, for example to tell back-translated text from other.
+    Files may be on an object store (gs://BUCKET/...), as may `cache_dir`. Options may come after any of them:
+
+    * `(tag=WORD)` puts WORD and a space before each source sentence, for example to tell back-translated text from other
+    * `(columns=3,1)`, of a `FILE.tsv` of any number of columns, says which are source and target, from 1
 
     `train` may list several, each with a weight, how often an epoch has each of its pairs, and filters of its own:
-    `wmt/europarl, wmt/news * 2, mined/web * 0.5 (max_ratio=3 tag=<web>)`.
+    `wmt/europarl, wmt/news * 2, mined/web * 0.5 (max_ratio=3 tag=<web>)`. A path with a comma, a star or parentheses goes in
+    double quotes: `"wmt/news, new" * 2`.
 
     Cleaning applies to training text alone; dev and test sets are never filtered.
     """
@@ -66,7 +71,7 @@ class TokenizerConfig:
 
     vocab_size: int = 8000
     algorithm: str = "bpe"  # bpe | unigram
-    character_coverage: float = 1.0
+    character_coverage: float = 1.0  # from 0.98 on: the share of the text's characters that the vocabulary has
     byte_fallback: bool = True  # characters outside the vocabulary become UTF-8 bytes, so that any text survives a round trip
     sample_lines: int = 10_000_000  # train on at most two times so many lines, of both sides together
 
@@ -280,6 +285,9 @@ def validate(config: Config) -> Config:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             _require(value > 0, name, value, "more than 0")
     tokenizer, decode = config.tokenizer, config.decode
+    size, coverage = tokenizer.vocab_size, tokenizer.character_coverage
+    _require(4 < size < 2**31, "tokenizer.vocab_size", size, "at least 5, four of them special, and below 2**31")
+    _require(0.98 <= coverage <= 1, "tokenizer.character_coverage", coverage, "from 0.98 to 1: SentencePiece takes no other")
     chance = tokenizer.algorithm != "bpe" or tokenizer.alpha <= 1
     _require(chance, "tokenizer.alpha", tokenizer.alpha, "at most 1 with tokenizer.algorithm=bpe: a chance")
     most = f"at most decode.beam={decode.beam}, or with decode.temperature above 0"
@@ -361,9 +369,30 @@ def unknown_key(key: str, where: str = "config") -> UserError:
     >>> unknown_key("model.num_layer")
     UserError("config: unknown key 'model.num_layer' (did you mean model.num_layers?)")
     """
+    near = full_name(key, cutoff=0.6)
+    return UserError(f"{where}: unknown key {key!r}" + (f" (did you mean {near}?)" if near else ""))
+
+
+def full_name(key: str, cutoff: float = 1.0) -> str:
+    """The key, `model.num_layers`, of a field's name alone, `num_layers`, or of one that is as alike as `cutoff` (difflib's
+    ratio), or the name of a part; empty if there is none.
+
+    >>> full_name("num_layers"), full_name("num_layer"), full_name("modle", 0.6)
+    ('model.num_layers', '', 'model')
+    """
     keys = {name if "." in key else name.partition(".")[2]: name for name in reversed(_flatten(Config()))}
-    near = difflib.get_close_matches(key, keys, n=1)
-    return UserError(f"{where}: unknown key {key!r}" + (f" (did you mean {keys[near[0]]}?)" if near else ""))
+    parts = {} if "." in key else {part: part for part in get_type_hints(Config)}
+    for names in (keys if key in keys else parts, keys):
+        near = difflib.get_close_matches(key, names, n=1, cutoff=cutoff)
+        if near:
+            return names[near[0]]
+    return ""
+
+
+def is_config_class(kind: type | str) -> bool:
+    """Is this the `Config` or the class of one of its parts, or the name of one?"""
+    classes = [Config, *get_type_hints(Config).values()]
+    return kind in classes or kind in [each.__name__ for each in classes]
 
 
 def to_json(config: Config) -> str:
@@ -374,7 +403,7 @@ def to_json(config: Config) -> str:
 def from_json(text: str, name: str = "config") -> Config:
     """The inverse of `to_json`. Raises UserError with `name` and the key on unknown keys, wrong types, impossible values."""
     try:
-        data = json.loads(text)
+        data = json.loads(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise UserError(f"{name}: not JSON ({error})") from None
     train = data.get("train") if isinstance(data, dict) else None

@@ -43,12 +43,12 @@ class Tokenizer:
         source_vocab_size: the pieces of the vocabulary, or else of the source's model
         pad_id, bos_id, eos_id, unknown_id: the special ids
         decoder_start_id: what the decoder sees before its first token
-        fingerprint: SHA-256, in hex, of the files; equal fingerprints mean equal ids
+        fingerprint: SHA-256, in hex, of what the files say; equal fingerprints mean equal ids
     """
 
     def __init__(self, folder: epath.PathLike):
         self.folder = folder = epath.Path(folder)
-        description, content = _read_description(folder)
+        description = _read_description(folder)
         names = [description["source_model"], description["target_model"]]
         models = {name: _read_model(folder / name) for name in dict.fromkeys(names)}
         self._source, self._target = (models[name][0] for name in names)
@@ -74,7 +74,7 @@ class Tokenizer:
         # Not a set of ints: decode() looks up a table instead of asking for each id.
         self._special = np.zeros(self.vocab_size, bool)
         self._special[special + (self._vocabulary.without_piece if listed else [])] = True
-        digest = hashlib.sha256(content)
+        digest = hashlib.sha256(_as_written(description))
         for _, data in models.values():
             digest.update(hashlib.sha256(data).digest())
         if listed:
@@ -144,7 +144,7 @@ class Tokenizer:
         for name, data in files.items():
             (folder / name).write_bytes(data)
         # Last, and as a whole: it says that all is there.
-        write_whole(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
+        write_whole(folder / _DESCRIPTION, _as_written(description).decode())
         return cls(folder)
 
     @classmethod
@@ -156,10 +156,10 @@ class Tokenizer:
         """Writes its files to another folder, what says that all are there as the last. Raises UserError if they are gone."""
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        description, content = _read_description(self.folder)
+        description = _read_description(self.folder)
         for name in {description["source_model"], description["target_model"], description["vocabulary"]} - {None}:
             (folder / name).write_bytes(_read(self.folder / name))
-        write_whole(folder / _DESCRIPTION, content.decode("utf-8"))
+        write_whole(folder / _DESCRIPTION, _as_written(description).decode())
 
     def encode_source(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
         """The ids of each line, int32 [tokens], with `add_eos` EOS at the end. Text never becomes a special id: `</s>` in a
@@ -291,11 +291,15 @@ def _hash(line: str) -> bytes:
     return hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest()[::-1]
 
 
-def _read_description(folder: epath.Path) -> tuple[dict[str, Any], bytes]:
+def _as_written(description: dict[str, Any]) -> bytes:
+    """The content of `tokenizer.json`. Fingerprints are made of this, not of the file, whose line ends git may change."""
+    return (json.dumps(description, indent=2) + "\n").encode()
+
+
+def _read_description(folder: epath.Path) -> dict[str, Any]:
     path = folder / _DESCRIPTION
-    content = _read(path)
     try:
-        description = json.loads(content)
+        description = json.loads(_read(path))
         missing = [key for key in ("source_model", "target_model", "vocabulary", *_SPECIAL_IDS) if key not in description]
     except (ValueError, TypeError):
         raise UserError(f"{path}: damaged, expected JSON; take the tokenizer's folder from its run again") from None
@@ -307,13 +311,13 @@ def _read_description(folder: epath.Path) -> tuple[dict[str, Any], bytes]:
     names += [] if description["vocabulary"] is None else [description["vocabulary"]]
     if any(not isinstance(name, str) or not name or epath.Path(name).name != name for name in names):
         raise UserError(f"{path}: source_model, target_model and vocabulary should be names of files in the same folder")
-    return description, content
+    return description
 
 
 def _read_vocabulary(path: epath.Path, special: list[int], unknown_id: int) -> tuple[Vocabulary, bytes]:
     content = _read(path)
     try:
-        return Vocabulary.parse(content, special, unknown_id), content
+        return Vocabulary.parse(content, special, unknown_id), Vocabulary.to_json(json.loads(content)).encode()
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); take the tokenizer's folder from its run again") from None
 
