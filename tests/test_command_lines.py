@@ -656,7 +656,7 @@ class TestBadRun:
 
     def test_a_tokenizer_that_does_not_belong_to_the_checkpoint(self, here, text, fails, copy, tmp_path):
         file = copy / "tokenizer" / "tokenizer.json"
-        file.write_bytes(file.read_bytes() + b"\n")
+        file.write_bytes(file.read_bytes().replace(b'"bos_id": 3', b'"bos_id": 2'))
         for call in (("evaluate", "--test", here.dev), ("translate", ""), ("train", f"--config={here.config}")):
             error = fails(*call, f"--workdir={copy}")
             assert "another tokenizer" in error, error

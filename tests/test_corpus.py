@@ -2,9 +2,13 @@
 
 import codecs
 import gzip
+import io
 import itertools
+import re
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import pytest
@@ -13,7 +17,7 @@ import sacrebleu.utils
 from transformer_jax.config import DataConfig
 from transformer_jax.data import spool
 from transformer_jax.data.corpus import Cleaning, Pairs, read_pairs
-from transformer_jax.data.lines import read_lines
+from transformer_jax.data.lines import check_writable, iter_lines, open_output, read_lines, refuse_shared_stream
 from transformer_jax.data.spool import Spool, joined
 from transformer_jax.errors import UserError
 
@@ -64,6 +68,87 @@ def test_multi30k_has_its_published_size():
     assert len(read_pairs(str(MULTI30K / "train"), "en", "de").source) == 29_000
 
 
+def test_what_is_written_compressed_is_read_again(tmp_path):
+    files = [tmp_path / name for name in ("plain", "one.gz", "two.gz")]
+    for file in files:
+        with open_output(file) as out:
+            out.write("one\n\u00fc\u2028\n")
+            out.flush()
+            assert list(itertools.islice(iter_lines(file), 2)) == ["one", "\u00fc\u2028"]  # before it is closed
+            out.write("\n")
+        assert read_lines(file) == ["one", "\u00fc\u2028", ""]
+    plain, one, two = (file.read_bytes() for file in files)
+    assert one == two != plain == gzip.decompress(one)
+    # What is gzip's is known by its content; no UTF-8 text begins so.
+    (tmp_path / "x.txt").write_bytes(one)
+    assert read_lines(tmp_path / "x.txt") == ["one", "\u00fc\u2028", ""]
+    check_writable(files[1])
+    assert files[1].read_bytes() == one
+
+
+def test_a_dash_is_standard_input_or_output_and_a_path_of_that_name_is_a_file(tmp_path, monkeypatch, capfdbinary):
+    monkeypatch.chdir(tmp_path)
+    for content in (b"a\nb\n", gzip.compress(b"a\nb\n")):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        assert list(iter_lines("-")) == ["a", "b"]
+    with open(1, "w", closefd=False) as standard, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", standard)
+        with open_output("-") as out:
+            out.write("\u00fc\n")
+            out.flush()
+    assert capfdbinary.readouterr().out == "\u00fc\n".encode()
+    with open_output("./-") as out:
+        out.write("x\n")
+    assert read_lines("./-") == read_lines(Path("-")) == ["x"]
+    refuse_shared_stream("standard input", input="-", prefixes="x", score=None)
+    told = message(lambda: refuse_shared_stream("standard input", input="-", prefixes="-"))
+    assert told == "--input and --prefixes would share standard input; name a file for all but one"
+
+
+def test_columns_of_a_table(tmp_path):
+    (tmp_path / "t.tsv").write_text("de\t1\ten\nzwei\t2\ttwo\tmore\n", encoding="utf-8")
+    table = str(tmp_path / "t.tsv")
+    assert read_pairs(f"{table} (columns=3,1)", "en", "de") == Pairs(["en", "two"], ["de", "zwei"])
+    assert read_pairs(f"{table} (columns=3,1 tag=<x>)", "en", "de") == Pairs(["<x> en", "<x> two"], ["de", "zwei"])
+    assert read_pairs(f"{table} ( tag=<x>, columns = 3, 1 )".replace(" = ", "="), "en", "de").target == ["de", "zwei"]
+    assert "line 1 has 2 tabs, expected one, between source and target; name the columns" in message(
+        read_pairs, table, "en", "de"
+    )
+    for columns, part in (
+        ("4,1", "line 1 has only 3 columns, expected 4 and 1"),
+        ("0,1", "columns=0,1 should be"),
+        ("1", "columns=1 should be"),
+        ("1,1", "columns=1,1 should be"),
+        ("a,b", "columns=a,b should be"),
+        ("1,2,3", "columns=1,2,3 should be"),
+        ("1,2 columns=2,1", "columns comes twice"),
+    ):
+        assert part in message(read_pairs, f"{table} (columns={columns})", "en", "de")
+    for name in ("demo:dev", str(tmp_path / "t"), "sacrebleu:wmt14", "tfds:x"):
+        assert "only FILE.tsv and FILE.tsv.gz have columns" in message(read_pairs, f"{name} (columns=1,2)", "en", "de")
+
+
+def test_any_path_can_be_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my data, (1) * 2", 'a "b"', "plain (tag=<x>)", '"'):
+        for language in ("en", "de"):
+            (tmp_path / f"{name}.{language}").write_text(f"{language} {name}\n", encoding="utf-8")
+        expected = Pairs([f"en {name}"], [f"de {name}"])
+        assert read_pairs(name, "en", "de") == expected  # as it is written, where there are such files
+        quoted = '"' + name.replace('"', '""') + '"'
+        assert read_pairs(quoted, "en", "de") == expected
+        assert read_pairs(f"{quoted} (tag=<y>)", "en", "de") == Pairs([f"<y> en {name}"], [f"de {name}"])
+    for text, part in (
+        ("data (1)", "data (1): expected KEY=VALUE .*; a path that has a comma, a star or parentheses goes in double quotes"),
+        ('"data', 'expected "NAME" in double quotes'),
+        ('"data" more', 'expected "NAME" in double quotes'),
+        ('"plain" * 2', "a weight is of a source of data.train"),
+        ("plain (tga=x)", r"tga is none of the options of a source: tag, columns (did you mean tag?)"),
+        ('"no such"', "no such file no such.en"),
+    ):
+        assert re.search(re.escape(part).replace(r"\.\*", ".*"), message(read_pairs, text, "en", "de"))
+
+
 def test_bad_files_are_named(tmp_path):
     def write(name: str, data: bytes) -> str:
         (tmp_path / name).write_bytes(data)
@@ -74,7 +159,7 @@ def test_bad_files_are_named(tmp_path):
     assert "cannot be read" in message(read_lines, tmp_path)
     assert "empty" in message(read_lines, write("empty", b""))
     assert "line 3 is not UTF-8" in message(read_lines, write("latin1", b"a\nb\ncaf\xe9\nd\n"))
-    assert "cannot be read" in message(read_lines, write("not.gz", b"plain text"))
+    assert "named .gz and is not gzip's; rename or compress it" in message(read_lines, write("not.gz", b"plain text"))
     assert "cannot be read" in message(read_lines, write("cut.gz", gzip.compress(b"many words " * 1000)[:-20]))
     assert "line 2 has 0 tabs" in message(read_pairs, write("none.tsv", b"a\tb\nc\n"), "en", "de")
     assert "line 1 has 2 tabs" in message(read_pairs, write("two.tsv", b"a\tb\tc\n"), "en", "de")

@@ -192,6 +192,8 @@ def test_pronouns_are_counted_on_the_demos_sets_alone():
     assert report.pronouns == {"model": 1.0} | demo.pronoun_baselines(examples)
     assert report.exact == 1.0 and report.scores[0].value == pytest.approx(100)
     assert "right gender 100.0% of pronouns" in report.as_text()
+    for name in ("demo:dev (tag=<x>)", " demo:dev ", '"demo:dev" (tag=<x>)'):
+        assert run(source, references, references, test=name).pronouns == report.pronouns
     assert run(source, references, references, test="data/dev").pronouns is None
 
 

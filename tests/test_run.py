@@ -282,6 +282,21 @@ def test_a_first_attempt_that_failed_binds_nobody(run):
     assert not run.tokenizer_file.exists()
 
 
+def test_a_folder_that_holds_only_logs_becomes_a_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("train.log", "nohup.out", "slurm-1.err", "log.txt", ".gitignore", "lock"):
+        (tmp_path / "run" / name).write_text(name)
+    Run.open_or_create(tmp_path / "run", Config())
+    assert (tmp_path / "run" / "train.log").read_text() == "train.log"
+    for name in ("logs.log", "thesis.tex", ".git", "log"):
+        folder = tmp_path / f"with {name}"
+        folder.mkdir()
+        (folder / "train.log").write_text("x")
+        (folder / name).mkdir() if name != "thesis.tex" else (folder / name).write_text("x")
+        with pytest.raises(UserError, match=rf"is not empty and not a run folder: it holds {name}; name another"):
+            Run.open_or_create(folder, Config())
+
+
 def test_metrics_beyond_the_checkpoint_are_taken_back(tmp_path):
     with MetricsWriter(tmp_path, 0) as writer:
         for step in range(1, 5):
@@ -307,6 +322,7 @@ def test_json_round_trip():
     config.model.norm, config.optimizer.learning_rate, config.data.deduplicate = "pre", 1e-4, False
     assert from_json(to_json(config)) == config
     assert from_json("{}") == Config()
+    assert from_json("\ufeff" + to_json(config).replace("\n", "\r\n")) == config
     assert from_json('{"optimizer": {"learning_rate": 1}}').optimizer.learning_rate == 1.0
 
 
@@ -385,6 +401,10 @@ def test_override_that_cannot_be(key, text, message):
         ({"train.ema_decay": "1"}, "train.ema_decay=1.0 should be at least 0 and below 1"),
         ({"decode.beam": "0"}, "decode.beam=0 should be more than 0"),
         ({"decode.nbest": "5"}, "decode.nbest=5 should be at most decode.beam=4"),
+        ({"tokenizer.character_coverage": "0.97"}, "character_coverage=0.97 should be from 0.98 to 1"),
+        ({"tokenizer.character_coverage": "1.01"}, "character_coverage=1.01 should be from 0.98 to 1"),
+        ({"tokenizer.vocab_size": "4"}, "tokenizer.vocab_size=4 should be at least 5"),
+        ({"tokenizer.vocab_size": "2147483648"}, r"tokenizer.vocab_size=2147483648 should be .* below 2\*\*31"),
         ({"tokenizer.alpha": "1.5"}, "tokenizer.alpha=1.5 should be at most 1 with tokenizer.algorithm=bpe"),
         ({"model.heads": "7"}, "model.heads=7 should be a divisor of model.width=512"),
         ({"model.width": "9", "model.heads": "3"}, "model.width=9 should be even"),

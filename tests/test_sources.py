@@ -12,7 +12,7 @@ from helpers import letters, write_tsv
 from transformer_jax.config import Config, DataConfig
 from transformer_jax.data import sources
 from transformer_jax.data.corpus import Pairs, iter_pairs, read_pairs
-from transformer_jax.data.sources import parse_sources, read_sources
+from transformer_jax.data.sources import parse_sources, read_sources, stamp
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.run import Run
@@ -46,6 +46,12 @@ def test_a_list_of_sources():
         ("", "the name of a source is empty"),
         ("a, b (max_ratio)", "b \\(max_ratio\\): expected KEY=VALUE"),
         ("a ()", "expected KEY=VALUE"),
+        ('"a', 'expected "NAME" in double quotes'),
+        ('"a"b', 'expected "NAME" in double quotes'),
+        ('"" * 2', "the name of a source is empty"),
+        ("a * 2 * b", "the weight should be a number above 0, as in a \\* 2 \\* 2; a path that has .* in double quotes"),
+        ("a (tag=<x> tag=<y>)", "tag comes twice"),
+        ("a.tsv (colums=1,2)", "colums is none of .*did you mean columns"),
         ("a (ratio=3)", "ratio is none of the options of a source: max_words, max_ratio, deduplicate, tag"),
         ("a (max_words=many)", "data.max_words"),
         ("a (max_words=0)", "a \\(max_words=0\\): .*max_words=0"),
@@ -55,6 +61,26 @@ def test_a_list_of_sources():
 def test_lists_that_cannot_be(train, message):
     with pytest.raises(UserError, match=message):
         parse_sources(DataConfig(train=train))
+
+
+def test_a_path_in_double_quotes_may_have_anything_in_it():
+    data = DataConfig(train='"my, (1) * 2/t.tsv" * 3 (columns=2,1 max_ratio=3),"say ""so""", plain "x" , " b "(tag=<x>)')
+    found = [(source.spec.name, source.weight, source.spec.columns, source.spec.tag) for source in parse_sources(data)]
+    assert found == [
+        ("my, (1) * 2/t.tsv", 3.0, (2, 1), ""),
+        ('say "so"', 1.0, None, ""),
+        ('plain "x"', 1.0, None, ""),
+        (" b ", 1.0, None, "<x>"),
+    ]
+
+
+def test_a_path_that_was_cut_says_how_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = write_tsv(tmp_path / "my, own.tsv", ["a"], ["x"])
+    with pytest.raises(UserError, match=r"my: no such file .*; a path that has a comma, .* goes in double quotes"):
+        read_sources(DataConfig(train="my, own.tsv"))
+    assert in_memory(DataConfig(train=f'"{table}" * 2')) == (Pairs(["a"], ["x"]), [(1, 2.0)])
+    assert stamp(DataConfig(train='"my, own.tsv"')) != stamp(DataConfig(train='"my, own.tsv" (tag=<x>)')) != ""
 
 
 def in_memory(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:

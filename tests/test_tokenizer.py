@@ -1,5 +1,6 @@
 """Text to ids and back, and what can be wrong with a tokenizer's files."""
 
+import hashlib
 import io
 import itertools
 import json
@@ -263,6 +264,37 @@ def test_a_vocabulary_too_small_and_no_text(tmp_path):
     assert Tokenizer.train(lines(), TokenizerConfig(vocab_size=smallest), tmp_path).vocab_size == smallest
     with pytest.raises(UserError, match="no text"):
         Tokenizer.train(["", " "], TokenizerConfig(), tmp_path)
+
+
+def test_a_fingerprint_is_of_what_the_files_say(tmp_path):
+    model = Tokenizer.train(lines(), TokenizerConfig(vocab_size=300), tmp_path / "one").models()[0]
+    ids = dict(pad_id=2, eos_id=0, unknown_id=1, bos_id=0, decoder_start_id=2)
+    Tokenizer.of_models(model, model, ["</s>", "<unk>", None, "▁Hund", "é"], ids, tmp_path / "two")
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        before = Tokenizer.load(folder).fingerprint
+        texts = {path: path.read_bytes() for path in folder.glob("*.json")}
+        # Those of tokenizers in older runs were of the files, as they were written.
+        digest = hashlib.sha256(texts[folder / "tokenizer.json"])
+        for name in [path.name for path in folder.iterdir() if path.suffix in (".model", ".spm")]:
+            digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        if len(texts) == 2:
+            digest.update(hashlib.sha256(texts[folder / "vocabulary.json"]).digest())
+        assert before == digest.hexdigest()
+        changes = {
+            "line ends": lambda text: text.replace(b"\n", b"\r\n"),
+            "no last line end": lambda text: text.rstrip(b"\n"),
+            "byte order mark": lambda text: b"\xef\xbb\xbf" + text,
+            "in one line": lambda text: json.dumps(json.loads(text)).encode(),
+        }
+        for name, change in changes.items():
+            for path, text in texts.items():
+                path.write_bytes(change(text))
+            assert Tokenizer.load(folder).fingerprint == before, name
+        Tokenizer.load(folder).copy_to(tmp_path / "copy")
+        assert (tmp_path / "copy" / "tokenizer.json").read_bytes() == texts[folder / "tokenizer.json"]
+        path = folder / "tokenizer.json"
+        path.write_text(json.dumps(json.loads(texts[path]) | {"bos_id": 4}))
+        assert Tokenizer.load(folder).fingerprint != before
 
 
 def test_damaged_files_are_named(tmp_path):

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 _CHECKPOINTS = ("checkpoints", "interrupted")
-_LOGS = (".log", ".txt", ".out", ".err")
+_LOGS = "*.log", "*.out", "*.err", "*log*.txt", "*output*.txt"
 
 
 def split_run_name(name: str) -> tuple[str, str]:
@@ -242,14 +242,14 @@ def _make(workdir: epath.Path) -> None:
         shown = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
         raise UserError(
             f"{workdir}: is not empty and not a run folder: it holds {shown}; name another --workdir "
-            f"(one with nothing but log files, {', '.join(f'*{ending}' for ending in _LOGS)}, would do)"
+            f"(one with nothing but log files, {', '.join(_LOGS)}, would do)"
         )
     workdir.mkdir(parents=True, exist_ok=True)
 
 
 def _may_stay(path: epath.Path) -> bool:
     """May this be in a folder before it is a run's? Yes, if it is the lock, a log (`> runs/x/train.log`) or a hidden file."""
-    return path.name == "lock" or (path.is_file() and (path.name.startswith(".") or path.suffix in _LOGS))
+    return path.name == "lock" or (path.is_file() and any(map(path.match, (".*", *_LOGS))))
 
 
 def _not_writable(workdir: epath.Path, error: OSError) -> UserError:

@@ -96,11 +96,10 @@ def _parts(text: str, where: str, weighted: bool) -> tuple[str, str | None, dict
     name = name if star else before
     if text.startswith('"'):
         if not quoted or name.strip():
-            raise UserError(
-                f'{where}: expected "NAME" in double quotes (one inside is written twice), and after it only options'
-            )
+            form = '"NAME" in double quotes (one inside is written twice), then * WEIGHT and (KEY=VALUE) if need be'
+            raise UserError(f"{where}: expected {form}")
         name = quoted[0][1:-1].replace('""', '"')
-    return name.strip(), weight.strip() if star else None, _options(options, where)
+    return name if quoted else name.strip(), weight.strip() if star else None, _options(options, where)
 
 
 def _options(text: str | None, where: str) -> dict[str, str]:
@@ -109,14 +108,11 @@ def _options(text: str | None, where: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for item in re.split(r"[\s,]+(?=[^\s,=]+=)", text.strip(" \t,")):
         key, _, value = item.partition("=")
-        value = re.sub(r"\s", "", value) if key == "columns" else value
-        divided = key != "columns" and re.search(r"[\s,]", value)
-        if not key or not value or divided:
-            example = "such as (max_ratio=3 tag=<bt>)"
-            raise UserError(f"{where}: expected KEY=VALUE between the parentheses, {example}; {_IN_QUOTES}")
+        if not key or not value:
+            raise _no_option(where)
         if key in options:
             raise UserError(f"{where}: {key} comes twice; leave one of them")
-        options[key] = value
+        options[key] = re.sub(r"\s", "", value) if key == "columns" else value
     return options
 
 
@@ -126,6 +122,8 @@ def _checked(options: dict[str, str], name: str, where: str, allowed: Sequence[s
             near = difflib.get_close_matches(key, allowed, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise UserError(f"{where}: {key} is none of the options of a source: {', '.join(allowed)}{hint}")
+        if key != "columns" and re.search(r"[\s,]", value):
+            raise _no_option(where)
         if key != "columns":
             continue
         numbers = re.fullmatch(r"0*([1-9]\d{0,5}),0*([1-9]\d{0,5})", value)
@@ -134,3 +132,7 @@ def _checked(options: dict[str, str], name: str, where: str, allowed: Sequence[s
         if not name.endswith((".tsv", ".tsv.gz")):
             raise UserError(f"{where}: columns={value}: only FILE.tsv and FILE.tsv.gz have columns; leave it out")
     return options
+
+
+def _no_option(where: str) -> UserError:
+    return UserError(f"{where}: expected KEY=VALUE between the parentheses, such as (max_ratio=3 tag=<bt>); {_IN_QUOTES}")
