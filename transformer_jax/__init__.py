@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from transformer_jax.models.seq2seq import build_model, init_parameters
     from transformer_jax.models.transformer import DecoderLayer, EncoderLayer, Transformer
     from transformer_jax.scores import Score, score
+    from transformer_jax.terminology import Terminology
     from transformer_jax.training.loop import train
     from transformer_jax.training.objective import loss_sums
     from transformer_jax.translator import SearchOptions, Translation, Translator
@@ -89,6 +90,7 @@ __all__ = [
     "Report",
     "Score",
     "SearchOptions",
+    "Terminology",
     "Tokenizer",
     "TokenizerConfig",
     "TrainConfig",
@@ -133,6 +135,7 @@ _LATER = {
     "Report": "evaluation",
     "Score": "scores",
     "SearchOptions": "translator",
+    "Terminology": "terminology",
     "Tokenizer": "data.tokenizer",
     "Transformer": "models.transformer",
     "Translation": "translator",

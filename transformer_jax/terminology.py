@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from transformer_jax.data.lines import iter_lines
+from transformer_jax.data.lines import STANDARD, iter_lines
 from transformer_jax.errors import UserError
 
 __all__ = ["CASES", "Terminology", "compiled", "read_terms"]
@@ -142,20 +142,21 @@ def read_terms(path: str, case: str = "start") -> Terminology:
     Raises UserError naming the line for any other line, for a term that has another translation above, and as `Terminology`.
     """
     terms: dict[str, str] = {}
+    name = "standard input" if path == STANDARD else path
     for number, line in enumerate(iter_lines(path), 1):
-        if not line.strip() or _is_comment(line, f"{path}: line {number}"):
+        if not line.strip() or _is_comment(line, f"{name}: line {number}"):
             continue
         term, _, translation = (part.strip() for part in line.removeprefix("\\" * line.startswith("\\#")).partition("\t"))
         if not term or not translation or "\t" in translation:
-            raise UserError(f"{path}: line {number}: expected a term, a tab and its translation, found {line!r}")
+            raise UserError(f"{name}: line {number}: expected a term, a tab and its translation, found {line!r}")
         if terms.setdefault(term, translation) != translation:
-            raise UserError(f"{path}: line {number}: {term!r} has another translation above; leave one of them")
+            raise UserError(f"{name}: line {number}: {term!r} has another translation above; leave one of them")
     if not terms:
-        raise UserError(f"{path}: has no terms, expected lines of a term, a tab and its translation")
+        raise UserError(f"{name}: has no terms, expected lines of a term, a tab and its translation")
     try:
         return Terminology(terms, case)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
 
 
 @functools.lru_cache(maxsize=4)

@@ -117,7 +117,7 @@ def translate_lines(
                 _draw(translator, sources, found, attention, attention_kind, attention_layer, attention_head, attention_words)
             done += len(block)
     if terms:
-        _tell_unmatched(terminology, terms)
+        _tell_unmatched("standard input" if terminology == STANDARD else terminology, terms)
 
 
 def _check_files(arguments: bool, read: dict[str, str | None], written: dict[str, str | None]) -> None:
