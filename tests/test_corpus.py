@@ -115,7 +115,7 @@ def test_columns_of_a_table(tmp_path):
         read_pairs, table, "en", "de"
     )
     for columns, part in (
-        ("4,1", "line 1 has only 3 columns, expected 4 and 1"),
+        ("4,1", "line 1 has only 3 columns, columns=4,1 needs 4"),
         ("0,1", "columns=0,1 should be"),
         ("1", "columns=1 should be"),
         ("1,1", "columns=1,1 should be"),

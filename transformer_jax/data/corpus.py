@@ -198,7 +198,7 @@ def _iter_tsv(path: epath.Path, columns: tuple[int, int] | None) -> Iterator[tup
             raise UserError(f"{path}: line {number} has {len(row) - 1} tabs, expected one, between source and target{more}")
         source, target = columns or (1, 2)
         if len(row) < max(source, target):
-            raise UserError(f"{path}: line {number} has only {len(row)} columns, expected {source} and {target} (columns=...)")
+            raise UserError(f"{path}: line {number} has only {len(row)} columns, columns={source},{target} needs {max(source, target)}")
         yield row[source - 1], row[target - 1]
 
 
