@@ -197,8 +197,9 @@ def _iter_tsv(path: epath.Path, columns: tuple[int, int] | None) -> Iterator[tup
             more = "; name the columns of both with (columns=1,2)" if len(row) > 2 else ""
             raise UserError(f"{path}: line {number} has {len(row) - 1} tabs, expected one, between source and target{more}")
         source, target = columns or (1, 2)
-        if len(row) < max(source, target):
-            raise UserError(f"{path}: line {number} has only {len(row)} columns, columns={source},{target} needs {max(source, target)}")
+        most = max(source, target)
+        if len(row) < most:
+            raise UserError(f"{path}: line {number} has only {len(row)} columns, columns={source},{target} needs {most}")
         yield row[source - 1], row[target - 1]
 
 
