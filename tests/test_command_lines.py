@@ -23,6 +23,7 @@ import pytest
 from transformer_jax import cluster, command_line, watch
 from transformer_jax.config import from_json
 from transformer_jax.data import demo
+from transformer_jax.data.lines import iter_lines
 from transformer_jax.errors import UserError
 from transformer_jax.evaluate_run import evaluate_run
 from transformer_jax.training import loop
@@ -307,6 +308,9 @@ class TestTranslate:
             translated(here, tmp_path, **flags)
             assert (tmp_path / "translated").read_bytes() == expected
         assert not capfd.readouterr().out
+        packed = tmp_path / "translated.gz"
+        translate_lines(here.run, lines, output=str(packed), batch_size=1)
+        assert gzip.decompress(packed.read_bytes()) == expected and list(iter_lines(packed)) == expected.decode().splitlines()
 
     def test_alignments_and_the_page_of_the_first_line(self, here, tmp_path):
         links, page = tmp_path / "links", tmp_path / "page.html"
@@ -365,12 +369,13 @@ class TestTranslate:
         assert told[10]["source"] == "caf\ufffd \ufffd\ufffd\ufffd" and told[9]["source"] == source
         assert re.search(r"line 4: too long for the model, translated in \d+ pieces", done.err)
 
-    def test_phrases_terms_and_ensembles_by_files(self, here, tmp_path):
+    def test_phrases_terms_and_ensembles_by_files(self, here, tmp_path, capfd):
         (tmp_path / "phrases").write_text("der Hund\tgut\n\n", encoding="utf-8")
-        (tmp_path / "terms").write_text("the\tKatze\n", encoding="utf-8")
-        lines = ["the xyz", "xyz"]
+        (tmp_path / "terms").write_text("# a comment\nthe\tKatze\nthe zebra\tZebra\n", encoding="utf-8")
+        lines = ["The xyz", "xyz"]
         found = translated(here, tmp_path, lines, phrases=str(tmp_path / "phrases"), terminology=str(tmp_path / "terms"))
         assert all(phrase in found[0] for phrase in ("der Hund", "gut", "Katze"))
+        assert f"{tmp_path / 'terms'}: 1 of 2 terms never occurred in the input: the zebra\n" in capfd.readouterr().err
         plain = translated(here, tmp_path, lines)
         assert found[1] == plain[1]
         assert translated(here, tmp_path, lines, ensemble=[str(here.run)]) == plain
@@ -566,6 +571,12 @@ class TestBadFlags:
             ("translate", ["", "--score=x", "--alignments=y"], ["--score", "--alignments"]),
             ("translate", ["", "--score=/no/such"], ["/no/such", "no such file"]),
             ("translate", ["", "--input=x"], ["--input"]),
+            ("translate", ["--prefixes=-"], ["--input and --prefixes would share standard input"]),
+            ("translate", ["", "--alignments=-", "--output=-"], ["--output and --alignments would share standard output"]),
+            ("translate", ["", "--attention=-"], ["--attention=-", "name a file"]),
+            ("translate", ["", "--terminology_case=ignore"], ["--terminology_case=ignore needs --terminology"]),
+            ("translate", ["", "--beem=4"], ["--beem=4", "did you mean --beam?"]),
+            ("evaluate", ["--output=-"], ["standard output has the scores", "name a file"]),
             ("translate", ["", "--output=/no/such/folder/out"], ["/no/such/folder/out", "cannot be written"]),
             ("translate", ["", "--attention=map.png"], ["map.png", "blank"]),
             ("translate", ["a", "--attention=map.png", "--attention_kind=self"], ["kind=self", "cross", "encoder", "decoder"]),
