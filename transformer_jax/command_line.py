@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         """Raises UserError, where argparse would print its usage and exit."""
         raise UserError(f"{message}; --help lists the flags")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
         """The flags, and text, which may stand between flags, begin with `-` if it has a space in it, and be anything after
         `--`. Raises UserError for an unknown flag, naming the nearest.
 

@@ -107,7 +107,7 @@ class Terminology:
         return _tokens(_composed(text.casefold()) if self._case == "ignore" else text)
 
     def _longest(self, tokens: Sequence[_Token], start: int, begins: bool) -> tuple[int, tuple[list[str], str]] | None:
-        """Where the longest term from token `start` ends, and the term; as it is written before that with a small letter."""
+        """The end of the longest term that begins at token `start`, and its entry; of two as long, what is written so."""
         first = tokens[start].text
         match = self._follow(tokens, start, first)
         small = first[0].lower() + first[1:]
