@@ -198,7 +198,7 @@ def _pattern() -> re.Pattern[str]:
     marks = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code))[0] == "M")
     letter = f"[^\\W_][{re.escape(marks)}]*"
     word = f"(?:{letter})+(?:_+(?:{letter})+)*(?:(?<=[nN])'[tT](?!{letter}))?"
-    tag = r"</?[^\W\d_][\w.:-]*(?:\s[^<>]*=[^<>]*)?\s?/?>"
+    tag = r"</?[^\W\d_][\w.:-]*(?=[^<>]*>)(?:\s[^<>]*=[^<>]*)?\s?/?>"
     return re.compile(rf" ?(?:(?P<markup>{tag}|[*_]+)|(?P<word>{word})|\S)")
 
 
