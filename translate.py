@@ -1,6 +1,6 @@
 """Translates: python translate.py --workdir=runs/demo "The dog sleeps."     or     ... < english.txt > german.txt
 
-N lines in, N lines out, in their order; an empty line stays empty.
+N lines in, N lines out, in their order; an empty line stays empty. A line is one sentence, or --split_sentences=always.
 """
 
 from transformer_jax.command_line import Parser, main, set_up

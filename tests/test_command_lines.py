@@ -26,8 +26,10 @@ from transformer_jax.data import demo
 from transformer_jax.data.lines import iter_lines
 from transformer_jax.errors import UserError
 from transformer_jax.evaluate_run import evaluate_run
+from transformer_jax.run import Run
 from transformer_jax.training import loop
 from transformer_jax.translate import translate_lines
+from transformer_jax.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 ROOT = Path(__file__).parents[1]
@@ -155,6 +157,14 @@ class TestTrain:
         assert "config changed: train.steps: 4 -> 5" in further.err and "going on from step 4" in further.err
         assert (run / "checkpoints" / "5").is_dir()
         assert from_json((run / "config.json").read_text()).train.steps == 5
+
+    def test_the_usual_length_and_the_normalisation_are_kept_with_the_run(self, here):
+        run = Run(here.run)
+        lengths = sorted(len(row) for row in run.tokenizer().encode_source([source for source, _ in here.pairs]))
+        with run.checkpoints() as checkpoints:
+            assert checkpoints.progress(4).usual_length == lengths[18]  # the 19th of 20
+        assert Translator.load(here.run).usual_length == lengths[18]
+        assert run.tokenizer().normalizes and run.config.tokenizer.normalize
 
     def test_a_batch_too_large_for_memory_says_what_to_lower(self, here, text, fails, tmp_path, monkeypatch):
         huge = jax.jit(lambda: jnp.ones((1 << 24, 1 << 22))[::-1] @ jnp.ones((1 << 22, 3)))
@@ -337,6 +347,18 @@ class TestTranslate:
         assert re.search(r"line 6: too long for the model, translated in \d+ pieces", told)
         assert "line 1:" not in told
 
+    def test_several_sentences_on_a_line(self, here, tmp_path, capfd):
+        """Each by itself, with the white space between them; a line stays a line."""
+        one, two = (f"{source.rstrip('.?!')}." for source in here.short[:2])
+        lines = [f"{one} {two}", f"{two}  \t{one}", f"{one}\u2028{two}", one, f"\ufeff {one}\u00a0{two}\u200b", two]
+        found = translated(here, tmp_path, lines, split_sentences="always")
+        a, b = found[3], found[5]
+        assert found == [f"{a} {b}", f"{b}  \t{a}", f"{a} {b}", a, f"{a}\u00a0{b}", b]
+        assert "pieces" not in capfd.readouterr().err
+        assert translated(here, tmp_path, lines[3:4] * 3) == [a] * 3
+        with pytest.raises(UserError, match="split_sentences='somtimes' should be one of never, long, always"):
+            translated(here, tmp_path, lines, split_sentences="somtimes")
+
     def test_nasty_lines_come_out_one_for_one(self, here, tmp_path):
         source = here.short[0]
         nasty = [
@@ -346,11 +368,12 @@ class TestTranslate:
             b"word " * 5000,
             "👩‍👩‍👧‍👦 🇩🇪 \U0001f600".encode(),
             b"\x00\x01\x1b[31mred\x7f",
+            b"\x01\x1b\xef\xbb\xbf\x7f",
             "שלום \u202eright to left\u202c مرحبا".encode(),
             "日本語 한국어 ไทย हिन्दी".encode(),
             "\u2028\x85\x0b\x0c\x1c \u00a0".encode(),
             f"{source}\r".encode(),
-            b"caf\xe9 \xff\xfe\x80",
+            b"caf\xe9 \xff\xfe\x80\0",
             b"</s> <pad> <unk> <0x0A> <b>bold</b> &quot; [MASK] \xe2\x96\x81",
             b"https://example.org/a?b=c&d=%20#e me@example.org C:\\x /etc/passwd",
             b"1,234.56 -7e10 \xc2\xbd \xe2\x85\xa7 12:34 50% $3",
@@ -362,11 +385,12 @@ class TestTranslate:
         told = translated(here, tmp_path, input=str(tmp_path / "nasty"), errors="replace", format="json")
         lines = done.lines
         assert len(lines) == len(nasty) + 1 and lines[-1] == ""
-        assert lines[0] == lines[9] == lines[15] != "" and lines[1] == lines[2] == ""
+        assert lines[0] == lines[10] == lines[16] != "" and lines[1] == lines[2] == lines[6] == lines[9] == ""
         told = [json.loads(line) for line in told]
         assert [each["translations"][0]["text"] for each in told] == lines[:-1]
         assert [each["line"] for each in told] == list(range(1, len(nasty) + 1))
-        assert told[10]["source"] == "caf\ufffd \ufffd\ufffd\ufffd" and told[9]["source"] == source
+        assert told[11]["source"] == "caf\ufffd \ufffd\ufffd\ufffd\ufffd" and told[10]["source"] == source
+        assert told[6]["source"] == "\x01\x1b\ufeff\x7f"  # as it was
         assert re.search(r"line 4: too long for the model, translated in \d+ pieces", done.err)
 
     def test_phrases_terms_and_ensembles_by_files(self, here, tmp_path, capfd):

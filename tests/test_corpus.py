@@ -160,6 +160,15 @@ def test_bad_files_are_named(tmp_path):
     assert "empty" in message(read_lines, write("empty", b""))
     assert "line 3 is not UTF-8" in message(read_lines, write("latin1", b"a\nb\ncaf\xe9\nd\n"))
     assert "named .gz and is not gzip's; rename or compress it" in message(read_lines, write("not.gz", b"plain text"))
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32-le"):
+        told = message(read_lines, write(encoding, "A dog.\nA cat.\n".encode(encoding)))
+        assert "line 1 is not UTF-8 text" in told and "iconv -f UTF-16 -t UTF-8" in told
+    assert "line 2 is not UTF-8 text: it has NUL bytes" in message(read_lines, write("nul", b"a\nb\0c\n"))
+    assert list(iter_lines(write("nul", b"a\nb\0c\xff\n"), errors="replace")) == ["a", "b\ufffdc\ufffd"]
+    for text in (b"a\rb", b"a\rb\r", b"\xef\xbb\xbfa\r\rb"):
+        assert "its lines end in CR alone" in message(read_lines, write("mac", text))
+    for text, expected in ((b"a\r", ["a"]), (b"a\rb\r\nc\r", ["a\rb", "c"]), (b"\r\n\r\n", ["", ""]), (b"\r\r", ["\r"])):
+        assert read_lines(write("not_mac", text)) == expected
     assert "cannot be read" in message(read_lines, write("cut.gz", gzip.compress(b"many words " * 1000)[:-20]))
     assert "line 2 has 0 tabs" in message(read_pairs, write("none.tsv", b"a\tb\nc\n"), "en", "de")
     assert "line 1 has 2 tabs" in message(read_pairs, write("two.tsv", b"a\tb\tc\n"), "en", "de")

@@ -117,6 +117,18 @@ def test_a_weight_is_how_often_an_epoch_has_a_pair(kind, small_chunks):
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_usual_length_is_the_95th_percentile_of_an_epochs_sources(samples):
+    store, config = numbered(samples * 200), dataclasses.replace(CONFIGS["bucketed"], max_length=15)
+    lengths = [side.reshape(samples, 200) for side in (store.source_lengths, store.target_lengths)]
+    kept = np.maximum(*lengths).max(axis=0) <= 15
+    often = np.where(np.arange(200) < 120, 1, 4)[kept]
+    every = np.sort(np.concatenate([np.repeat(row[kept], often) for row in lengths[0]]))
+    stream = BatchStream(store, config, IDS, 0, [(120, 1.0), (80, 4.0)], samples)
+    assert stream.usual_length == every[int(np.ceil(0.95 * len(every))) - 1]
+    assert BatchStream(Store.of([np.ones(9)] * 5, [np.ones(3)] * 5), config, IDS, 0).usual_length == 9
+
+
 def test_weights_that_leave_nothing_are_named():
     with pytest.raises(UserError, match=r"weights of \(0.001,\) an epoch has no pair"):
         BatchStream(numbered(300), CONFIGS["bucketed"], IDS, 3, [(300, 0.001)])

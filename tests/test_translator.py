@@ -11,7 +11,7 @@ from helpers import FAMILIES, each_family, letters, random_parameters, tiny_mode
 
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.data.batching import Batch
-from transformer_jax.data.lines import split_line
+from transformer_jax.data.sentences import split_line
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import attention_of, build_model
@@ -153,7 +153,7 @@ def test_learned_positions_end_where_their_table_ends(tokenizer, max_positions):
 def test_a_line_too_long_is_the_sum_of_its_parts(translator):
     long = "a b c d e f g h. " * 3 + "b d f h."
     count = lambda text: len(translator.tokenizer.encode_source([text])[0])  # noqa: E731
-    pieces = split_line(long, count, 20)
+    pieces = [piece.text for piece in split_line(long, count, 20)]
     found, *parts = translator.translate([long, *pieces])
     assert found.parts == len(pieces) > 1
     assert found.text == " ".join(part.text for part in parts)
@@ -162,24 +162,61 @@ def test_a_line_too_long_is_the_sum_of_its_parts(translator):
     assert found.score == pytest.approx(sum(part.score for part in parts), abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_split_line_loses_only_spaces_and_keeps_the_limit(seed):
-    random = np.random.default_rng(seed)
-    text = "".join(random.choice(list("ab\u00e4 .!?\u2028\t"), int(random.integers(0, 200))))
-    for count in (len, lambda text: len(text.split()) + 1, lambda text: len(text.encode()) + 1):
-        most = int(random.integers(3, 30))
-        pieces = split_line(text, count, most)
-        assert "".join("".join(pieces).split()) == "".join(text.split())
-        assert all(count(piece) <= most for piece in pieces)
-        assert all(piece == piece.strip() != "" for piece in pieces)
-        assert len(pieces) == 1 or count(text.strip()) > most or not text.strip()
+def test_lines_that_look_the_same_have_the_same_translation(transformer, monkeypatch):
+    """And the words of a line keep their numbers, those that no model sees included."""
+    monkeypatch.setattr(transformer, "alignment_layer", 1)
+    plain = "a b c d"
+    odd = "\ufeffa\u00a0b \u200b\tc\u00ad \u200b d\u2028"
+    (expected, found), alone = transformer.translate([plain, odd], align=True, token_log_probs=True), "\u200b \ufeff"
+    assert found._replace(alignment=None) == expected._replace(alignment=None)
+    numbers = [0, 1, 3, 5]  # "a", "b", nothing, "c", nothing, "d"
+    assert found.alignment == tuple(sorted((numbers[i], j) for i, j in expected.alignment)) != ()
+    assert transformer.translate([alone, ""], align=True) == [Translation("", 0.0, 0.0, (), 0, ())] * 2
+    scored = transformer.score([plain, odd], ["h g", "h\u00a0\u200bg"])
+    assert scored[1].log_prob == scored[0].log_prob and scored[1].text == "h\u00a0\u200bg"
+    rules = dict(prefixes=["h g"], phrases=[["f g"]], terminology={"b c": "g g"})
+    disguised = dict(prefixes=["\u200bh\u00a0g"], phrases=[["f\tg"]], terminology={"b\u00a0\u200bc": "g\u2003g"})
+    assert_same(transformer.translate(["a b c"], **rules), transformer.translate(["a b\u3000c"], **disguised))
 
 
-def test_split_line_cuts_at_sentences_before_spaces_before_letters():
-    assert split_line("One two. Three four!", len, 12) == ["One two.", "Three four!"]
-    assert split_line("One two three four", len, 8) == ["One two", "three", "four"]
-    assert "".join(split_line("x" * 1000, len, 7)) == "x" * 1000
-    assert split_line("\U0001f600", lambda text: 4 * len(text), 3) == ["\U0001f600"]
+def test_each_sentence_by_itself(transformer, monkeypatch):
+    monkeypatch.setattr(transformer, "alignment_layer", 1)
+    lines = ["a ab. C d e!  F", "a b", "", "A e.g. bc. C? \u200b D"]
+    pieces = [["a ab.", "C d e!", "F"], ["a b"], [], ["A e.g. bc.", "C?", "D"]]
+    more = dict(align=True, token_log_probs=True)
+    found = transformer.translate(lines, prefixes=["h", "", "", ""], split_sentences="always", **more)
+    prefixes = ["h", "", "", "", "", "", ""]  # the first sentence has it
+    parts = iter(transformer.translate(list(itertools.chain(*pieces)), prefixes=prefixes, **more))
+    for line, of_line, whole in zip(lines, pieces, found, strict=True):
+        of_line = [next(parts) for _ in of_line]
+        assert whole.parts == len(of_line) and not whole.too_long
+        gaps = [" ", "  ", ""] if len(of_line) > 1 else [""]
+        assert whole.text == "".join(part.text + gap for part, gap in zip(of_line, gaps, strict=False) if part.text)
+        assert whole.tokens == sum((part.tokens for part in of_line), ())
+        assert whole.token_log_probs == sum((part.token_log_probs for part in of_line), ())
+        assert all(i < len(line.split()) and j < len(whole.text.split()) for i, j in whole.alignment)
+        assert len(whole.alignment) == sum(len(part.alignment) for part in of_line)
+    assert [each.parts for each in transformer.translate(lines, split_sentences="never")] == [1, 1, 0, 1]
+
+
+def test_pieces_of_a_long_line_have_the_usual_length(transformer, monkeypatch):
+    line = "a b c. D e f. G h a. B c d. E f g. H a b."
+    count = lambda text: len(transformer.tokenizer.encode_source([text])[0])  # noqa: E731
+    monkeypatch.setattr(transformer, "usual_length", count("a b c."))
+    pieces = [piece.text for piece in split_line(line, count, 20, usual=count("a b c."))]
+    assert len(pieces) >= 6 and count(line) > 20
+    found, *parts = transformer.translate([line, *pieces])
+    assert found.too_long and found.parts == len(pieces)
+    assert found.text == " ".join(part.text for part in parts if part.text)
+    word = "\u4f60" * 30
+    whole, cut = (transformer.translate([f"a. {word}"], split_sentences=split)[0] for split in ("never", "always"))
+    assert (whole.parts, whole.too_long) == (1, False) and cut.too_long and cut.parts > 2
+
+
+def test_a_line_that_is_not_to_be_split_must_have_positions(tokenizer):
+    translator = make_translator(tokenizer, positions="learned", max_positions=20)
+    with pytest.raises(UserError, match=r"'a b c.*has \d+ tokens, the model has positions for 20.*split_sentences"):
+        translator.translate(["a", "a b c d e f g h. " * 3], split_sentences="never")
 
 
 def test_a_line_feed_in_a_translation_is_a_space(translator, monkeypatch):
@@ -187,6 +224,7 @@ def test_a_line_feed_in_a_translation_is_a_space(translator, monkeypatch):
     spelled = types.SimpleNamespace(
         encode_source=translator.tokenizer.encode_source,
         encode_target=translator.tokenizer.encode_target,
+        visible=translator.tokenizer.visible,
         unknown_id=translator.tokenizer.unknown_id,
         pieces=translator.tokenizer.pieces,
         pad_id=translator.tokenizer.pad_id,
@@ -230,7 +268,7 @@ def test_given_text_is_scored_by_teacher_forcing(transformer):
 
 def test_the_n_best_of_a_line_in_parts_are_the_best_combinations(transformer):
     long = "a b c d e f g h. " * 3 + "b d f h."
-    pieces = split_line(long, lambda text: len(transformer.tokenizer.encode_source([text])[0]), 20)
+    pieces = [piece.text for piece in split_line(long, lambda text: len(transformer.tokenizer.encode_source([text])[0]), 20)]
     found, *parts = transformer.translate([long, *pieces], beam=3, nbest=3)
     every = [[part, *part.others] for part in parts]
     best = sorted((sum(one.score for one in chosen) for chosen in itertools.product(*every)), reverse=True)[:3]

@@ -74,17 +74,22 @@ def word_links(places: np.ndarray, source_words: np.ndarray, target_words: np.nd
 
 
 def join_links(line: str, sources: Sequence[str], targets: Sequence[str], links: Sequence[Links]) -> Links:
-    """The links of a line that was translated in parts: `sources` are the parts of `line`, perhaps cut inside a word.
+    """The links of a line that was translated in parts: `sources` are the parts of `line`, perhaps cut inside a word, `targets`
+    those of its translation, each with the white space after it.
 
-    >>> join_links("one twothree", ["one two", "three"], ["eins zwei", "drei"], [((0, 0), (1, 1)), ((0, 0),)])
-    ((0, 0), (1, 1), (1, 2))
+    >>> join_links("one twothree four", ["one two", "three four"], ["eins zwei", "drei vier"], [((1, 1),), ((0, 0), (1, 1))])
+    ((1, 1), (2, 2))
     """
     owner = [number for number, word in enumerate(line.split()) for _ in word]  # of each character that is no space
     read, written, joined = 0, 0, set()
+    ended = True  # is what is written of the translation whole words?
     for source, target, part in zip(sources, targets, links, strict=True):
         starts = np.cumsum([read, *map(len, source.split())]).tolist()
-        joined |= {(owner[starts[i]], written + j) for i, j in part}
-        read, written = starts[-1], written + len(target.split())
+        read = starts[-1]
+        if target:
+            written -= not ended
+            joined |= {(owner[starts[i]], written + j) for i, j in part}
+            written, ended = written + len(target.split()), target[-1].isspace()
     return tuple(sorted(joined))
 
 

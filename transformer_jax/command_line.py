@@ -64,6 +64,9 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--min_length_ratio", type=float, help="... and at least ratio * source tokens + extra")
         group.add_argument("--min_length_extra", type=int, metavar="N")
         group.add_argument("--no_repeat_ngram", type=int, metavar="N", help="no run of N tokens comes twice")
+        group.add_argument(
+            "--split_sentences", metavar="WHICH", help="lines translated sentence by sentence: never, long, always"
+        )
         group.add_argument("--temperature", type=float, help="above 0: draw each token from P^(1/temperature)")
         group.add_argument("--top_k", type=int, metavar="N", help="draw from the N most probable")
         group.add_argument("--top_p", type=float, metavar="SHARE", help="draw from the fewest with this share of probability")

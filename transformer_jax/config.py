@@ -22,6 +22,7 @@ __all__ = [
     "ParallelConfig",
     "TokenizerConfig",
     "TrainConfig",
+    "continued",
     "differences",
     "from_json",
     "full_name",
@@ -74,6 +75,9 @@ class TokenizerConfig:
     character_coverage: float = 1.0  # from 0.98 on: the share of the text's characters that the vocabulary has
     byte_fallback: bool = True  # characters outside the vocabulary become UTF-8 bytes, so that any text survives a round trip
     sample_lines: int = 10_000_000  # train on at most two times so many lines, of both sides together
+    # Text is normalised before it is cut into pieces, in training and ever after (data/normalization.py): white space becomes
+    # spaces, invisible characters go, letters with accents are one character. A run keeps what it was begun with.
+    normalize: bool = True
 
     # Subword regularisation: the model sees training text (no other) segmented in several ways.
     samples: int = 0  # each training pair is segmented so often at random, and each epoch draws one of these; 0: the best alone
@@ -187,6 +191,9 @@ class DecodeConfig:
     min_length_ratio: float = 0.0  # ... and at least ratio * (source tokens) + extra tokens, EOS included
     min_length_extra: int = 0
     no_repeat_ngram: int = 0  # no run of so many tokens comes twice; 0: it may
+    # Which lines are translated sentence by sentence: never | long: those of more than batch.max_length tokens, as many
+    # sentences together as have the usual length of training's sources (the 95th percentile) | always
+    split_sentences: str = "long"
     nbest: int = 1  # how many translations of each sentence; of a beam at most as many as it has
     tokens: int = 0  # source positions decoded at once, counted for each hypothesis; 0: 4096 on CPU, 65,536 elsewhere
     alignment_layer: int = 0  # whose attention aligns words, from 1; 0: the one that aligned the dev set best
@@ -225,6 +232,7 @@ _CHOICES = {
     "model.compute_dtype": ("auto", "float32", "bfloat16"),
     "optimizer.schedule": ("inverse_sqrt", "constant", "cosine"),
     "parallel.mode": ("pmap", "sharded"),
+    "decode.split_sentences": ("never", "long", "always"),
     "train.metric": ("bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "loss"),
 }
 _AT_LEAST_ZERO = (
@@ -363,6 +371,17 @@ def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
     return forbidden, allowed
 
 
+def continued(stored: Config, given: Config) -> Config:
+    """`given`, but for what a run keeps as it was begun, whatever is given when it goes on: where it was begun without
+    `tokenizer.normalize` it stays so, as runs from before there was such a thing.
+
+    >>> continued(Config(tokenizer=TokenizerConfig(normalize=False)), Config()).tokenizer.normalize
+    False
+    """
+    normalize = given.tokenizer.normalize and stored.tokenizer.normalize
+    return dataclasses.replace(given, tokenizer=dataclasses.replace(given.tokenizer, normalize=normalize))
+
+
 def unknown_key(key: str, where: str = "config") -> UserError:
     """The error for a key, `model.num_layer` or `num_layer` alone, that no config has; it names the nearest.
 
@@ -401,14 +420,17 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str, name: str = "config") -> Config:
-    """The inverse of `to_json`. Raises UserError with `name` and the key on unknown keys, wrong types, impossible values."""
+    """The inverse of `to_json`; `tokenizer.normalize` is false where it is not there, as in runs from before it was.
+    Raises UserError with `name` and the key on unknown keys, wrong types, impossible values."""
     try:
         data = json.loads(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise UserError(f"{name}: not JSON ({error})") from None
-    train = data.get("train") if isinstance(data, dict) else None
+    train, tokenizer = (data.get(part) if isinstance(data, dict) else None for part in ("train", "tokenizer"))
     if isinstance(train, dict) and "evaluate_bleu" in train:  # runs from before there was a choice
         train["metric"] = "bleu" if train.pop("evaluate_bleu") else "loss"
+    if isinstance(tokenizer, dict):  # runs from before text was normalised
+        tokenizer.setdefault("normalize", False)
     config = _build(Config, data, name)
     try:
         return validate(config)

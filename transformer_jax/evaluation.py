@@ -105,7 +105,7 @@ def evaluate(
         seconds=seconds,
         source_tokens_per_second=source_tokens / seconds,
         pronouns=_pronouns(test, translations),
-        split=sum(translation.parts > 1 for translation in translations),
+        split=sum(translation.too_long for translation in translations),
         hypotheses=hypotheses,
         alignments=[pharaoh(translation.alignment) for translation in translations] if align else None,
     )
@@ -120,7 +120,8 @@ def in_words(decode: DecodeConfig) -> str:
     if decode.temperature:
         parts = f"temperature {decode.temperature:g}", f"top {decode.top_k}" * bool(decode.top_k), f"seed {decode.seed}"
         return "sampling, " + ", ".join(filter(None, [*parts, f"top p {decode.top_p:g}" * (decode.top_p < 1)]))
-    return "greedy" if decode.beam == 1 else f"beam {decode.beam}, length penalty {decode.length_penalty}"
+    split = "" if decode.split_sentences == "long" else f", sentences split {decode.split_sentences}"
+    return ("greedy" if decode.beam == 1 else f"beam {decode.beam}, length penalty {decode.length_penalty}") + split
 
 
 def _pronouns(test: str, translations: Sequence[Translation]) -> dict[str, float] | None:

@@ -22,6 +22,7 @@ class Progress:
     stopped: bool = False  # training ended early: the dev score had stopped rising
     unwritten: list[float] = dataclasses.field(default_factory=list)  # of `training.metrics.Meter`: sums not in the metrics yet
     skipped: int = 0  # updates left out because a number in them was not finite
+    usual_length: int = 0  # 95th percentile of the tokens of an epoch's sources, EOS included; 0: nobody knows
 
     def evaluated(self, score: float, patience: int, alignment_layer: int = 0) -> "Progress":
         """After an evaluation at this step: stopped if `patience` of them in a row (0: any number) brought nothing better.

@@ -26,7 +26,7 @@ from etils import epath
 
 from transformer_jax import hosts
 from transformer_jax.checkpoints import Checkpoints
-from transformer_jax.config import Config, differences, from_json, to_json
+from transformer_jax.config import Config, continued, differences, from_json, to_json
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path, write_whole
@@ -84,7 +84,11 @@ class Run:
             elif not any(_has_steps(workdir / kind) for kind in _CHECKPOINTS):
                 (workdir / "tokenizer").rmtree(missing_ok=True)
             else:
-                forbidden, allowed = differences(cls(workdir).config, config)
+                stored, asked = cls(workdir).config, config
+                config = continued(stored, asked)
+                if config.tokenizer != asked.tokenizer:
+                    log.info("tokenizer.normalize stays false: the run was begun without")
+                forbidden, allowed = differences(stored, config)
                 if forbidden:
                     raise UserError(
                         f"{workdir}: was trained with another config ({'; '.join(forbidden)}); "

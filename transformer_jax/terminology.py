@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transformer_jax.data.lines import STANDARD, iter_lines
+from transformer_jax.data.normalization import normalize
 from transformer_jax.errors import UserError
 
 __all__ = ["CASES", "Terminology", "compiled", "read_terms"]
@@ -14,8 +15,7 @@ __all__ = ["CASES", "Terminology", "compiled", "read_terms"]
 CASES = ("exact", "start", "ignore")  # see `Terminology`
 
 _END = ""  # the key in a node of the tree for the terms that end there; no token is empty
-_FORMAT = [0xAD, 0x61C, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)]
-_SAME = str.maketrans({**dict.fromkeys(_FORMAT), "\u2010": "-", "\u2011": "-", "\u2019": "'", "\u02bc": "'"})
+_SAME = str.maketrans({"\u2010": "-", "\u2011": "-", "\u2019": "'", "\u02bc": "'"})
 _STOPS = frozenset(".!?:\u2026\u3002\uff01\uff1f")  # after them and white space a sentence may start
 _QUOTES = frozenset("\"'\u201c\u201d\u201e\u201f\u2018\u201a\u201b\u00ab\u00bb\u2039\u203a")
 _OPENING = frozenset("([{\u00bf\u00a1")
@@ -31,10 +31,11 @@ class _Token(NamedTuple):
 class Terminology:
     """Finds terms in text: whole words, leftmost and longest first, none inside another.
 
-    What is compared is Unicode's composed form (NFC). Any white space is one space; soft hyphens, zero-width spaces and their
-    like are nothing; typographic hyphens and apostrophes are `-` and `'`. Words end at what is no letter, digit or mark:
-    `elephant` is in "<b>elephant</b>", "_elephant_", "elephant-shaped" and "elephant's", but not in "elephants" or
-    "elephant_count"; `don` is not in "don't". Tags and the signs of emphasis `*` and `_` may stand between the words of a term.
+    What is compared is what `data.normalization.normalize` leaves (any white space is one space, soft hyphens and zero-width
+    spaces are nothing, accents are composed), with typographic hyphens and apostrophes as `-` and `'`. Words end at what is no
+    letter, digit or mark: `elephant` is in "<b>elephant</b>", "_elephant_", "elephant-shaped" and "elephant's", but not in
+    "elephants" or "elephant_count"; `don` is not in "don't". Tags and the signs of emphasis `*` and `_` may stand between the
+    words of a term.
 
     `case` says which letters are the same:
 
@@ -181,7 +182,7 @@ def _composed(text: str) -> str:
 
 
 def _normal(text: str) -> str:
-    return " ".join((text if text.isascii() else _composed(text.translate(_SAME))).split())
+    return normalize(text).translate(_SAME)
 
 
 def _tokens(text: str) -> list[_Token]:

@@ -106,7 +106,7 @@ def translate_lines(
                 more = dict(terminology=terms, align=align, token_log_probs=format == "json")
                 found = translator.translate(sources, prefixes=given, phrases=wanted, **more, **search)
             for number, (source, translation) in enumerate(zip(sources, found, strict=True), done + 1):
-                if translation.parts > 1:
+                if translation.too_long:
                     print(f"line {number}: too long for the model, translated in {translation.parts} pieces", file=sys.stderr)
                 out.write(_record(number, source, translation, format, bool(score), translator.tokenizer))
                 if align:
@@ -208,7 +208,7 @@ def _draw(
     translator: Translator, lines: list[str], found: list[Translation], file: str, kind: str, layer: int, head: int, words: bool
 ) -> None:
     if not found or found[0].parts != 1:
-        raise UserError(f"--attention={file}: the first line is missing, blank or too long for one picture")
+        raise UserError(f"--attention={file}: the first line is missing, blank or in pieces: too much for one picture")
     source, translation = lines[0], found[0]
 
     model = translator.model, translator.params, translator.tokenizer

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
@@ -15,7 +16,8 @@ from flax import linen as nn
 from transformer_jax.alignment import Links, join_links, word_links
 from transformer_jax.checkpoints import Checkpoints
 from transformer_jax.config import Config, DecodeConfig, validate
-from transformer_jax.data.lines import split_line
+from transformer_jax.data.normalization import word_numbers
+from transformer_jax.data.sentences import Piece, split_line
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.decoding.beam import length_divisors
 from transformer_jax.errors import UserError
@@ -26,6 +28,10 @@ from transformer_jax.search import Searcher, positions_at_once
 from transformer_jax.terminology import Terminology, compiled
 
 __all__ = ["SearchOptions", "Translation", "Translator", "load_others", "load_translator"]
+
+# White space at which somebody might end a line: a translation is one.
+_AS_SPACES = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
+_SENTENCE_END = re.compile(r"[.!?\u2026]\W*$")
 
 
 class Translation(NamedTuple):
@@ -39,6 +45,7 @@ class Translation(NamedTuple):
     alignment: Links | None = None  # which words of the line became which of the text, if it was asked for
     token_log_probs: tuple[float, ...] | None = None  # of each of `tokens`, if they were asked for
     others: tuple["Translation", ...] = ()  # the next best, best first, or what else was drawn (`nbest`)
+    too_long: bool = False  # was the line, or with split_sentences=always a sentence of it, cut because it was too long?
 
 
 class SearchOptions(TypedDict, total=False):
@@ -48,6 +55,7 @@ class SearchOptions(TypedDict, total=False):
     length_penalty: float | None
     coverage_penalty: float | None
     nbest: int | None
+    split_sentences: str | None
     max_length_ratio: float | None
     max_length_extra: int | None
     min_length_ratio: float | None
@@ -69,18 +77,28 @@ class Translator:
         tokenizer: of source and target
         config: the `DecodeConfig` that calls may differ from (`SearchOptions`)
         alignment_layer: whose attention aligns words, from 1; 0: nobody has said
+        usual_length: tokens that sentences seldom exceed in the training text (`Progress`); 0: nobody has said
 
     >>> translator = Translator.load("runs/demo")                      # doctest: +SKIP
     >>> translator.translate(["The dog sleeps."])[0].text              # doctest: +SKIP
     'Der Hund schläft.'
     """
 
-    def __init__(self, model: nn.Module, params: Any, tokenizer: Tokenizer, config: Config, alignment_layer: int = 0):
+    def __init__(
+        self,
+        model: nn.Module,
+        params: Any,
+        tokenizer: Tokenizer,
+        config: Config,
+        alignment_layer: int = 0,
+        usual_length: int = 0,
+    ):
         self.model = model
         self.params = params
         self.tokenizer = tokenizer
         self.config = config.decode
         self.alignment_layer = config.decode.alignment_layer or alignment_layer
+        self.usual_length = usual_length
         self._config = config
         self._searcher = Searcher(model, tokenizer, config)
 
@@ -98,15 +116,15 @@ class Translator:
         return cls(build_model(run.config.model, tokenizer.vocab_size), None, tokenizer, run.config)
 
     def together_with(self, others: Sequence["Translator"]) -> "Translator":
-        """One that translates by the mean of the probabilities of all (`models.ensemble`), with the config and the alignment
-        layer of this one. Raises UserError if a vocabulary is not that of this one."""
+        """One that translates by the mean of the probabilities of all (`models.ensemble`), with the config, the alignment
+        layer and the usual length of this one. Raises UserError if a vocabulary is not that of this one."""
         for other in others:
             if other.tokenizer.fingerprint != self.tokenizer.fingerprint:
                 raise UserError("models translate together only with the same tokenizer: train all on the same text")
         models, params = zip(*((each.model, each.params) for each in (self, *others)), strict=True)
         shortest = min((self, *others), key=lambda each: each._searcher.room)
         config = dataclasses.replace(self._config, decode=self.config, model=shortest._config.model)
-        return Translator(Ensemble(models), params, self.tokenizer, config, self.alignment_layer)
+        return Translator(Ensemble(models), params, self.tokenizer, config, self.alignment_layer, self.usual_length)
 
     def with_checkpoint(self, checkpoints: Checkpoints, which: str) -> tuple["Translator", str]:
         """The translator with the parameters of a checkpoint of its run, and in words which these are.
@@ -114,9 +132,10 @@ class Translator:
         What has been compiled for one is not compiled for the other. Raises UserError as `Checkpoints.parameters` does.
         """
         params, name = checkpoints.parameters(which, abstract_parameters(self.model), self.tokenizer)
-        layer = checkpoints.progress(checkpoints.resolve(which)[-1]).alignment_layer
+        progress = checkpoints.progress(checkpoints.resolve(which)[-1])
         other = copy.copy(self)
-        other.params, other.alignment_layer = jax.device_put(params), self.config.alignment_layer or layer
+        other.params, other.usual_length = jax.device_put(params), progress.usual_length
+        other.alignment_layer = self.config.alignment_layer or progress.alignment_layer
         return other, name
 
     def translate(
@@ -134,27 +153,24 @@ class Translator:
     ) -> list[Translation]:
         """One translation for each line, in the order of the lines; a blank line has the empty translation.
 
-        A line of more tokens than any the model was trained on (`batch.max_length`) is translated in pieces, cut at the ends
-        of sentences where it can be. `prefixes`, one for each line, are what the translations begin with, in whole words.
-        `phrases`, any number for each line, and what `terminology` has for words of it (as `Terminology` finds them) must
-        occur in them, each beginning a word; of a line in pieces, `phrases` in the first.
+        What `split_sentences` says (`config.DecodeConfig`) is translated in pieces (`data.sentences.split_line`). The white
+        space between them comes back, that at which somebody might end a line as spaces. `prefixes`, one for each line, are
+        what the translations begin with, in whole words. `phrases`, any number for each line, and what `terminology` has for
+        words of it (as `Terminology` finds them), must occur in them, each beginning a word; of a line in pieces, prefix and
+        `phrases` in the first, terms in that of their words.
         `params` stands in for the translator's own, `search` for fields of the config. With `align` each has its word
         alignment, as method `align` makes it, with `token_log_probs` those of its tokens.
 
         The rows of a batch are shared by all local devices; where there are several processes, all of them must come here, with
         the same lines, and each works through a part of the batches. `between` is called between two of them.
 
-        Raises UserError for impossible values, and where memory is too small.
+        Raises UserError for impossible values, for a line that is not to be split and has more tokens than the model has
+        positions, and where memory is too small.
         """
         decode = self.search_config(**search)
         params = self.params if params is None else params
-        sizes = map(len, self.tokenizer.encode_source(lines))  # one call for all; few lines are asked about again
-        longest = self._config.batch.max_length
-        parts = [
-            split_line(line, self._count, longest) if size > longest else [line.strip()] * bool(line.strip())
-            for line, size in zip(lines, sizes, strict=True)
-        ]
-        flat = [part for pieces in parts for part in pieces]
+        parts = self._pieces(lines, decode.split_sentences)
+        flat = [part.text for pieces in parts for part in pieces]
         # The first of a line's parts has its prefix and phrases.
         starts, wanted = (
             [each if not i else nothing for each, pieces in zip(given, parts, strict=True) for i in range(len(pieces))]
@@ -169,7 +185,7 @@ class Translator:
         rest = iter(found)
         nothing = Translation("", 0.0, 0.0, (), 0, () if align else None, () if token_log_probs else None)
         return [
-            _join(line, pieces, [next(rest) for _ in pieces], decode) if pieces else nothing
+            self._join(line, pieces, [next(rest) for _ in pieces], decode) if pieces else nothing
             for line, pieces in zip(lines, parts, strict=True)
         ]
 
@@ -227,7 +243,8 @@ class Translator:
         if not 1 <= layer <= layers:
             raise UserError(f"alignment layer {layer} should be from 1 to {layers}; name it with --alignment_layer")
         words = self.tokenizer.words
-        return [word_links(row[layer - 1], words(x), words(y)) for row, x, y in zip(places, source, target, strict=True)]
+        links = [word_links(row[layer - 1], words(x), words(y)) for row, x, y in zip(places, source, target, strict=True)]
+        return [self._renumbered(*each) for each in zip(links, sources, targets, strict=True)]
 
     def _lines(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
         # A tokenizer that falls back to bytes can spell a line feed; a translation is one line.
@@ -256,6 +273,65 @@ class Translator:
             flat = [one._replace(token_log_probs=of_one.token_log_probs) for one, of_one in zip(flat, scored, strict=True)]
         rest = iter(flat)
         return [next(rest)._replace(others=tuple(next(rest) for _ in each.others)) for each in found]
+
+    def _pieces(self, lines: Sequence[str], split: str) -> list[list[Piece]]:
+        """Each line as it is to be translated; no piece of a blank line."""
+        sizes = map(len, self.tokenizer.encode_source(lines))  # one call for all; few lines are asked about again
+        longest, language = self._config.batch.max_length, self._config.data.source_language
+        found = []
+        for line, text, size in zip(lines, self.tokenizer.visible(lines), sizes, strict=True):
+            if split == "never" and size > self._searcher.room:
+                raise UserError(
+                    f"{line[:40]!r}...: has {size} tokens, the model has positions for {self._searcher.room}; leave "
+                    "decode.split_sentences (--split_sentences) at long"
+                )
+            # What is in a line that is short enough is, too.
+            count = self._count if size > longest else (lambda _: 0)
+            pieces = split_line(text, count, longest, split=split, usual=self.usual_length, language=language)
+            found.append([Piece(line.strip())] if len(pieces) == 1 else pieces)
+        return found
+
+    def _join(self, line: str, pieces: list[Piece], parts: list[Translation], decode: DecodeConfig) -> Translation:
+        """The translation of a line from those of its parts. Its n best are the best of all combinations; of samples, the first
+        of each part belong together, the second, and so on."""
+        if len(parts) == 1:
+            return parts[0]
+        choices = [(part, *part.others) for part in parts]
+        if decode.temperature:
+            together = list(zip(*choices, strict=True))
+        else:
+            together = [()]
+            for of_part in choices:
+                longer = [(*before, one) for before in together for one in of_part]
+                together = sorted(longer, key=lambda chosen: -sum(one.score for one in chosen))[: decode.nbest]
+        cut = decode.split_sentences == "long" or any(piece.cut for piece in pieces)
+        best, *others = (self._joined(line, pieces, chosen)._replace(too_long=cut) for chosen in together)
+        return best._replace(others=tuple(others))
+
+    def _joined(self, line: str, pieces: list[Piece], parts: Sequence[Translation]) -> Translation:
+        alignments = [part.alignment for part in parts]
+        log_probs = [part.token_log_probs for part in parts]
+        texts = _with_gaps([part.text for part in parts], [piece.gap for piece in pieces])
+        links = None
+        if None not in alignments:
+            (seen,) = self.tokenizer.visible([line])
+            links = self._renumbered(join_links(seen, [piece.text for piece in pieces], texts, alignments), line)
+        return Translation(
+            "".join(texts),
+            sum(part.log_prob for part in parts),
+            sum(part.score for part in parts),
+            tuple(token for part in parts for token in part.tokens),
+            len(parts),
+            links,
+            None if None in log_probs else tuple(itertools.chain(*log_probs)),
+        )
+
+    def _renumbered(self, links: Links, source: str, target: str | Sequence[int] = ()) -> Links:
+        """Links between the words that the model sees as those between the words of the texts."""
+        if not self.tokenizer.normalizes:
+            return links
+        x, y = (word_numbers(text) if isinstance(text, str) else range(len(text)) for text in (source, target))
+        return tuple((x[i], y[j] if y else j) for i, j in links)
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer.encode_source([text])[0])
@@ -301,32 +377,12 @@ def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
         return translator.with_checkpoint(checkpoints, checkpoint)
 
 
-def _join(line: str, sources: list[str], parts: list[Translation], decode: DecodeConfig) -> Translation:
-    """The translation of a line from those of its parts. Its n best are the best of all combinations; of samples, the first of
-    each part belong together, the second, and so on."""
-    if len(parts) == 1:
-        return parts[0]
-    choices = [(part, *part.others) for part in parts]
-    if decode.temperature:
-        together = list(zip(*choices, strict=True))
-    else:
-        together = [()]
-        for of_part in choices:
-            longer = [(*before, one) for before in together for one in of_part]
-            together = sorted(longer, key=lambda chosen: -sum(one.score for one in chosen))[: decode.nbest]
-    best, *others = (_joined(line, sources, chosen) for chosen in together)
-    return best._replace(others=tuple(others))
-
-
-def _joined(line: str, sources: list[str], parts: Sequence[Translation]) -> Translation:
-    alignments = [part.alignment for part in parts]
-    log_probs = [part.token_log_probs for part in parts]
-    return Translation(
-        " ".join(part.text for part in parts),
-        sum(part.log_prob for part in parts),
-        sum(part.score for part in parts),
-        tuple(token for part in parts for token in part.tokens),
-        len(parts),
-        None if None in alignments else join_links(line, sources, [part.text for part in parts], alignments),
-        None if None in log_probs else tuple(itertools.chain(*log_probs)),
-    )
+def _with_gaps(texts: Sequence[str], gaps: Sequence[str]) -> list[str]:
+    """The translations of a line's pieces, each with what is between it and the next that is not empty. Where the line has no
+    white space there is none, unless a sentence ends there in a language that has one."""
+    spaced, following = [], False
+    for text, gap in reversed(list(zip(texts, gaps, strict=True))):
+        between = gap.translate(_AS_SPACES) or (" " if _SENTENCE_END.search(text) else "")
+        spaced.append(text + between if text and following else text)
+        following |= bool(text)
+    return spaced[::-1]

@@ -6,10 +6,9 @@ import gzip
 import io
 import itertools
 import os
-import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -24,7 +23,6 @@ __all__ = [
     "read_lines",
     "refuse_same_files",
     "refuse_shared_stream",
-    "split_line",
 ]
 
 
@@ -42,24 +40,24 @@ def read_lines(path: str | Path) -> list[str]:
 
         b"one\r\n\ntwo\xe2\x80\xa8more"  ->  ["one", "", "two\u2028more"]
 
-    Raises UserError if there is no such file, it is empty or damaged, or a line is not UTF-8 (naming the line).
+    Raises UserError if there is no such file, it is empty or damaged, a line is not UTF-8 (naming the line) or has a
+    NUL byte, as UTF-16 has, or the only line ends are `\r`.
     """
     return list(iter_lines(path, expected=True))
 
 
 def iter_lines(path: str | Path | None, expected: bool = False, errors: str = "strict") -> Iterator[str]:
     """As `read_lines`, one line at a time as they come; None and "-" are standard input. No lines at all are an error if some
-    are `expected`. With `errors="replace"` what is not UTF-8 becomes U+FFFD. Raises UserError as `read_lines` does, when it
-    comes to it."""
+    are `expected`. With `errors="replace"` what is not UTF-8, NUL bytes included, becomes U+FFFD. Raises UserError as
+    `read_lines` does, when it comes to it."""
     name, number = "standard input" if _is_standard(path) else path, 0
     with _reading(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
-            try:
-                yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", errors)
-            except UnicodeDecodeError:
-                raise _not_utf8(name, number) from None
+                if not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):  # all of the file
+                    raise UserError(f"{name}: its lines end in CR alone, as on old Macs; convert it with tr '\\r' '\\n'")
+            yield _decoded(line.removesuffix(b"\n").removesuffix(b"\r"), errors, name, number)
     if expected and not number:
         raise UserError(f"{name}: the file is empty, expected one sentence a line")
 
@@ -111,37 +109,6 @@ def refuse_shared_stream(stream: str, **files: str | None) -> None:
         raise UserError(f"{' and '.join(named)} would share {stream}; name a file for all but one")
 
 
-def split_line(text: str, count: Callable[[str], int], most: int) -> list[str]:
-    """A line in pieces of at most `most` tokens by `count`; nothing for a blank line.
-
-    Pieces end at the end of a sentence if one is there, else at a space, else inside a word; one letter may be more tokens.
-
-    >>> split_line("A dog. A cat sleeps. A cow", lambda text: len(text.split()), 5)
-    ['A dog. A cat sleeps.', 'A cow']
-    >>> split_line("  ", len, 5)
-    []
-    """
-    text = text.strip()
-    if not text:
-        return []
-    if count(text) <= most:
-        return [text]
-    sentences = re.split(r"(?<=[.!?])\s+", text)
-    units = sentences if len(sentences) > 1 else text.split()
-    if len(units) == 1:
-        middle = len(text) // 2
-        # One letter can be several tokens (bytes); it is translated however long it is.
-        return [text] if not middle else split_line(text[:middle], count, most) + split_line(text[middle:], count, most)
-    pieces = [units[0]]
-    for unit in units[1:]:
-        joined = f"{pieces[-1]} {unit}"
-        if count(joined) <= most:
-            pieces[-1] = joined
-        else:
-            pieces.append(unit)
-    return [part for piece in pieces for part in split_line(piece, count, most)]
-
-
 @contextlib.contextmanager
 def _reading(path: str | Path | None) -> Iterator[BinaryIO]:
     if _is_standard(path):
@@ -187,5 +154,13 @@ def _same_file(path: str, other: str) -> bool:
     return os.path.samefile(path, other) if there else os.path.realpath(path) == os.path.realpath(other)
 
 
-def _not_utf8(name: str | Path, line: int) -> UserError:
-    return UserError(f"{name}: line {line} is not UTF-8; convert the text, for example with iconv -t UTF-8")
+def _decoded(line: bytes, errors: str, name: str | Path, number: int) -> str:
+    what = f"{name}: line {number} is not UTF-8"
+    if errors == "strict" and (b"\0" in line or line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))):
+        has = "NUL bytes" if b"\0" in line else "a byte-order mark"
+        how = "iconv -f UTF-16 -t UTF-8" + (", or delete them with tr -d '\\0'" if b"\0" in line else "")
+        raise UserError(f"{what} text: it has {has}, as UTF-16 has; convert it, for example with {how}")
+    try:
+        return line.decode("utf-8", errors).replace("\0", "\ufffd")
+    except UnicodeDecodeError:
+        raise UserError(f"{what}; convert the text, for example with iconv -t UTF-8") from None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from transformer_jax.config import Config, DataConfig, override, validate
 from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs, text_files
+from transformer_jax.data.normalization import normalize
 from transformer_jax.data.specs import FILTERS, Spec, parse_list, parse_spec
 from transformer_jax.data.spool import Spool
 from transformer_jax.data.store import local_cache
@@ -42,15 +43,19 @@ def parse_sources(data: DataConfig) -> list[Source]:
     return [Source(spec, spec.weight, _filters(spec, data)) for spec in parse_list(data.train)]
 
 
-def read_sources(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:
+def read_sources(data: DataConfig, normalized: bool = False) -> tuple[Pairs, list[tuple[int, float]]]:
     """The cleaned pairs of all sources of `data.train`, one source after the other, and for each how many they are and their
-    weight. Of pairs that several sources have the first source's is kept. They are not in memory, but in a file in the cache
-    that goes with them. Raises UserError as `read_pairs` does."""
+    weight. Of pairs that several sources have the first source's is kept. If `normalized`, they are what `normalize` leaves of
+    them, and that before they are cleaned: a sentence of invisible characters is empty, and pairs that differ in these alone
+    are duplicates. They are not in memory, but in a file in the cache that goes with them. Raises UserError as `read_pairs`
+    does."""
     folder = local_cache(data.cache_dir)
     together, parts, seen = Pairs(Spool(folder), Spool(folder)), [], set()
     for spec, weight, filters in parse_sources(data):
         cleaning = Cleaning(filters, seen)
         for source, target in iter_pairs(spec, data.source_language, data.target_language):
+            if normalized:
+                source, target = normalize(source), normalize(target)
             if cleaning.keeps(source, target):
                 together.source.append(source)
                 together.target.append(target)

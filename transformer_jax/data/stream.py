@@ -61,6 +61,8 @@ class BatchStream:
         dropped: pairs left out because a side has, in any of its samples, more than `config.max_length` tokens
         pairs: pairs in an epoch, repetitions included
         corpus: the store's fingerprint
+        usual_length: tokens, EOS included, that 95% of an epoch's sources have at most (repetitions count by their weight, and
+            all samples)
 
     Raises UserError if no pairs are left, or the longest has no room in a batch.
     """
@@ -100,6 +102,8 @@ class BatchStream:
         possible = np.repeat(kept, np.ceil(weight).astype(np.int64))
         possible = np.concatenate([possible + sample * self._count for sample in range(samples)])
         lengths = source_lengths[possible], target_lengths[possible]
+        tokens = np.bincount(source_lengths.reshape(samples, self._count)[:, kept].ravel(), np.tile(weight, samples))
+        self.usual_length = int(np.searchsorted(np.cumsum(tokens), 0.95 * tokens.sum()))
         self._mean_length = (lengths[0].mean() + lengths[1].mean()) / 2
         self._packed = config.kind == "packed"
         self.shapes = [batching.fit_packed_shape(*lengths, config)] if self._packed else batching.fit_shapes(*lengths, config)

@@ -15,6 +15,7 @@ import sentencepiece
 from etils import epath
 
 from transformer_jax.config import TokenizerConfig
+from transformer_jax.data import normalization
 from transformer_jax.data.sampling import make_sampler
 from transformer_jax.data.vocabulary import Vocabulary
 from transformer_jax.data.word_table import SPACE, WordTable, words_are_independent
@@ -28,6 +29,7 @@ _SOURCE_MODEL, _TARGET_MODEL, _VOCABULARY = "source.spm", "target.spm", "vocabul
 _DESCRIPTION = "tokenizer.json"
 _SPECIAL_IDS = ("pad_id", "eos_id", "unknown_id", "bos_id", "decoder_start_id")
 _LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out of its training
+_NORMALIZATION = "normalization"  # the key of its version in the description; not there, or 0: none
 _ERRORS_ONLY = 2  # SentencePiece's log level; it still logs errors that it also raises
 
 
@@ -35,7 +37,8 @@ class Tokenizer:
     """Encodes source and target text, decodes target ids.
 
     A folder holds it: `tokenizer.json` names the SentencePiece model of the source and of the target (one file, where the model
-    was trained here), the list of the pieces by their embedding rows (none, where piece i is row i) and the special ids.
+    was trained here), the list of the pieces by their embedding rows (none, where piece i is row i), the special ids, and the
+    version of the normalisation of text (none in runs from before there was one, and for models that were not trained here).
 
     Attributes:
         folder: where it was read from
@@ -43,6 +46,7 @@ class Tokenizer:
         source_vocab_size: the pieces of the vocabulary, or else of the source's model
         pad_id, bos_id, eos_id, unknown_id: the special ids
         decoder_start_id: what the decoder sees before its first token
+        normalizes: does it see all text, in training and ever after, as `normalization.normalize` leaves it?
         fingerprint: SHA-256, in hex, of what the files say; equal fingerprints mean equal ids
     """
 
@@ -67,6 +71,7 @@ class Tokenizer:
         self.unknown_id: int = description["unknown_id"]
         self.bos_id: int = description["bos_id"]
         self.decoder_start_id: int = description["decoder_start_id"]
+        self.normalizes: bool = description.get(_NORMALIZATION, 0) > 0
         wrong = [key for key in _SPECIAL_IDS if not 0 <= description[key] < self.vocab_size]
         if wrong:
             where = f"{folder / _DESCRIPTION}: {wrong[0]}"
@@ -86,15 +91,18 @@ class Tokenizer:
         """Trains one model for both languages on `lines` (all of the source's and all of the target's), writes it to `folder`
         and loads it.
 
-        Own models have pad 0, EOS 1, unknown 2, BOS 3, and the decoder starts with BOS. The text is not normalised (neither
-        NFKC nor lower case, unlike SentencePiece's default): a translation's references are not either, and `½`, `…` or a
-        ligature must come back as they were. Only runs of spaces become one space.
+        Own models have pad 0, EOS 1, unknown 2, BOS 3, and the decoder starts with BOS. With `config.normalize` text is what
+        `normalization.normalize` leaves of it, here and whenever it is encoded; else only runs of spaces become one space. It
+        is neither NFKC nor lower case, unlike SentencePiece's default: a translation's references are not either, and `½`, `…`
+        or a ligature must come back as they were.
 
         Where there are more than two times `config.sample_lines` lines, so many are kept: those of smallest hash, which does
         not depend on the order of the lines. Nor does the result: lines are sorted before SentencePiece sees them.
 
         Raises UserError if the corpus is too small for `config.vocab_size`, or has more characters than that.
         """
+        if config.normalize:
+            lines = map(normalization.normalize, lines)
         kept = sorted(_sample(lines, 2 * config.sample_lines))
         if not any(line.strip() for line in kept):
             raise UserError("tokenizer: no text to train on, expected at least one line that is not empty")
@@ -122,6 +130,8 @@ class Tokenizer:
             raise _training_error(str(error), config) from None
         ids = {"pad_id": 0, "eos_id": 1, "unknown_id": 2, "bos_id": 3, "decoder_start_id": 3}
         description = {"source_model": _MODEL, "target_model": _MODEL, "vocabulary": None, **ids}
+        if config.normalize:
+            description[_NORMALIZATION] = normalization.VERSION
         return cls._create(folder, {_MODEL: model.getvalue()}, description)
 
     @classmethod
@@ -160,6 +170,14 @@ class Tokenizer:
         for name in {description["source_model"], description["target_model"], description["vocabulary"]} - {None}:
             (folder / name).write_bytes(_read(self.folder / name))
         write_whole(folder / _DESCRIPTION, _as_written(description).decode())
+
+    def normalized(self, lines: Sequence[str]) -> list[str]:
+        """Each line as it is encoded: what `normalization.normalize` leaves of it, or all where text is not normalised."""
+        return list(map(normalization.normalize, lines)) if self.normalizes else list(lines)
+
+    def visible(self, lines: Sequence[str]) -> list[str]:
+        """As `normalized`, with all white space as it is."""
+        return list(map(normalization.visible, lines)) if self.normalizes else list(lines)
 
     def encode_source(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
         """The ids of each line, int32 [tokens], with `add_eos` EOS at the end. Text never becomes a special id: `</s>` in a
@@ -239,6 +257,7 @@ class Tokenizer:
     def _encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], add_eos: bool) -> list[np.ndarray]:
         if not len(lines):
             return []
+        lines = self.normalized(lines)
         if self._vocabulary:
             return self._rows(*self._vocabulary.encode(model, lines), add_eos)
         if model in self._tables and not any(SPACE in line for line in lines):
@@ -254,6 +273,7 @@ class Tokenizer:
             return []
         if self._vocabulary:
             raise UserError("tokenizer.samples: only for tokenizers as they are trained here; set it to 0")
+        lines = self.normalized(lines)
         return self._rows(*self._sampler(self._models[model], alpha).encode(lines, seed), True)
 
     def _pieces(self, model: sentencepiece.SentencePieceProcessor, ids: Sequence[int] | np.ndarray) -> list[str]:
@@ -306,6 +326,10 @@ def _read_description(folder: epath.Path) -> dict[str, Any]:
     if missing or any(type(description[key]) is not int for key in _SPECIAL_IDS):
         what = missing[0] if missing else "a special id that is a whole number"
         raise UserError(f"{path}: damaged, {what} is missing; take the tokenizer's folder from its run again")
+    version = description.get(_NORMALIZATION, 0)
+    if version not in range(normalization.VERSION + 1):
+        known = f"expected {normalization.VERSION} at most, or none; use the version of this program that trained the run"
+        raise UserError(f"{path}: {_NORMALIZATION} is {version!r}, {known}")
     # A run folder may be a stranger's: it must not make us read files elsewhere.
     names = [description["source_model"], description["target_model"]]
     names += [] if description["vocabulary"] is None else [description["vocabulary"]]

@@ -6,6 +6,7 @@ writes a folder that CTranslate2 loads, with the tokenizer in it:
 
     translator = ctranslate2.Translator("demo_ct2")
     tokenizer = sentencepiece.SentencePieceProcessor("demo_ct2/tokenizer/sentencepiece.model")
+    lines = list(map(transformer_jax.data.normalization.normalize, lines))  # where tokenizer.json has "normalization"
     found = translator.translate_batch(tokenizer.encode(lines, out_type=str), beam_size=4)
     texts = [tokenizer.decode(each.hypotheses[0]) for each in found]
 

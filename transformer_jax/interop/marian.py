@@ -101,7 +101,10 @@ def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str |
     with written_whole(output) as unfinished:
         write_hugging_face(unfinished, weights, config, tokenizer)
     epsilon = config.model.norm_epsilon
-    return [] if epsilon == EPSILON else [f"model.norm_epsilon={epsilon:g}: theirs is {EPSILON:g}"]
+    notes = [] if epsilon == EPSILON else [f"model.norm_epsilon={epsilon:g}: theirs is {EPSILON:g}"]
+    if tokenizer.normalizes:
+        notes.append("tokenizer.normalize: theirs takes text as it is; give it what data.normalization.normalize leaves of it")
+    return notes
 
 
 def completed(params: Any, config: ModelConfig, vocab_size: int) -> tuple[Any, ModelConfig]:
@@ -132,6 +135,7 @@ def _config(foreign: Foreign, languages: tuple[str, str] | None) -> Config:
     config = Config()
     config.model = foreign.model
     config.tokenizer.vocab_size = len(foreign.pieces)
+    config.tokenizer.normalize = False  # their SentencePiece models do it, each in its own way
     config.data.source_language, config.data.target_language = languages or foreign.languages or ("en", "de")
     for name, value in foreign.decode.items():
         setattr(config.decode, name, value)

@@ -43,10 +43,12 @@ def make_evaluator(
     pairs: Pairs,
     shapes: Sequence[Shape],
     between: Callable[[], None] | None = None,
+    usual_length: int = 0,
 ) -> Callable[[Any], Evaluation]:
     """evaluate(params) -> Evaluation, over the whole dev set, `pairs`. Raises UserError if the model cannot take a sentence.
 
-    The work is shared by all devices of all processes; `between` is called between two batches.
+    The work is shared by all devices of all processes; `between` is called between two batches,
+    `usual_length` is that of `Translator`.
     """
     store = open_store(pairs, tokenizer, config.data.cache_dir)
     longest = max(store.source_lengths.max(), store.target_lengths.max())
@@ -56,7 +58,7 @@ def make_evaluator(
     # A few thousand sentences: their batches are kept.
     batches = list(one_pass(store, shapes, config.batch, tokenizer))
     eval_step = over_rows(make_eval_step(model, tokenizer.eos_id))
-    translator = Translator(model, None, tokenizer, config)
+    translator = Translator(model, None, tokenizer, config, usual_length=usual_length)
     metric = None if config.train.metric == "loss" else make_metric(config.train.metric)
 
     def evaluate(params: Any) -> Evaluation:

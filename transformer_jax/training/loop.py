@@ -44,12 +44,12 @@ def train(config: Config, workdir: str) -> Progress:
         tokenizer, stream, dev = prepare(run)
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
-        evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, preemption.check)
+        evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, preemption.check, stream.usual_length)
         rate = learning_rate(config)
         init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
         decay = config.train.ema_decay
         state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer, decay), init_key)
-        progress = Progress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus)
+        progress = Progress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus, usual_length=stream.usual_length)
         log.info("%s parameters, computed in %s", f"{count_parameters(state.params):,}", model.dtype)
         preemption.hold()
         with run.checkpoints(keep=config.train.keep_checkpoints) as checkpoints:
@@ -176,6 +176,7 @@ def _restore(
     checkpoints: Checkpoints, step: int, parallel: Parallel, state: TrainState, progress: Progress
 ) -> tuple[TrainState, Progress]:
     checkpoints.check_belongs(step, progress.tokenizer, progress.corpus)
-    state, progress = checkpoints.restore(step, parallel.to_restore(state))
-    log.info("going on from step %d", progress.step)
-    return parallel.restored(state), progress
+    state, restored = checkpoints.restore(step, parallel.to_restore(state))
+    log.info("going on from step %d", restored.step)
+    # A checkpoint from before the usual length was kept does not have it; it is a fact of the corpus.
+    return parallel.restored(state), dataclasses.replace(restored, usual_length=progress.usual_length)

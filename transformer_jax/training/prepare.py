@@ -41,7 +41,7 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     else:
         kept = first_tokenizer(config) or (recall_tokenizer(mark, config.tokenizer, data.cache_dir) if mark else None)
     if not kept and not run.tokenizer_file.exists():
-        pairs, parts = read_sources(data)
+        pairs, parts = read_sources(data, config.tokenizer.normalize)
     # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
     with hosts.first_before_others("tokenizer"):
         if not run.tokenizer_file.exists() and kept:
@@ -53,7 +53,7 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
         tokenizer = run.tokenizer()
     known = recall_store(mark, tokenizer, sampling, data.cache_dir) if mark else None
     if not known and pairs is None:
-        pairs, parts = read_sources(data)
+        pairs, parts = read_sources(data, tokenizer.normalizes)
     with hosts.first_before_others("tokenised text"):
         store, parts = known or (open_store(pairs, tokenizer, data.cache_dir, sampling), parts)
     if mark and not known:
