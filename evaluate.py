@@ -47,7 +47,7 @@ def run() -> None:
     parser.add_search()
     parser.add_processes()
     flags = vars(parser.parse_args())
-    set_up(*(flags.pop(name) for name in ("coordinator", "processes", "process")))
+    set_up((flags.pop("coordinator"), flags.pop("processes"), flags.pop("process")))
     from transformer_jax.evaluate_run import evaluate_run
 
     evaluate_run(**flags)

@@ -4,7 +4,7 @@ Any field of the config can be set: --config.model.num_layers=2. The same comman
 codes: 0 trained to the end, 2 bad input, 75 stopped by SIGTERM or Ctrl-C and to be continued.
 """
 
-from transformer_jax.command_line import Parser, load_config, main, set_up
+from transformer_jax.command_line import Parser, load_config, main, set_up, told_to_all
 
 
 def run() -> None:
@@ -13,8 +13,10 @@ def run() -> None:
     parser.add_argument("--workdir", required=True, help="the run folder: config, tokenizer, checkpoints, metrics")
     parser.add_processes()
     flags, overrides = parser.parse_with_overrides()
-    config = load_config(flags.config, overrides)
-    set_up(flags.coordinator, flags.processes, flags.process)
+    processes = flags.coordinator, flags.processes, flags.process
+    with told_to_all(processes):
+        config = load_config(flags.config, overrides)
+    set_up(processes)
     from transformer_jax.training.loop import train
 
     train(config, flags.workdir)

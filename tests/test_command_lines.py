@@ -716,6 +716,12 @@ def test_bad_input_in_a_process_of_its_own(name, tmp_path):
     assert "no such" in only_error(done.err) and done.err.count("\n") == 1 and not done.out
 
 
+def test_from_python_nothing_is_said_when_a_translator_is_loaded(here):
+    program = f"from transformer_jax import Translator; Translator.load({str(here.run)!r})"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -49,7 +49,10 @@ class Dictionary:
     def translate(self, lines, align=False, **search):
         self.asked.append((list(lines), search))
         links = ((0, 0), (1, 0)) if align else None
-        return [Translation(self.translations[line], -1.0, -1.0, (), 2 if len(line) > 20 else 1, links) for line in lines]
+        return [self._translation(line, len(line) > 20)._replace(alignment=links) for line in lines]
+
+    def _translation(self, line, too_long):
+        return Translation(self.translations[line], -1.0, -1.0, (), 1 + too_long, too_long=too_long)
 
 
 def run(source, references, hypotheses, test="x", **arguments):

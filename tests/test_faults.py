@@ -199,6 +199,50 @@ def test_a_really_full_disk(tmp_path):
         subprocess.run(["umount", "-l", disk], check=True)
 
 
+# Folders of checkpoints that were renamed by hand
+
+
+def loaded(run: Path, which: str) -> str:
+    """Which parameters `which` is, in words."""
+    found = Run(run)
+    tokenizer = found.tokenizer()
+    shapes = abstract_parameters(build_model(found.config.model, tokenizer.vocab_size))
+    with found.checkpoints() as checkpoints:
+        return checkpoints.parameters(which, shapes, tokenizer)[1]
+
+
+@pytest.mark.parametrize("name", ["best", "06", "6.bak", "6 (copy)", "\u0666"])
+def test_a_checkpoint_whose_folder_has_no_steps_name_is_named_and_left_alone(name, run, caplog):
+    folder = run / "checkpoints"
+    (folder / "6").rename(folder / name)
+    assert loaded(run, "latest") == "step 4"
+    with Run(run).checkpoints(keep=2) as checkpoints:
+        assert checkpoints.steps() == [2, 4]
+    assert caplog.text.count(f"checkpoints/{name}: a checkpoint's folder has the number of its step as its name") == 2
+    assert (folder / name).is_dir()
+
+
+def test_a_checkpoint_under_another_steps_name_is_not_taken_for_that(run):
+    folder = run / "checkpoints"
+    shutil.copytree(folder / "4", folder / "8")
+    for which in ("latest", "best", "8", "average:2"):
+        with pytest.raises(UserError, match="checkpoints/8: is the checkpoint of step 4, whose folder was renamed or copied"):
+            loaded(run, which)
+    assert loaded(run, "4") == "step 4"
+
+
+def test_a_training_whose_checkpoints_were_all_renamed_does_not_begin_anew(run):
+    folder = run / "checkpoints"
+    for step in (2, 4, 6):
+        (folder / str(step)).rename(folder / f"step {step}")
+    with pytest.raises(UserError, match=r"checkpoints/step 2: a checkpoint's folder has the number.*; and there is no other"):
+        loaded(run, "latest")
+    with pytest.raises(UserError, match=r"checkpoints/step 2: .*; and there is no other checkpoint to go on from"):
+        Run(run).checkpoints(keep=2)
+    Run.open_or_create(run, Run(run).config)
+    assert (run / "tokenizer").is_dir()
+
+
 # Two trainings of one folder
 
 

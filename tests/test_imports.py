@@ -18,7 +18,10 @@ ROOMS = [
     "errors",
     "cluster",
     "hosts",
+    "texts",
     "files",
+    "caches",
+    "platform",
     "manifest",
     "config",
     "data",
@@ -31,6 +34,7 @@ ROOMS = [
     "attention_map",
     "attention_page",
     "rows",
+    "seeds",
     "search",
     "rouge",
     "scores",
@@ -46,7 +50,7 @@ ROOMS = [
     "training",
 ]
 ALLOWED = {room: set(ROOMS[: number + 1]) for number, room in enumerate(ROOMS)}
-ALLOWED["command_line"] = {"errors", "cluster", "config", "data.store"}
+ALLOWED["command_line"] = {"errors", "cluster", "caches", "platform", "config"}
 ALLOWED["interop"] = {*ROOMS, "command_line", "interop"}
 ALLOWED["__init__"] = set(ROOMS)
 HEAVY = ["tensorflow", "torch", "transformers", "ctranslate2", "matplotlib", "rouge_score"]

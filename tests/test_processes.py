@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,18 @@ SECONDS = 400  # after which a process that should have ended counts as hanging
 
 
 class Processes:
-    """A script with its flags in `count` processes of `devices` virtual devices each."""
+    """A script with its flags in `count` processes of `devices` virtual devices each, which work in `folders` and have
+    `variables` in their environments."""
 
-    def __init__(self, command: list[str], log: Path, count: int = 1, devices: int = 1):
+    def __init__(
+        self,
+        command: list[str],
+        log: Path,
+        count: int = 1,
+        devices: int = 1,
+        folders: Sequence[Path] = (ROOT, ROOT),
+        variables: Sequence[dict[str, str]] = ({}, {}),
+    ):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -30,6 +41,7 @@ class Processes:
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "JAX_PLATFORMS": "cpu",
             "PJRT_NPROC": "16",
+            "PYTHONPATH": str(ROOT),
         }
         self.logs = [log.with_name(f"{log.name}-{time.monotonic_ns()}-{number}.log") for number in range(count)]
         self._processes = []
@@ -38,7 +50,11 @@ class Processes:
             with log.open("w") as out:
                 self._processes.append(
                     subprocess.Popen(
-                        [sys.executable, *command, *flags], cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT
+                        [sys.executable, *command, *flags],
+                        cwd=folders[number],
+                        env=environment | variables[number],
+                        stdout=out,
+                        stderr=subprocess.STDOUT,
                     )
                 )
 
@@ -95,6 +111,50 @@ def config_file(tmp_path_factory):
         return files[name]
 
     return write
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize("what", ["config", "text", "devices"])
+def test_bad_input_of_one_ends_all_as_bad_input(what, bad, config_file, tmp_path):
+    """Where the config file or the text is missing on one host, or a device: a scheduler that starts anew what ends with 75
+    would do so for ever."""
+    folders = [tmp_path / "0", tmp_path / "1"]
+    config = config_file()
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        for name in ("train.tsv", "dev.tsv", config.name):
+            if number != bad or what == "devices" or name != {"config": config.name, "text": "dev.tsv"}[what]:
+                shutil.copy(config.parent / name, folder)
+    variables = [{"JAX_PLATFORMS": "cuda"} if what == "devices" and number == bad else {} for number in range(2)]
+    text = "--config.data.train=train.tsv", "--config.data.dev=dev.tsv"
+    command = [str(ROOT / "train.py"), f"--config={config.name}", f"--workdir={tmp_path / 'run'}", *text]
+    processes = Processes(command, tmp_path / "log", 2, folders=folders, variables=variables)
+    assert processes.codes(120) == [2, 2], processes.told()
+    last = [log.read_text().splitlines()[-1] for log in processes.logs]
+    assert last[bad].startswith("error: "), processes.told()
+    assert last[1 - bad] == f"process {bad} ended with code 2, and so does this one: {last[bad]}", processes.told()
+
+
+def test_bad_input_of_all_is_told_by_each(config_file, tmp_path):
+    processes = training(config_file(), tmp_path / "run", 2, 1, "--config.data.dev=none.tsv")
+    assert processes.codes(90) == [2, 2], processes.told()
+    assert all("error: none.tsv: no such file" in log.read_text() for log in processes.logs), processes.told()
+
+
+def test_a_bug_in_one_ends_all_as_a_bug(tmp_path):
+    program = (
+        "import sys; from transformer_jax.command_line import main, set_up; from transformer_jax import hosts\n"
+        "def run():\n"
+        "    address, count, process = (flag.partition('=')[2] for flag in sys.argv[1:4])\n"
+        "    set_up((address, int(count), int(process)))\n"
+        "    with hosts.first_before_others('a place') as first: first and 1 / 0\n"
+        "main(run)"
+    )
+    processes = Processes(["-c", program], tmp_path / "log", 2)
+    assert processes.codes(90) == [1, 1], processes.told()
+    told = [log.read_text() for log in processes.logs]
+    assert "Traceback" in told[0] and "Traceback" not in told[1]
+    assert "process 0 ended with code 1, and so does this one: ZeroDivisionError: division by zero" in told[1]
 
 
 def assert_ended(processes: Processes, *codes: int) -> None:
@@ -211,5 +271,5 @@ def test_a_process_that_waits_for_the_others_in_vain_ends_with_a_line(process):
     found = subprocess.run(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
     assert found.returncode == 75
     assert found.stderr.splitlines()[-1].startswith(
-        "not all processes came together at --coordinator=127.0.0.1:45671 within 3 s"
+        "not all processes came together within 3 s: there was nothing to be seen of 1 other process at 127.0.0.1:45671"
     )

@@ -38,7 +38,9 @@ def test_a_list_of_sources():
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ("a * two", "a \\* two: the weight should be a number above 0, as in a \\* 2"),
+        ("a * two", "a \\* two: the weight should be a number above 0, 1,000,000 at most, as in a \\* 2"),
+        ("a * 1e9", "a \\* 1e9: the weight should be a number above 0, 1,000,000 at most"),
+        ("a * inf", "a \\* inf: the weight should be a number above 0, 1,000,000 at most"),
         ("a * 0", "above 0"),
         ("a * inf", "above 0"),
         ("a *", "above 0"),
@@ -49,7 +51,10 @@ def test_a_list_of_sources():
         ('"a', 'expected "NAME" in double quotes'),
         ('"a"b', 'expected "NAME" in double quotes'),
         ('"" * 2', "the name of a source is empty"),
-        ("a * 2 * b", "the weight should be a number above 0, as in a \\* 2 \\* 2; a path that has .* in double quotes"),
+        (
+            "a * 2 * b",
+            "the weight should be a number above 0, .* at most, as in a \\* 2 \\* 2; a path that has .* in double quotes",
+        ),
         ("a (tag=<x> tag=<y>)", "tag comes twice"),
         ("a.tsv (colums=1,2)", "colums is none of .*did you mean columns"),
         ("a (ratio=3)", "ratio is none of the options of a source: max_words, max_ratio, deduplicate, tag"),

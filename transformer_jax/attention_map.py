@@ -13,6 +13,7 @@ from transformer_jax.data.store import Store
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import attention_of
+from transformer_jax.texts import list_of_texts
 
 __all__ = ["AttentionMap", "attention_maps", "draw"]
 
@@ -55,6 +56,7 @@ def attention_maps(
     the sum of its pieces' shares, and its own row the mean of its pieces' rows. By the names of their kinds; a model without
     attention has none.
     """
+    (source,) = list_of_texts([source], "source")
     source_ids = tokenizer.encode_source([source])[0]
     ids = tokenizer.encode_target([target])[0] if isinstance(target, str) else np.asarray(target, np.int32)
     shape = Shape(1, len(source_ids), len(ids))

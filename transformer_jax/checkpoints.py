@@ -20,10 +20,11 @@ from transformer_jax.files import is_remote
 from transformer_jax.manifest import problem, sealed, write_manifest
 from transformer_jax.progress import Progress
 
-__all__ = ["Checkpoints", "parse_checkpoint"]
+__all__ = ["Checkpoints", "is_step", "parse_checkpoint"]
 
 log = logging.getLogger(__name__)
 
+_MISNAMED = "a checkpoint's folder has the number of its step as its name, so this one is not read; rename it back"
 _ITEMS = ("params", "optimizer", "ema", "progress")
 
 
@@ -71,13 +72,17 @@ class Checkpoints:
                 raise UserError(
                     f"{folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps"
                 )
-            options = ocp.CheckpointManagerOptions(read_only=True)
+            # Orbax warns of each of its defaults that does not go with read_only.
+            options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
         else:
             with hosts.first_before_others(f"damaged checkpoints of {folder}") as first:
                 if first:
                     _put_damaged_aside(folder, spare)
             options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, cleanup_tmp_directories=True)
-        self._manager = _Manager(_absolute(folder), options=options, item_names=_ITEMS)
+        for name in _misnamed(folder):
+            log.warning("%s: %s", folder / name, _MISNAMED)
+        with _without_orbax_news():
+            self._manager = _Manager(_absolute(folder), options=options, item_names=_ITEMS)
         self._sealer = ThreadPoolExecutor(1)
         self._sealing: Future | None = None
 
@@ -129,12 +134,18 @@ class Checkpoints:
             sealing.result()
 
     def progress(self, step: int) -> Progress:
-        """What was saved beside the arrays of `step`. Raises UserError if the checkpoint is damaged."""
+        """What was saved beside the arrays of `step`. Raises UserError if the checkpoint is damaged, or another step's."""
         found = self._restore(step, progress=ocp.args.JsonRestore()).progress
         try:
-            return Progress(**found)
+            progress = Progress(**found)
         except TypeError as error:
             raise self._unreadable(step, error) from error
+        if progress.step != step:
+            raise UserError(
+                f"{self.folder / str(step)}: is the checkpoint of step {progress.step}, whose folder was renamed or copied; "
+                f"rename it to {progress.step}, or move it out of {self.folder}"
+            )
+        return progress
 
     def restore(self, step: int, state: Any) -> tuple[Any, Progress]:
         """The training state saved at `step`, in the shapes and with the shardings of `state` (a `TrainState` of arrays, or of
@@ -171,7 +182,8 @@ class Checkpoints:
         weights = parse_checkpoint(which)[2] or ("ema" if self._ema else "raw")
         if weights == "ema" and not self._ema:
             raise UserError(f"{self.folder}: was trained without train.ema_decay, there is no {which}; leave out :ema")
-        self.check_belongs(steps[-1], tokenizer.fingerprint)
+        for step in steps:
+            self.check_belongs(step, tokenizer.fingerprint)
         mean = None
         for step in steps:
             params = self._parameters_at(step, "params" if weights == "raw" else "ema", abstract_params)
@@ -191,6 +203,8 @@ class Checkpoints:
         """
         kind, number, _ = parse_checkpoint(which)
         steps = self.steps()
+        if not steps and (names := _misnamed(self.folder)):
+            raise UserError(f"{self.folder / names[0]}: {_MISNAMED}; and there is no other checkpoint")
         if not steps:
             raise UserError(
                 f"{self.folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps"
@@ -255,6 +269,21 @@ class Checkpoints:
         return UserError(f"{self.folder / str(step)}: cannot be read ({reason}); choose another with --checkpoint=STEP")
 
 
+@contextlib.contextmanager
+def _without_orbax_news() -> Iterator[None]:
+    """Orbax warns that a folder that is only read is only read."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Given directory is read only")
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
+
+
 def _arrays(state: Any) -> dict[str, Any]:
     """The items of a checkpoint that are arrays; where there is no moving average, none is written."""
     items = {"params": state.params, "optimizer": state.optimizer_state, "ema": state.ema}
@@ -262,7 +291,10 @@ def _arrays(state: Any) -> dict[str, Any]:
 
 
 def _put_damaged_aside(folder: epath.Path, spare: bool) -> None:
-    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal()) if folder.is_dir() else []
+    steps = sorted(int(path.name) for path in folder.iterdir() if is_step(path.name)) if folder.is_dir() else []
+    names = _misnamed(folder)
+    if names and not steps and not spare:
+        raise UserError(f"{folder / names[0]}: {_MISNAMED}; and there is no other checkpoint to go on from")
     damaged = []
     for step in reversed(steps):
         wrong = problem(folder / str(step))
@@ -278,6 +310,20 @@ def _put_damaged_aside(folder: epath.Path, spare: bool) -> None:
         log.warning("%s: %s; now %s", folder / str(step), wrong, aside.name)
         aside.rmtree(missing_ok=True)
         (folder / str(step)).rename(aside)
+
+
+def is_step(name: str) -> bool:
+    """Is it the name of a checkpoint's folder: a whole number as it is written, without a 0 before it?
+
+    >>> is_step("1500"), is_step("01500"), is_step("1500.bak")
+    (True, False, False)
+    """
+    return name.isascii() and name.isdecimal() and name == str(int(name))
+
+
+def _misnamed(folder: epath.Path) -> list[str]:
+    """Folders that hold a checkpoint, but do not have the name of a step."""
+    return sorted(path.name for path in folder.iterdir() if not is_step(path.name) and sealed(path)) if folder.is_dir() else []
 
 
 def _none_whole(folder: epath.Path, steps: Sequence[int]) -> UserError:
@@ -314,6 +360,8 @@ def parse_checkpoint(which: str) -> tuple[str, int, str]:
     >>> parse_checkpoint("latest"), parse_checkpoint("8000"), parse_checkpoint("average:5:raw")
     (('latest', 0, ''), ('step', 8000, ''), ('average', 5, 'raw'))
     """
+    if not isinstance(which, str):
+        raise TypeError(f"checkpoint should be a string, such as 'best' or '1500', not {which!r}")
     steps, weights = which, ""
     if which.endswith((":raw", ":ema")):
         steps, _, weights = which.rpartition(":")

@@ -1,6 +1,7 @@
 """What the three scripts share: flags, config files with overrides, and how bad input ends."""
 
 import argparse
+import contextlib
 import ctypes
 import difflib
 import errno
@@ -11,19 +12,21 @@ import runpy
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from transformer_jax import cluster
+from transformer_jax.caches import use_compilation_cache
 from transformer_jax.config import Config, from_json, full_name, is_config_class, override, unknown_key, validate
-from transformer_jax.data.store import default_cache_dir
 from transformer_jax.errors import ToBeContinued, UserError
+from transformer_jax.platform import find_devices, import_jax
 
-__all__ = ["Parser", "load_config", "main", "set_up"]
+__all__ = ["Parser", "Processes", "load_config", "main", "set_up", "told_to_all"]
 
-_BAD_INPUT = 2
 _DASHES = "-\u2013\u2014"  # what a word processor makes of --
 _TEXT = "\0"  # what argparse should not take for a flag begins with it; no argument of a program has it
+
+Processes = tuple[str | None, int | None, int | None]  # the flags --coordinator, --processes and --process
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             "several processes, each with devices of its own (found by themselves on TPUs and Slurm)"
         )
         group.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process, with a port that is free there")
-        group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+        group.add_argument("--processes", type=int, metavar="N", help="how many there are; 1: alone, whatever Slurm says")
         group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
 
     def add_ensemble(self) -> None:
@@ -208,31 +211,59 @@ def main(run: Callable[[], Any]) -> NoReturn:
 
     Any other exception is a bug and keeps its traceback.
     """
+    _open_standard_streams()
     try:
         run()
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except UserError as error:
-        _end(f"error: {error}", _BAD_INPUT)
+        _end(f"error: {error}", cluster.BAD_INPUT)
     except ToBeContinued as error:
         _end(str(error), cluster.TO_BE_CONTINUED)
     except BrokenPipeError:
-        # The reader of our output has left (`| head`): nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_standard_output()  # its reader has left (`| head`): nothing to say, and nobody to say it to
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _end(f"error: {error.strerror}: free some and run the same command again", _BAD_INPUT)
+            where = f"{error.filename}: " if error.filename else ""
+            _end(f"error: {where}{error.strerror}: free some and run the same command again", cluster.BAD_INPUT)
+        end = cluster.end_of_another() if cluster.shows_loss(error) else None
+        if end:
+            _end(end[1], end[0])
         if cluster.shows_loss(error):
             _end(cluster.LOST, cluster.TO_BE_CONTINUED)
         traceback.print_exc()
-        cluster.leave(1)
+        cluster.leave(1, f"{type(error).__name__}: {error}")
     sys.exit(0)
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(" ".join(message.split()), file=sys.stderr)
-    cluster.leave(code)
+    line = " ".join(message.split())
+    with contextlib.suppress(OSError):  # the reader of standard error may have left
+        print(line, file=sys.stderr, flush=True)
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:  # Python would try again at its end, and fail
+        _drop_standard_output()
+    cluster.leave(code, line)
+
+
+def _drop_standard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_standard_streams() -> None:
+    """Opens closed standard streams (`>&-`) on nothing, before a file gets the number of one, and lines for the one go into the
+    other. Python has None for a stream that was closed when it started."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
 
 
 def _in_config_file(path: str, error: BaseException) -> UserError:
@@ -264,11 +295,13 @@ def _key_of_config(error: BaseException) -> str:
     return found[2] if ours else ""
 
 
-def set_up(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
-    """Once, before JAX is imported: log lines on standard error, compiled programs kept on disk from run to run, and the other
-    processes of a cluster found.
+def set_up(processes: Processes | None = None) -> None:
+    """Once, before JAX is imported: log lines on standard error, compiled programs kept on disk from run to run, the devices
+    found, and the other processes of a cluster.
 
-    Where none are given, Slurm's and a TPU slice's are found by JAX. Raises UserError if only some of the three are given.
+    With `processes`, the three flags, the other processes are joined: those of the flags, or where they are all None Slurm's
+    and a TPU slice's. Without, the program has no use for others and is alone, wherever it runs. Raises UserError for flags
+    and environment variables that cannot be.
     """
     _keep_freed_memory()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
@@ -276,15 +309,29 @@ def set_up(coordinator: str | None = None, processes: int | None = None, process
     # What orbax's threads log as an error is also raised, and told once.
     for name, level in {"absl": logging.CRITICAL, "orbax": logging.CRITICAL, "jax": logging.ERROR}.items():
         logging.getLogger(name).setLevel(level)
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # a GPU or TPU that this jaxlib cannot use
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         # Several virtual devices on few cores starve each other of threads in a reduction, until XLA gives up after 40 s.
         os.environ.setdefault("PJRT_NPROC", "16")
-    import jax
+    import_jax()
+    use_compilation_cache()
+    if processes is None:
+        cluster.stay_alone()
+    else:
+        cluster.join(*processes)
+    find_devices()
 
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(default_cache_dir() / "compiled")
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    cluster.join(coordinator, processes, process)
+
+@contextlib.contextmanager
+def told_to_all(processes: Processes) -> Iterator[None]:
+    """For what a program does before `set_up`: where bad input ends it and it is one of several, it first joins the others,
+    which would wait for it in vain, and they end with it."""
+    try:
+        yield
+    except UserError:
+        if cluster.others(*processes):
+            set_up(processes)
+        raise
 
 
 def _keep_freed_memory() -> None:

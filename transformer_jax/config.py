@@ -7,6 +7,7 @@ line (`--config.model.num_layers=2`). The run folder keeps the config as `config
 import dataclasses
 import difflib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
@@ -156,7 +157,7 @@ class TrainConfig:
     """The loop: how long, how often, from which seed. Steps are updates of the parameters."""
 
     steps: int = 100_000
-    seed: int = 0
+    seed: int = 0  # of the first parameters, the order of the text and dropout; 2**64 - 1 at most
     init_from: str = ""  # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with; empty: with fresh ones
     label_smoothing: float = 0.1
     accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
@@ -183,10 +184,11 @@ class ParallelConfig:
 class DecodeConfig:
     """Search (Wu et al. 2016 for the length penalty)."""
 
-    beam: int = 4  # 1: greedy
+    beam: int = 4  # 1: greedy; at most 10,000
     length_penalty: float = 0.6
     coverage_penalty: float = 0.0  # what score loses for source tokens that got little attention; 0.2 is usual
-    max_length_ratio: float = 2.0  # a translation has at most ratio * (source tokens) + extra tokens
+    # a translation has at most ratio * (source tokens) + extra tokens; the ratio may be 1,000, extra 100,000 at most
+    max_length_ratio: float = 2.0
     max_length_extra: int = 16
     min_length_ratio: float = 0.0  # ... and at least ratio * (source tokens) + extra tokens, EOS included
     min_length_extra: int = 0
@@ -202,7 +204,7 @@ class DecodeConfig:
     temperature: float = 0.0  # 0: search; else tokens are drawn with probability P^(1 / temperature) / Z
     top_k: int = 0  # ... from so many of the most probable; 0: from all
     top_p: float = 1.0  # ... from the fewest that have this share of the probability together
-    seed: int = 0  # what is drawn for a sentence is a function of seed and sentence
+    seed: int = 0  # what is drawn for a sentence is a function of seed and sentence; 2**64 - 1 at most
 
 
 @dataclass(slots=True)
@@ -243,6 +245,38 @@ _AT_LEAST_ZERO = (
     "decode.min_length_ratio decode.min_length_extra decode.no_repeat_ngram "
     "decode.coverage_penalty decode.temperature decode.tokens decode.top_k decode.seed"
 ).split()
+# What is larger than these could only end in a crash. Any other whole number may be 2**63 - 1 at most, any other number 1e30.
+_AT_MOST = {
+    "tokenizer.samples": 1000,
+    "batch.tokens": 1 << 24,
+    "batch.shapes": 1000,
+    "batch.row_multiple": 1 << 20,
+    "batch.packed_length": 1 << 20,
+    "model.num_layers": 1000,
+    "model.decoder_layers": 1000,
+    "model.width": 1 << 16,
+    "model.feed_forward_width": 1 << 18,
+    "model.heads": 1 << 12,
+    "model.key_width": 1 << 16,
+    "model.value_width": 1 << 16,
+    "model.max_positions": 1 << 20,
+    "model.norm_epsilon": 1,
+    "optimizer.warmup_steps": (1 << 31) - 1,
+    "train.seed": (1 << 64) - 1,
+    "decode.beam": 10_000,
+    "decode.nbest": 10_000,
+    "decode.length_penalty": 10,
+    "decode.coverage_penalty": 1000,
+    "decode.max_length_ratio": 1000,
+    "decode.max_length_extra": 100_000,
+    "decode.min_length_ratio": 1000,
+    "decode.min_length_extra": 100_000,
+    "decode.no_repeat_ngram": 100_000,
+    "decode.temperature": 1e6,
+    "decode.top_p": 1,
+    "decode.seed": (1 << 64) - 1,
+}
+_LEAST_TEMPERATURE = 1e-6  # below it, log P / temperature is no number of 32 bits
 _FRACTIONS = (
     "model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2 train.label_smoothing "
     "train.ema_decay"
@@ -290,8 +324,11 @@ def validate(config: Config) -> Config:
             _require(0 <= value < 1, name, value, "at least 0 and below 1")
         elif name in _AT_LEAST_ZERO:
             _require(value >= 0, name, value, "0 or more")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif _is_number(value):
             _require(value > 0, name, value, "more than 0")
+        if _is_number(value):
+            most = _AT_MOST.get(name, 1e30 if isinstance(value, float) else (1 << 63) - 1)
+            _require(value <= most, name, value, f"at most {most:,}" if isinstance(most, int) else f"at most {most:g}")
     tokenizer, decode = config.tokenizer, config.decode
     size, coverage = tokenizer.vocab_size, tokenizer.character_coverage
     _require(4 < size < 2**31, "tokenizer.vocab_size", size, "at least 5, four of them special, and below 2**31")
@@ -303,7 +340,8 @@ def validate(config: Config) -> Config:
     covers = not decode.coverage_penalty or (decode.beam > 1 and not decode.temperature)
     expected = "0 with decode.beam=1 and with decode.temperature: nothing is chosen by scores there"
     _require(covers, "decode.coverage_penalty", decode.coverage_penalty, expected)
-    _require(decode.top_p <= 1, "decode.top_p", decode.top_p, "at most 1")
+    least = f"0 or at least {_LEAST_TEMPERATURE:g}"
+    _require(not 0 < decode.temperature < _LEAST_TEMPERATURE, "decode.temperature", decode.temperature, least)
     _validate_model(config.model, config.batch)
     batch, train = config.batch, config.train
     if batch.kind == "packed":
@@ -424,7 +462,7 @@ def from_json(text: str, name: str = "config") -> Config:
     Raises UserError with `name` and the key on unknown keys, wrong types, impossible values."""
     try:
         data = json.loads(text.removeprefix("\ufeff"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and thousands of brackets
         raise UserError(f"{name}: not JSON ({error})") from None
     train, tokenizer = (data.get(part) if isinstance(data, dict) else None for part in ("train", "tokenizer"))
     if isinstance(train, dict) and "evaluate_bleu" in train:  # runs from before there was a choice
@@ -476,7 +514,7 @@ def _build(cls: type, data: Any, where: str) -> Any:
         if dataclasses.is_dataclass(kind):
             values[key] = _build(kind, value, f"{where}: {key}")
         elif kind is float and type(value) is int:
-            values[key] = float(value)
+            values[key] = float(value) if abs(value) < 10**300 else math.copysign(math.inf, 1 if value > 0 else -1)
         elif type(value) is not kind:
             raise UserError(f"{where}: {key} should be of type {kind.__name__}, found {value!r}")
         else:
@@ -491,6 +529,10 @@ def _flatten(config: Config) -> dict[str, Any]:
 def _require(true: bool, name: str, value: Any, expected: str) -> None:
     if not true:
         raise UserError(f"config: {name}={value!r} should be {expected}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _nearest(key: Any, candidates: Any) -> str:

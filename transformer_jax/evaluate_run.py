@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Unpack
 
@@ -69,6 +70,8 @@ def evaluate_run(
         raise UserError("--watch scores every checkpoint; leave --checkpoint out")
     if not watch_minutes > 0:
         raise UserError(f"--watch_minutes={watch_minutes:g} should be above 0")
+    if sys.stdout is None and hosts.is_first():
+        raise UserError("standard output, where the scores go, is closed; open it, or send it to a file or /dev/null")
     refuse_same_files(compare=compare, output=output, report=report, html=html)
     run = Run(workdir)
     rouge = rouge or run.config.train.metric.startswith("rouge")

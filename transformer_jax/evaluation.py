@@ -11,6 +11,7 @@ from transformer_jax.config import DecodeConfig
 from transformer_jax.data.specs import parse_spec
 from transformer_jax.scores import Score, check_lines, metrics, paper_bleu, score, with_interval
 from transformer_jax.significance import Comparison
+from transformer_jax.texts import check_options, list_of_texts
 from transformer_jax.translator import SearchOptions, Translation, Translator
 
 __all__ = ["Report", "evaluate", "in_words"]
@@ -87,7 +88,9 @@ def evaluate(
     it also tells the share of right pronouns. `papers_bleu_of` a language adds `paper_bleu`; `bootstrap` and `rouge` are
     `score`'s. With `align` the report has word alignments. Raises UserError as `score` and `Translator.translate` do.
     """
+    source, references = list_of_texts(source, "source"), list_of_texts(references, "references")
     check_lines(source, references, "source lines")
+    check_options(search, SearchOptions.__annotations__, "evaluate")
     metrics(tokenize, lowercase, bootstrap, rouge)
     started = time.perf_counter()
     translations = translator.translate(source, align=align, **search)

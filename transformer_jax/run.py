@@ -25,11 +25,12 @@ from typing import IO
 from etils import epath
 
 from transformer_jax import hosts
-from transformer_jax.checkpoints import Checkpoints
+from transformer_jax.checkpoints import Checkpoints, is_step
 from transformer_jax.config import Config, continued, differences, from_json, to_json
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path, write_whole
+from transformer_jax.manifest import sealed
 
 __all__ = ["MetricsWriter", "Run", "locked", "split_run_name"]
 
@@ -237,7 +238,7 @@ def _tensorboard() -> type:
 
 
 def _has_steps(folder: epath.Path) -> bool:
-    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+    return folder.is_dir() and any(is_step(path.name) or sealed(path) for path in folder.iterdir())  # sealed: if renamed
 
 
 def _make(workdir: epath.Path) -> None:

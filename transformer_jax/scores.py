@@ -13,6 +13,7 @@ from sacrebleu.significance import PairedTest
 
 from transformer_jax.errors import UserError
 from transformer_jax.rouge import Rouge
+from transformer_jax.texts import list_of_texts, refuse_bare_text
 
 __all__ = [
     "TOKENIZERS",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 TOKENIZERS = ("13a", "none", "intl", "char")  # of BLEU: how text is cut into words before they are counted
+_MOST_RESAMPLES = 100_000  # each has an index for each sentence in memory
 _FEWEST_RESAMPLES = 40  # of fewer, a 95% interval leaves none out
 
 
@@ -61,6 +63,7 @@ def score(
     >>> [(s.metric, s.value) for s in score(["Ein Hund schläft heute ."], ["Ein Hund schläft heute ."])]
     [('BLEU', 100.00000000000004), ('chrF2', 100.0), ('TER', 0.0)]
     """
+    hypotheses, references = list_of_texts(hypotheses, "hypotheses"), list_of_texts(references, "references")
     check_lines(hypotheses, references, "translations")
     found = metrics(tokenize, lowercase, bootstrap, rouge)
     return [score_with(metric, hypotheses, references, bootstrap) for metric in found]
@@ -137,6 +140,8 @@ def metrics(tokenize: str = "13a", lowercase: bool = False, bootstrap: int = 0, 
         raise UserError(f"tokenize={tokenize!r} should be one of {', '.join(TOKENIZERS)}")
     if bootstrap and bootstrap < _FEWEST_RESAMPLES:
         raise UserError(f"bootstrap={bootstrap} should be 0 (no interval) or at least {_FEWEST_RESAMPLES} resamples")
+    if bootstrap > _MOST_RESAMPLES:
+        raise UserError(f"bootstrap={bootstrap} should be at most {_MOST_RESAMPLES:,} resamples; 1,000 are usual")
     seed = os.environ.get("SACREBLEU_SEED", "12345")
     if bootstrap and not seed.isdecimal() and seed.lower() != "none":
         raise UserError(f"SACREBLEU_SEED={seed!r} in the environment should be a whole number, or none for another each time")
@@ -153,7 +158,9 @@ def make_metric(name: str, tokenize: str = "13a", lowercase: bool = False) -> Me
 
 
 def check_lines(lines: Sequence[str], references: Sequence[str], what: str) -> None:
-    """Raises UserError unless there is one line for each reference, and any at all."""
+    """Raises UserError unless there is one line for each reference, and any at all; TypeError for a string alone."""
+    refuse_bare_text(lines, what)
+    refuse_bare_text(references, "references")
     if len(lines) != len(references):
         raise UserError(f"{len(lines)} {what} and {len(references)} references: expected one for each")
     if not references:

@@ -24,6 +24,7 @@ from transformer_jax.decoding.loop import Sentences
 from transformer_jax.decoding.rules import restricted, with_rules
 from transformer_jax.errors import UserError, memory_advice
 from transformer_jax.rows import over_rows
+from transformer_jax.seeds import key_of, seed_words
 
 __all__ = ["Found", "Searcher", "positions_at_once"]
 
@@ -121,6 +122,8 @@ class Searcher:
             left = [i for i, found in enumerate(results) if not found]
             # Those with phrases apart: theirs is another search, and another's phrases should not change a translation.
             kinds = [[i for i in left if bool(phrases[i]) == has] for has in (False, True)]
+            if ample:
+                tokens = _fewer(tokens, decode)
             groups = [
                 ([kind[i] for i in numbers], length, slots)
                 for kind in kinds
@@ -201,7 +204,7 @@ class Searcher:
         )
         with memory_advice(advice):
             found = self._search(
-                (params, np.uint32(decode.seed % (1 << 32))),
+                (params, seed_words(decode.seed)),
                 _Rows(
                     deal(pad_rows(rows, length, self._tokenizer.pad_id)),
                     deal((np.arange(length)[None, :] < lengths[:, None]).astype(np.int32)),
@@ -246,6 +249,17 @@ class Searcher:
 def _hypotheses(decode: DecodeConfig) -> int:
     """Of a sentence, at the same time."""
     return decode.nbest if decode.temperature else decode.beam
+
+
+def _fewer(tokens: int, decode: DecodeConfig) -> int:
+    """`tokens`, or fewer where translations may be longer than by the usual ratio and extra: the memory of a search grows with
+    the longest translation of a batch, and should not grow beyond bounds.
+
+    >>> _fewer(4096, DecodeConfig()), _fewer(4096, DecodeConfig(max_length_ratio=1000.0))
+    (4096, 12)
+    """
+    usual, ratio = (each.max_length_ratio + each.max_length_extra / _LENGTHS[0] for each in (DecodeConfig(), decode))
+    return int(tokens * min(1, usual / ratio)) if ratio else tokens
 
 
 def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypotheses]:
@@ -311,7 +325,7 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
         sentences = Sentences(begin, len(rows.limit), jnp.sum(rows.limit > 0), slots, max(slots // _PARTS, 1))
         common = dict(length=length, longest=longest, length_penalty=length_penalty, forbidden_ids=never, **ids)
         if temperature:
-            chance = dict(key=jax.random.key(seed), numbers=rows.number, temperature=temperature, top_k=top_k, top_p=top_p)
+            chance = dict(key=key_of(seed), numbers=rows.number, temperature=temperature, top_k=top_k, top_p=top_p)
             return sample_search(step, sentences, samples=returned, **chance, **common)
         if beams == 1 and rows.phrases is None:
             return greedy_search(step, sentences, **common)

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from transformer_jax.alignment import Links, join_links, word_links
-from transformer_jax.checkpoints import Checkpoints
+from transformer_jax.checkpoints import Checkpoints, parse_checkpoint
 from transformer_jax.config import Config, DecodeConfig, validate
 from transformer_jax.data.normalization import word_numbers
 from transformer_jax.data.sentences import Piece, split_line
@@ -26,12 +26,16 @@ from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.run import Run, split_run_name
 from transformer_jax.search import Searcher, positions_at_once
 from transformer_jax.terminology import Terminology, compiled
+from transformer_jax.texts import check_options, list_of_texts, refuse_bare_text, require_one_for_each
 
 __all__ = ["SearchOptions", "Translation", "Translator", "load_others", "load_translator"]
 
 # White space at which somebody might end a line: a translation is one.
 _AS_SPACES = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
 _SENTENCE_END = re.compile(r"[.!?\u2026]\W*$")
+
+# What `Translator.translate` takes beside the search's options.
+_OPTIONS = ("prefixes", "phrases", "terminology", "params", "align", "token_log_probs", "between")
 
 
 class Translation(NamedTuple):
@@ -106,6 +110,7 @@ class Translator:
     def load(cls, workdir: str | Path, checkpoint: str = "best") -> "Translator":
         """The translator of a run folder. `checkpoint`: latest, best, a step, or `average:N`; where there are moving averages,
         these, or with `:raw` after it the parameters themselves. Raises UserError where one is not there, or damaged."""
+        parse_checkpoint(checkpoint)
         return load_translator(Run(workdir), checkpoint)[0]
 
     @classmethod
@@ -118,6 +123,7 @@ class Translator:
     def together_with(self, others: Sequence["Translator"]) -> "Translator":
         """One that translates by the mean of the probabilities of all (`models.ensemble`), with the config, the alignment
         layer and the usual length of this one. Raises UserError if a vocabulary is not that of this one."""
+        others = [others] if isinstance(others, Translator) else list(others)
         for other in others:
             if other.tokenizer.fingerprint != self.tokenizer.fingerprint:
                 raise UserError("models translate together only with the same tokenizer: train all on the same text")
@@ -165,8 +171,11 @@ class Translator:
         the same lines, and each works through a part of the batches. `between` is called between two of them.
 
         Raises UserError for impossible values, for a line that is not to be split and has more tokens than the model has
-        positions, and where memory is too small.
+        positions, and where memory is too small; TypeError for a string where a list of strings belongs, and for an option that
+        there is not.
         """
+        lines, prefixes, phrases = _checked(lines, prefixes, phrases, terminology)
+        check_options(search, [*SearchOptions.__annotations__, *_OPTIONS], "translate")
         decode = self.search_config(**search)
         params = self.params if params is None else params
         parts = self._pieces(lines, decode.split_sentences)
@@ -174,7 +183,7 @@ class Translator:
         # The first of a line's parts has its prefix and phrases.
         starts, wanted = (
             [each if not i else nothing for each, pieces in zip(given, parts, strict=True) for i in range(len(pieces))]
-            for given, nothing in ((prefixes or [""] * len(lines), ""), (phrases or [()] * len(lines), ()))
+            for given, nothing in ((prefixes, ""), (phrases, ()))
         )
         if terminology:
             terms = terminology if isinstance(terminology, Terminology) else compiled(tuple(terminology.items()))
@@ -202,8 +211,10 @@ class Translator:
         would have given them: one pass with the target known.
 
         `targets` are text or translations' tokens. A text has many spellings in pieces; the tokenizer's is scored, which is not
-        always the one that search found. Raises UserError if a sentence is too long for the model.
+        always the one that search found. Raises UserError if a sentence is too long for the model, or there is not one target
+        for each source, TypeError for a string where a list belongs.
         """
+        sources, targets = self._checked_pairs(sources, targets)
         decode = self.search_config(length_penalty=length_penalty, coverage_penalty=coverage_penalty)
         source, target = self.tokenizer.encode_source(sources), self._target_rows(targets)
         texts = self._lines(target)
@@ -220,7 +231,8 @@ class Translator:
         return scored
 
     def search_config(self, **search: Unpack[SearchOptions]) -> DecodeConfig:
-        """The config's, but for what is given. Raises UserError for impossible values."""
+        """The config's, but for what is given. Raises UserError for impossible values, TypeError for unknown options."""
+        check_options(search, SearchOptions.__annotations__, "search_config")
         decode = dataclasses.replace(self.config, **{name: value for name, value in search.items() if value is not None})
         return validate(Config(decode=decode)).decode
 
@@ -231,8 +243,10 @@ class Translator:
         most of its attention, in the mean over the heads of one layer.
 
         `targets` are text or translations' tokens. `layer`, from 1, is the one that aligned the dev set best unless it is
-        given. Raises UserError for a model without attention to the source, or without such a layer.
+        given. Raises UserError for a model without attention to the source, or without such a layer, or where there is not one
+        target for each source, TypeError for a string where a list belongs.
         """
+        sources, targets = self._checked_pairs(sources, targets)
         layer = self.alignment_layer if layer is None else layer
         params = self.params if params is None else params
         source, target = self.tokenizer.encode_source(sources), self._target_rows(targets)
@@ -249,6 +263,25 @@ class Translator:
     def _lines(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
         # A tokenizer that falls back to bytes can spell a line feed; a translation is one line.
         return [text.replace("\n", " ") for text in self.tokenizer.decode(rows)]
+
+    def _checked_pairs(
+        self, sources: Iterable[str], targets: Iterable[str | Sequence[int]]
+    ) -> tuple[list[str], list[str | np.ndarray]]:
+        sources = list_of_texts(sources, "sources")
+        refuse_bare_text(targets, "targets", "strings or rows of tokens")
+        checked: list[str | np.ndarray] = []
+        for number, target in enumerate(targets):
+            ids = None if isinstance(target, str) else np.asarray(target)
+            if ids is not None and ids.ndim == 1 and not ids.size:
+                raise UserError(f"targets[{number}] has no token; a translation ends with EOS, and the empty one has it alone")
+            if ids is not None and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
+                raise TypeError(f"targets[{number}] should be a string, or the tokens of a translation, not {target!r}")
+            size = self.tokenizer.vocab_size
+            if ids is not None and not 0 <= ids.min() <= ids.max() < size:
+                raise UserError(f"targets[{number}]: expected tokens from 0 to {size - 1}, found {ids.min()} to {ids.max()}")
+            checked.append(target if ids is None else ids.astype(np.int32))
+        require_one_for_each(checked, "targets", sources, "sources")
+        return sources, checked
 
     def _target_rows(self, targets: Sequence[str | Sequence[int]]) -> list[np.ndarray]:
         return [
@@ -363,6 +396,30 @@ class Translator:
             )
             translations.append(best._replace(others=tuple(others)))
         return translations
+
+
+def _checked(
+    lines: Iterable[str],
+    prefixes: Iterable[str] | None,
+    phrases: Iterable[Iterable[str]] | None,
+    terminology: Terminology | Mapping[str, str] | None,
+) -> tuple[list[str], list[str], list[list[str]]]:
+    """The arguments of `Translator.translate` as lists: an empty prefix and no phrase for each line where none are given."""
+    lines = list_of_texts(lines, "lines")
+    prefixes = [""] * len(lines) if prefixes is None else list_of_texts(prefixes, "prefixes")
+    phrases = [()] * len(lines) if phrases is None else phrases
+    refuse_bare_text(phrases, "phrases", "lists of strings")
+    phrases = [list_of_texts(of_line, f"phrases[{number}]") for number, of_line in enumerate(phrases)]
+    for name, values in (("prefixes", prefixes), ("phrases", phrases)):
+        require_one_for_each(values, name, lines, "lines")
+    if isinstance(terminology, Terminology):
+        return lines, prefixes, phrases
+    if terminology is not None and not isinstance(terminology, Mapping):
+        raise TypeError(f"terminology should be a dict from terms to their translations, not {terminology!r}")
+    for term, translation in (terminology or {}).items():
+        if not isinstance(term, str) or not isinstance(translation, str):
+            raise TypeError(f"terminology: expected a string for a string, found {term!r}: {translation!r}")
+    return lines, prefixes, phrases
 
 
 def load_others(names: Sequence[str]) -> list[Translator]:

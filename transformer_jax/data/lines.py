@@ -67,6 +67,8 @@ def open_output(path: str | Path | None) -> Iterator[TextIO]:
     """A UTF-8 file to write, its lines ending in `\\n` on any system; None and "-" are standard output. A `.gz` is
     compressed, without a name or time in it; what has been flushed can be read. Raises UserError if it cannot be written."""
     if _is_standard(path):
+        if sys.stdout is None:
+            raise UserError("standard output is closed; name a file with --output, or open it")
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         yield sys.stdout
         return
@@ -109,11 +111,17 @@ def refuse_shared_stream(stream: str, **files: str | None) -> None:
         raise UserError(f"{' and '.join(named)} would share {stream}; name a file for all but one")
 
 
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise UserError("standard input is closed; give sentences, name a file with --input, or open it")
+    return sys.stdin.buffer
+
+
 @contextlib.contextmanager
 def _reading(path: str | Path | None) -> Iterator[BinaryIO]:
     if _is_standard(path):
         with _readable("standard input"):
-            yield _unpacked(sys.stdin.buffer)
+            yield _unpacked(_standard_input())
         return
     path = to_path(path)
     with _readable(path), path.open("rb") as file:

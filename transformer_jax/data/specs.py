@@ -13,6 +13,7 @@ __all__ = ["FILTERS", "Spec", "parse_list", "parse_spec"]
 FILTERS = ("max_words", "max_ratio", "deduplicate")  # options of a source of `data.train`: fields of `DataConfig`
 
 _OF_ANY = ("tag", "columns")
+_LARGEST_WEIGHT = 1_000_000
 _IN_QUOTES = "a path that has a comma, a star or parentheses goes in double quotes"
 # A quotation mark matters at the start alone; inside, two of them are one.
 _QUOTED = r'"(?:[^"]|"")*"'
@@ -79,8 +80,9 @@ def _parse(item: str, whole: str, several: bool) -> Spec:
         times = float(weight or 1)
     except ValueError:
         times = math.nan
-    if weight == "" or not 0 < times < math.inf:
-        raise UserError(f"{where}: the weight should be a number above 0, as in {name} * 2; {_IN_QUOTES}")
+    if weight == "" or not 0 < times <= _LARGEST_WEIGHT:
+        most = f"{_LARGEST_WEIGHT:,}"
+        raise UserError(f"{where}: the weight should be a number above 0, {most} at most, as in {name} * 2; {_IN_QUOTES}")
     if not name:
         raise UserError(f"data.train={whole!r}: the name of a source is empty, expected NAME * WEIGHT, NAME, ...")
     options = _checked(options, name, where, (*FILTERS, *_OF_ANY))

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from transformer_jax.caches import default_cache_dir
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.encoders import encode_lines
 from transformer_jax.data.sampling import Sampling
@@ -22,7 +22,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path
 from transformer_jax.manifest import MANIFEST, problem, sealed, write_manifest
 
-__all__ = ["Store", "default_cache_dir", "fill", "identity", "load_store", "local_cache", "open_store"]
+__all__ = ["Store", "fill", "identity", "load_store", "local_cache", "open_store"]
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,6 @@ class Store:
     def target_lengths(self) -> np.ndarray:
         """int64 [pairs]: tokens of each target, EOS included."""
         return np.diff(self.target_offsets)
-
-
-def default_cache_dir() -> Path:
-    """$XDG_CACHE_HOME/transformer_jax, or ~/.cache/transformer_jax."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transformer_jax"
 
 
 def local_cache(cache_dir: str | Path = "") -> Path:

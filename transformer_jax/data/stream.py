@@ -21,6 +21,7 @@ __all__ = ["BatchStream", "Position", "Prefetch", "one_pass", "prefetch"]
 # with a batch that is partly empty, so it should have many batches; more than so many pairs make the first one late.
 _CHUNK_PAIRS = 1 << 16
 _CHUNK_BATCHES = 128
+_MOST_PAIRS = 300_000_000  # of an epoch that is made so long by weights: its order is an array in memory
 
 Item = TypeVar("Item")
 
@@ -82,6 +83,11 @@ class BatchStream:
         kept = np.flatnonzero(longer <= config.max_length)
         counts, weights = zip(*parts or [(self._count, 1.0)], strict=True)
         weight = np.repeat(weights, counts)[kept]
+        if weight.sum() > max(_MOST_PAIRS, 4 * len(kept)):
+            raise UserError(
+                f"data.train: with weights of {', '.join(f'{each:g}' for each in weights)} an epoch has {weight.sum():.3g} "
+                f"pairs, more than {_MOST_PAIRS:,}; lower them: their proportion is what counts"
+            )
         self._always = np.repeat(kept, weight.astype(np.int64))
         # [pairs that may come once more], how many of them an epoch has
         self._sometimes = [

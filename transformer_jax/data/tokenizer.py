@@ -21,6 +21,7 @@ from transformer_jax.data.vocabulary import Vocabulary
 from transformer_jax.data.word_table import SPACE, WordTable, words_are_independent
 from transformer_jax.errors import UserError
 from transformer_jax.files import write_whole
+from transformer_jax.texts import refuse_bare_text
 
 __all__ = ["Tokenizer"]
 
@@ -209,6 +210,7 @@ class Tokenizer:
 
         [3, 17, 230, 1, 0, 0] -> "Ein Hund"
         """
+        refuse_bare_text(rows, "rows", "rows of ids")
         texts = [self._text_ids(np.asarray(row)) for row in rows]
         if self._vocabulary:
             return [self._vocabulary.decode(self._target, ids) for ids in texts]
@@ -255,6 +257,7 @@ class Tokenizer:
         return np.where(special, -1, found)
 
     def _encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], add_eos: bool) -> list[np.ndarray]:
+        refuse_bare_text(lines, "lines")
         if not len(lines):
             return []
         lines = self.normalized(lines)
@@ -269,6 +272,7 @@ class Tokenizer:
     def _sample(
         self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], alpha: float, seed: int
     ) -> list[np.ndarray]:
+        refuse_bare_text(lines, "lines")
         if not len(lines):
             return []
         if self._vocabulary:

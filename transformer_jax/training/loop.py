@@ -15,6 +15,7 @@ from transformer_jax.errors import ToBeContinued, UserError, memory_advice
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
 from transformer_jax.progress import Progress
 from transformer_jax.run import MetricsWriter, Run, locked
+from transformer_jax.seeds import key_of, seed_words
 from transformer_jax.training.compilations import Compilations
 from transformer_jax.training.console import Console
 from transformer_jax.training.evaluator import Evaluation, make_evaluator
@@ -46,7 +47,7 @@ def train(config: Config, workdir: str) -> Progress:
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
         evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, preemption.check, stream.usual_length)
         rate = learning_rate(config)
-        init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
+        init_key, step_key = jax.random.split(key_of(seed_words(config.train.seed)))
         decay = config.train.ema_decay
         state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer, decay), init_key)
         progress = Progress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus, usual_length=stream.usual_length)
