@@ -19,7 +19,14 @@ def run() -> None:
     parser.add_argument("--format", default="text", help="of the output: text, tsv, or json (an object a line)")
     parser.add_argument("--nbest", type=int, metavar="N", help="the N best of each line, or N that are drawn (tsv and json)")
     parser.add_argument("--prefixes", metavar="FILE", help="what each line's translation begins with, in whole words")
-    parser.add_argument("--phrases", metavar="FILE", help="what must occur in each line's translation, separated by tabs")
+    parser.add_argument("--complete_words", action="store_true", help="the last word of --prefixes may be unfinished")
+    parser.add_argument(
+        "--phrases",
+        metavar="FILE",
+        help="what must occur in each line's translation, separated by tabs; where it does not by itself, the beam is wider "
+        "than the phrases have tokens (or 128)",
+    )
+    parser.add_argument("--phrase_ends", help="of phrases and terms: word (default), or anywhere (letters may follow)")
     parser.add_argument("--terminology", metavar="FILE", help="lines of a term, a tab and what must translate it, as it is")
     parser.add_argument(
         "--terminology_case", default="start", help="of terms: exact, start (or capital at a sentence's start), ignore"

@@ -46,7 +46,7 @@ def test_joined_links_point_to_the_same_letters(seed):
     line = "".join(random.choice(list("abc  "), 40)).strip()
     cuts = sorted(random.choice(np.arange(1, len(line)), 3, replace=False))
     parts = [part.strip() for part in np.array_split(list(line), cuts) for part in ["".join(part)] if part.strip()]
-    targets = ["x y"] * len(parts)
+    targets = ["x y "] * len(parts)
     links = [tuple((word, word % 2) for word in range(len(part.split()))) for part in parts]
     whole = line.split()
     for source, target in join_links(line, parts, targets, links):

@@ -1,7 +1,6 @@
 """The search against tables of numbers: brute force, greedy, re-scoring, batch mates, limits."""
 
 import functools
-import itertools
 import math
 from collections import Counter
 
@@ -10,25 +9,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from tables import (
+    EOS,
+    IDS,
+    PAD,
+    START,
+    brute_force,
+    hashed,
+    log_prob_of,
+    make_cache,
+    make_step,
+    make_table,
+    translations,
+)
 
 from transformer_jax.decoding import (
     Sentences,
     at_once,
     beam,
     beam_search,
-    constrained_search,
     greedy_search,
     length_divisors,
     restricted,
     sample_search,
-    with_phrases,
     with_rules,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-PAD, EOS, START = 0, 1, 2
-IDS = {"start_id": START, "eos_id": EOS, "pad_id": PAD}
-STATES = 97  # a prefix is hashed into one of these; the table depends on it and thereby on the whole prefix
 
 
 @pytest.fixture(autouse=True)
@@ -39,36 +46,6 @@ def strict():
     yield
     jax.config.update("jax_debug_nans", False)
     jax.config.update("jax_numpy_rank_promotion", before)
-
-
-def make_table(seed, sentences, vocabulary, sharpness=2.0):
-    """Log-probabilities [sentence, state, V]."""
-    numbers = sharpness * np.random.default_rng(seed).standard_normal((sentences, STATES, vocabulary))
-    return (numbers - np.log(np.exp(numbers).sum(axis=2, keepdims=True))).astype(np.float32)
-
-
-def hashed(state, token, index):
-    return (state * 31 + token * 7 + index * 3 + 1) % STATES
-
-
-def make_step(table):
-    """A step whose cache holds the hash of the prefix, a copy of the prefix and the number of the sentence."""
-
-    def step(token, index, cache):
-        state = hashed(cache["state"], token, index)
-        prefix = lax.dynamic_update_slice(cache["prefix"], token[:, None, None], (0, index, 0))
-        # The second hash, made afresh from the copied prefix, is NaN unless both were reordered alike.
-        again = lax.fori_loop(0, index + 1, lambda i, h: hashed(h, prefix[:, i, 0], i), jnp.zeros_like(state))
-        sound = (again == state)[:, None]
-        log_probs = jnp.where(sound, table[cache["sentence"], state], jnp.nan)
-        return log_probs, {"state": state, "prefix": prefix, "sentence": cache["sentence"]}
-
-    return step
-
-
-def make_cache(sentences, beams, length):
-    sentences, n = np.repeat(np.array(sentences, np.int32), beams), len(sentences) * beams
-    return {"state": np.zeros(n, np.int32), "prefix": np.zeros((n, length, 1), np.int32), "sentence": sentences}
 
 
 @functools.partial(jax.jit, static_argnames=("beams", "length", "options"))
@@ -84,31 +61,6 @@ def search(table, max_length, *, beams, length=None, sentences=None, **options):
     cache = make_cache(sentences, beams or 1, length)
     out = run(table, cache, np.array(max_length, np.int32), beams, length, tuple(options.items()))
     return jax.tree.map(np.asarray, out)
-
-
-def log_prob_of(table, sentence, tokens):
-    state, previous, total = 0, START, np.float32(0)
-    for index, token in enumerate(tokens):
-        state = hashed(state, previous, index)
-        total = total + table[sentence, state, token]
-        previous = token
-    return total
-
-
-def brute_force(table, sentence, limit, alpha):
-    """All sequences that end in EOS within the limit, best first: [(score, log_prob, tokens)]."""
-    words = [token for token in range(table.shape[2]) if token not in (PAD, EOS, START)]
-    every = []
-    for size in range(limit):
-        for start in itertools.product(words, repeat=size):
-            tokens = (*start, EOS)
-            log_prob = log_prob_of(table, sentence, tokens)
-            every.append((log_prob / ((5 + len(tokens)) / 6) ** alpha, log_prob, tokens))
-    return sorted(every, key=lambda one: -one[0])
-
-
-def translations(out, row):
-    return [tuple(tokens[:size].tolist()) for tokens, size in zip(out.tokens[row], out.length[row], strict=True)]
 
 
 def assert_same(a, b):
@@ -542,63 +494,6 @@ def test_slots_are_filled_as_soon_as_enough_are_free():
     assert steps_of([1] * 8, 1) == steps_of([1] * 8, 2) == 4
     assert steps_of([7, 1, 1, 1, 1, 1, 1, 1], 1) == 7
     assert steps_of([7, 1, 1, 1, 1, 1, 1, 1], 2) == 10
-
-
-# Constraints
-
-
-@functools.partial(jax.jit, static_argnames=("beams", "length", "alpha", "returned"))
-def run_constrained(table, cache, max_length, phrases, sizes, beams, length, alpha, returned):
-    sentences = at_once(with_phrases(cache, phrases, sizes), max_length)
-    options = dict(beams=beams, returned=returned, length=length, length_penalty=alpha)
-    return constrained_search(make_step(table), sentences, **options, **IDS)
-
-
-def search_constrained(table, limits, phrases, *, beams, alpha=0.6, returned=None):
-    width = max(len(phrase) for of_row in phrases for phrase in of_row)
-    count = max(map(len, phrases))
-    padded = np.full((len(limits), count, width), PAD)
-    sizes = np.zeros((len(limits), count), int)
-    for row, of_row in enumerate(phrases):
-        for number, phrase in enumerate(of_row):
-            padded[row, number, : len(phrase)], sizes[row, number] = phrase, len(phrase)
-    each = [np.repeat(np.array(x, np.int32), beams, axis=0) for x in (padded, sizes)]
-    cache, longest = make_cache(range(len(limits)), beams, max(limits)), max(limits)
-    out = run_constrained(table, cache, jnp.asarray(limits), *each, beams, longest, alpha, returned or beams)
-    return jax.tree.map(np.asarray, out)
-
-
-def has(tokens, phrase):
-    return any(tokens[i : i + len(phrase)] == phrase for i in range(len(tokens)))
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.2])
-def test_constrained_search_is_brute_force_over_translations_with_the_phrases(alpha):
-    table, limits = make_table(30, 5, 6), [5, 4, 5, 4, 3]
-    phrases = [[(3,)], [(4, 3)], [(3,), (5, 4)], [], [(5,), (4,)]]
-    out = search_constrained(table, limits, phrases, beams=160, alpha=alpha)
-    for row, limit in enumerate(limits):
-        every = brute_force(table, row, limit, alpha)
-        truth = [each for each in every if all(has(each[2], phrase) for phrase in phrases[row])]
-        count = len(truth)
-        assert 0 < count < 160 and (count < len(every) or not phrases[row])
-        assert translations(out, row)[:count] == [tokens for _, _, tokens in truth]
-        np.testing.assert_allclose(out.score[row, :count], [score for score, _, _ in truth], rtol=1e-5)
-        assert (out.length[row, count:] == 0).all()
-
-
-@pytest.mark.parametrize("beams", [1, 3, 5])
-def test_phrases_occur_however_improbable_and_narrow_the_beam(beams):
-    table, limits = make_table(31, 7, 30, 3.0), [12, 7, 9, 12, 7, 6, 7]
-    table[:, :, [7, 8, 9]] -= 12  # nobody would say these
-    phrases = [[(7, 8, 9)], [(7,), (8,), (9,)], [(7, 7, 8)], [(8, 9), (4, 5)], [(9, 8, 7, 7, 8)], [(7, 8), (9, 9)]]
-    phrases.append([(7, 8), (7, 9), (7, 5)])  # the same beginning
-    out = search_constrained(table, limits, phrases, beams=beams, returned=1)
-    for row, of_row in enumerate(phrases):
-        (tokens,) = translations(out, row)
-        assert tokens[-1] == EOS and len(tokens) <= limits[row]
-        assert all(has(tokens, phrase) for phrase in of_row)
-        np.testing.assert_allclose(out.log_prob[row, 0], log_prob_of(table, row, tokens), rtol=1e-5)
 
 
 def test_a_bonus_is_part_of_the_score_and_of_the_choice():

@@ -35,6 +35,7 @@ ROOMS = [
     "attention_page",
     "rows",
     "seeds",
+    "search_rows",
     "search",
     "rouge",
     "scores",

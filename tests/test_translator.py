@@ -11,6 +11,7 @@ from helpers import FAMILIES, each_family, letters, random_parameters, tiny_mode
 
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.data.batching import Batch
+from transformer_jax.data.phrases import has_phrases, read_phrases, read_prefixes
 from transformer_jax.data.sentences import split_line
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
@@ -276,6 +277,42 @@ def test_the_n_best_of_a_line_in_parts_are_the_best_combinations(transformer):
     assert all(each.parts == len(pieces) for each in found.others)
 
 
+def test_what_phrases_and_prefixes_are_to_the_tokenizer(tokenizer):
+    """Whole words but where they are punctuation; once each; spelled after a space, and after what stands before a word."""
+    texts = ["a", " a  b ", "?", "( a", "C++", "a b", "", "  ", "1,2", "\u201ea", "a (", "\u00e9"]
+    (read,) = read_phrases(tokenizer, [texts])
+    assert [each.text for each in read] == ["a", "a b", "?", "( a", "C++", "1,2", "\u201ea", "a (", "\u00e9"]
+    assert [each.text for each in read if not each.begins_word] == ["?", "( a"]
+    assert [each.text for each in read if not each.ends_word] == ["?", "a ("]
+    for each in read:
+        assert tokenizer.surfaces.text(each.after_space) == b" " + each.text.encode()
+        assert tokenizer.surfaces.text(each.after_other) == each.text.encode()
+    assert not any(each.ends_word for each in read_phrases(tokenizer, [texts], "anywhere")[0])
+    with pytest.raises(UserError, match="--phrase_ends=end should be one of word, anywhere"):
+        read_phrases(tokenizer, [["a"]], "end")
+    cases = {"a b": (True, b""), "a (": (False, b""), "a b,": (True, b""), "a b C+": (True, b""), "": (False, b"")}
+    for text, (ends_word, rest) in cases.items():
+        found = read_prefixes(tokenizer, [text])[0]
+        assert (found.ends_word, found.text, found.agreement) == (ends_word, rest, None)
+    for text, whole, rest in (("a bc", " a", " bc"), ("a", "", " a"), ("a ", " a", " "), (" a  bc", " a", " bc"), ("", "", "")):
+        found = read_prefixes(tokenizer, [text], complete_words=True)[0]
+        assert (tokenizer.surfaces.text(found.ids), found.text) == (whole.encode(), rest.encode()) and not found.ends_word
+
+
+def test_a_text_has_a_phrase_as_whole_words(tokenizer):
+    cases = [("Elefant", "Ein Elefant.", True), ("Elefant", "Elefanten", False), ("Elefant", "\u201eElefant\u201c", True)]
+    cases += [
+        ("Elefant", "Hauselefant Elefanten (Elefant)", True),
+        ("a", "ba", False),
+        ("a", "b-a", True),
+        ("1,2", "1,23", False),
+    ]
+    cases += [("2", "1.2", False), ("?", "a?", True), ("C++", "C++en", False), ("C++", "C++.", True), ("u", "u\u0308", False)]
+    cases += [("a b", "a b", True), ("a b", "a  b", False), ("(", "(a)", True), ("a", "<b>a</b>", True)]
+    for phrase, text, expected in cases:
+        assert has_phrases(text, read_phrases(tokenizer, [[phrase]])[0]) == expected, (phrase, text)
+
+
 def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(transformer):
     prefixes = ["b c", "", "x", "h", "", "a", "g f e d c b a " * 6, "", "c", "d"]
     rules = dict(beam=3, nbest=2, min_length_extra=6, min_length_ratio=0.5, no_repeat_ngram=2, max_length_extra=9)
@@ -368,7 +405,36 @@ def test_phrases_occur_and_change_no_other_line(transformer):
     with pytest.raises(UserError, match="temperature"):
         transformer.translate(["a"], phrases=[["b"]], temperature=1.0)
     with pytest.raises(UserError, match="'a': no translation has all its phrases"):
-        transformer.translate(["b", "a"], phrases=[[], ["g g"]], beam=2, no_repeat_ngram=1)
+        transformer.translate(["b", "a"], phrases=[[], ["g g g"]], beam=2, no_repeat_ngram=1)
+
+
+def test_no_phrase_costs_a_translation_that_has_it_and_none_is_inside_a_word(transformer):
+    """Hundreds of lines, whose phrases are words of their translation without phrases, or other letters."""
+    lines, random = letters(300, 4, seed=2), np.random.default_rng(2)
+    free = transformer.translate(lines, beam=2, nbest=2)
+    words = [each.text.split() or ["a"] for each in free]
+    phrases = [[" ".join(of_line[i : i + 2])] for of_line in words for i in [random.integers(len(of_line))]]
+    phrases = [[*each, random.choice(list("abc"))] if i % 3 == 0 else each for i, each in enumerate(phrases)]
+    phrases = [[each for each in of_line if len(transformer.tokenizer.encode_target([each])[0]) < 3] for of_line in phrases]
+    found = transformer.translate(lines, phrases=phrases, beam=2)
+    kept = 0
+    for of_line, each, without in zip(phrases, found, free, strict=True):
+        read = read_phrases(transformer.tokenizer, [of_line])[0]
+        assert has_phrases(each.text, read)
+        natural = [one for one in (without, *without.others) if has_phrases(one.text, read)]
+        assert all(each.score >= one.score - 1e-4 for one in natural)
+        kept += len(natural) > 0
+    assert 100 < kept < 300
+
+
+def test_an_unfinished_prefix_is_what_the_text_begins_with(transformer):
+    prefixes = ["b", "a b c", "", " c ", "", "", "g f e", "\u00e4\u00bd", "c, d", "(a"]
+    phrases = [["b a"] if i in (0, 3, 6) else [] for i in range(len(LINES))]
+    found = transformer.translate(LINES, prefixes=prefixes, phrases=phrases, complete_words=True, beam=4, nbest=2)
+    for line, prefix, wanted, best in zip(LINES, prefixes, phrases, found, strict=True):
+        for each in (best, *best.others) if line.strip() else ():
+            assert each.text.startswith(prefix.lstrip()) and all(phrase in each.text for phrase in wanted)
+            assert each.log_prob == pytest.approx(transformer.score([line], [each.tokens])[0].log_prob, abs=1e-3)
 
 
 @pytest.mark.slow  # `test_command_lines.py` has a term, too

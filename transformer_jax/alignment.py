@@ -87,7 +87,7 @@ def join_links(line: str, sources: Sequence[str], targets: Sequence[str], links:
         starts = np.cumsum([read, *map(len, source.split())]).tolist()
         read = starts[-1]
         if target:
-            written -= not ended
+            written -= not (ended or target[0].isspace())
             joined |= {(owner[starts[i]], written + j) for i, j in part}
             written, ended = written + len(target.split()), target[-1].isspace()
     return tuple(sorted(joined))

@@ -2,8 +2,7 @@
 
 import bisect
 import functools
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,22 +13,22 @@ from flax import linen as nn
 from transformer_jax import hosts
 from transformer_jax.alignment import log_coverage, mean_attention, most_attended
 from transformer_jax.config import Config, DecodeConfig
-from transformer_jax.data.batching import Batch, Shape, bucketed_batch, pad_rows
+from transformer_jax.data.batching import Batch, Shape, bucketed_batch
+from transformer_jax.data.phrases import Phrase, has_phrases
 from transformer_jax.data.store import Store
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.decoding.beam import Hypotheses, beam_search
 from transformer_jax.decoding.constraints import constrained_search, with_phrases
 from transformer_jax.decoding.greedy import greedy_search, sample_search
 from transformer_jax.decoding.loop import Sentences
-from transformer_jax.decoding.rules import restricted, with_rules
+from transformer_jax.decoding.rules import TokenTexts, restricted, with_rules
 from transformer_jax.errors import UserError, memory_advice
 from transformer_jax.rows import over_rows
+from transformer_jax.search_rows import Request, beam_of, deal, fewer_positions, make_rows, padded_length
 from transformer_jax.seeds import key_of, seed_words
 
 __all__ = ["Found", "Searcher", "positions_at_once"]
 
-# Source lengths that batches are padded to: few, so that few shapes are compiled.
-_LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _QUEUE = 512  # sentences of one search on each device; those beyond the slots wait for a free one
 _PARTS = 8  # this share of the slots is free before it is filled again: each time costs a run of the encoder
 
@@ -40,20 +39,6 @@ class Found(NamedTuple):
     ids: list[int]  # EOS included where the model gave one
     log_prob: float  # the sum over its tokens, EOS included
     score: float  # what the search ranked by
-
-
-class _Rows(NamedTuple):
-    """What a search is told of each sentence."""
-
-    source: np.ndarray  # int32 [B, S]
-    segment: np.ndarray  # int32 [B, S]
-    limit: np.ndarray  # int32 [B]: tokens at most
-    number: np.ndarray  # uint32 [B]: what samples are drawn by
-    least: np.ndarray | None  # int32 [B]: tokens at least
-    prefix: np.ndarray | None  # int32 [B, P]: what it begins with
-    prefix_length: np.ndarray | None  # int32 [B]
-    phrases: np.ndarray | None  # int32 [B, P, W]: what must occur in it
-    phrase_sizes: np.ndarray | None  # int32 [B, P]
 
 
 def positions_at_once(decode: DecodeConfig) -> int:
@@ -81,25 +66,45 @@ class Searcher:
         self._search = over_rows(_make_search(model, tokenizer))
 
     def search(
-        self,
-        params: Any,
-        rows: list[np.ndarray],
-        prefixes: list[np.ndarray],
-        phrases: list[list[np.ndarray]],
-        decode: DecodeConfig,
-        between: Callable[[], None] | None = None,
+        self, params: Any, requests: Sequence[Request], decode: DecodeConfig, between: Callable[[], None] | None = None
     ) -> list[list[Found]]:
         """For each row `decode.nbest` translations, best first (of samples: as they were drawn), or fewer if there are not so
-        many. Each begins with its row's ids of `prefixes`, and has all its row's `phrases` (neither has an EOS).
+        many. Each begins with its row's prefix, and has all its row's phrases.
+
+        Rows are searched without their phrases first. Those whose translations do not all have them are searched once more,
+        with the phrases and a beam that is wide enough for these (`beam_of`), and the best of both searches that have all
+        phrases are returned: no score is lower than that of a translation which has them without being made to.
 
         Where there are several processes, all of them must come here, with the same rows, and each works through a part of the
-        batches; `between` is called between two. Raises UserError for a prefix or phrase that is impossible.
+        batches; `between` is called between two. Raises UserError for a prefix or phrase that is too long for the model.
         """
+        for request in requests:
+            for what, size in (("prefix", request.prefix.size), *(("phrase", phrase.size) for phrase in request.phrases)):
+                if size >= self.room:
+                    raise UserError(f"a {what} of {size} tokens is too long for model.max_positions={self.room}")
+        results = self._search_once(params, [request._replace(phrases=()) for request in requests], decode, between)
+        having = [self._having(request.phrases, found) for request, found in zip(requests, results, strict=True)]
+        again = [i for i, found in enumerate(results) if len(having[i]) < len(found)]
+        constrained = self._search_once(params, [requests[i] for i in again], decode, between) if again else []
+        for i, found in zip(again, constrained, strict=True):
+            results[i] = _best_of(having[i], found, decode.nbest)
+        return results
 
-        def of_group(group: tuple[list[int], int, int], ample: bool) -> list[list[Found]]:
+    def _having(self, phrases: Sequence[Phrase], found: list[Found]) -> list[Found]:
+        """Those that have all phrases."""
+        if not phrases:
+            return found
+        texts = self._tokenizer.decode([each.ids for each in found])
+        return [each for each, text in zip(found, texts, strict=True) if each.ids and has_phrases(text, phrases)]
+
+    def _search_once(
+        self, params: Any, requests: Sequence[Request], decode: DecodeConfig, between: Callable[[], None] | None
+    ) -> list[list[Found]]:
+        """One search of every row."""
+
+        def of_group(group: tuple[list[int], int, int], beam: int, full_cache: bool) -> list[list[Found]]:
             numbers, length, slots = group
-            given = ([of_row[i] for i in numbers] for of_row in (rows, prefixes, phrases))
-            found = self._search_group(params, *given, length, slots, ample, decode)
+            found = self._search_group(params, [requests[i] for i in numbers], length, slots, beam, full_cache, decode)
             return [
                 []
                 if cut
@@ -111,28 +116,24 @@ class Searcher:
                 for cut, *of_row in zip(found.cut, *found[:-1], strict=True)
             ]
 
-        for what, ids in [("prefix", ids) for ids in prefixes] + [("phrase", ids) for of_row in phrases for ids in of_row]:
-            if self._tokenizer.unknown_id in ids or len(ids) >= self.room:
-                text = " ".join(self._tokenizer.pieces(ids))
-                raise UserError(f"{what} {text}: has letters that the model does not know, or is too long for it")
-        tokens = positions_at_once(decode) // _hypotheses(decode)
-        results: list[list[Found]] = [[] for _ in rows]
+        results: list[list[Found]] = [[] for _ in requests]
+        # Rows of one beam together, those with phrases apart from those without: a translation depends on its row alone.
+        kinds = [(bool(request.phrases), beam_of(request.phrases, decode)) for request in requests]
         # Hardly any translation needs all the room that its limit would: those that do are searched for once more.
-        for ample in (False, True):
-            left = [i for i, found in enumerate(results) if not found]
-            # Those with phrases apart: theirs is another search, and another's phrases should not change a translation.
-            kinds = [[i for i in left if bool(phrases[i]) == has] for has in (False, True)]
-            if ample:
-                tokens = _fewer(tokens, decode)
-            groups = [
-                ([kind[i] for i in numbers], length, slots)
-                for kind in kinds
-                for numbers, length, slots in _groups([len(rows[i]) for i in kind], tokens)
-            ]
-            found = hosts.in_turns(functools.partial(of_group, ample=ample), groups, between)
-            for (numbers, *_), of_groups in zip(groups, found, strict=True):
-                for i, of_row in zip(numbers, of_groups, strict=True):
-                    results[i] = [Found(*each) for each in of_row]  # another process's have come as lists
+        for full_cache in (False, True):
+            for kind in sorted(set(kinds)):
+                left = [i for i, found in enumerate(results) if not found and kinds[i] == kind]
+                tokens = positions_at_once(decode) // (decode.nbest if decode.temperature else kind[1])
+                tokens = fewer_positions(tokens, decode) if full_cache else tokens
+                groups = [
+                    ([left[i] for i in numbers], length, slots)
+                    for numbers, length, slots in _groups([len(requests[i].source) for i in left], tokens)
+                ]
+                search = functools.partial(of_group, beam=kind[1], full_cache=full_cache)
+                found = hosts.in_turns(search, groups, between)
+                for (numbers, *_), of_groups in zip(groups, found, strict=True):
+                    for i, of_row in zip(numbers, of_groups, strict=True):
+                        results[i] = [Found(*each) for each in of_row]  # another process's have come as lists
         return results
 
     def token_log_probs(
@@ -163,64 +164,33 @@ class Searcher:
     def _search_group(
         self,
         params: Any,
-        rows: list[np.ndarray],
-        prefixes: list[np.ndarray],
-        phrases: list[list[np.ndarray]],
+        requests: Sequence[Request],
         length: int,
         slots: int,
-        ample: bool,
+        beam: int,
+        full_cache: bool,
         decode: DecodeConfig,
     ) -> Hypotheses:
         """Search over rows of at most `length` ids, `slots` of them at a time. For few shapes, they are filled up with empty
-        rows, which cost nothing. Where the room is not `ample`, the search may be cut."""
-        lengths, sizes = (np.array([len(each) for each in these]) for these in (rows, prefixes))
-        length, prefix_room = min(length, self.room), _padded_length(max(sizes)) if max(sizes) else 0
-        # A sentence's limits depend on its own length only, never on its batch mates'.
-        limits = (decode.max_length_ratio * lengths).astype(np.int32) + decode.max_length_extra
-        extra = np.array([sum(map(len, of_row)) for of_row in phrases])
-        limits = np.minimum(np.maximum(limits, sizes + 1) + extra, self.room)
-        least = (decode.min_length_ratio * lengths).astype(np.int32) + decode.min_length_extra
-        longest = int(decode.max_length_ratio * length) + decode.max_length_extra
-        width, most = (_power(max(each, default=0)) for each in ([len(p) for ps in phrases for p in ps], map(len, phrases)))
-        longest = min(max(longest, prefix_room + 1) + width * most, self.room)
-        # The cache has this room for each hypothesis, and every step looks at all of it.
-        usual = max(length + max(length // 4, 8), prefix_room + 8) + width * most
+        rows, which cost nothing. Without a `full_cache`, the search may be cut."""
+        tokenizer = self._tokenizer
+        length = min(length, self.room)
+        rows, longest, usual = make_rows(requests, length, self.room, tokenizer.pad_id, tokenizer.vocab_size, decode)
         devices = jax.local_device_count()
-        count = slots if len(rows) <= slots else devices * max(_QUEUE, slots // devices)
-        # As cards are dealt: each device has its share, the empty ones at its end.
-        places = np.arange(count).reshape(-1, devices).T.reshape(-1)
-
-        def deal(values: np.ndarray) -> np.ndarray:
-            return np.pad(values, [(0, count - len(values)), *[(0, 0)] * (values.ndim - 1)])[places]
-
-        padded = pad_rows(prefixes, prefix_room, self._tokenizer.pad_id) if prefix_room else None
-        wanted = np.full((len(rows), most, width), self._tokenizer.pad_id, np.int32)
-        for of_row, ids in zip(wanted, phrases, strict=True):
-            for place, each in zip(of_row, ids, strict=False):
-                place[: len(each)] = each
-        wanted_sizes = np.array([[len(p) for p in ps] + [0] * (most - len(ps)) for ps in phrases], np.int32)
+        count = slots if len(requests) <= slots else devices * max(_QUEUE, slots // devices)
+        rows, back = deal(rows, count, devices)
         advice = (
             f"lower decode.tokens={positions_at_once(decode)} (--decode_tokens of translate.py and evaluate.py) or the beam"
         )
         with memory_advice(advice):
             found = self._search(
                 (params, seed_words(decode.seed)),
-                _Rows(
-                    deal(pad_rows(rows, length, self._tokenizer.pad_id)),
-                    deal((np.arange(length)[None, :] < lengths[:, None]).astype(np.int32)),
-                    deal(limits),
-                    deal(np.array([zlib.crc32(row.tobytes()) for row in rows], np.uint32)),
-                    deal(np.minimum(least, limits)) if least.any() else None,
-                    deal(padded) if prefix_room else None,
-                    deal(sizes) if prefix_room else None,
-                    deal(wanted) if most else None,
-                    deal(wanted_sizes) if most else None,
-                ),
+                rows,
                 slots=slots // devices,
                 no_repeat_ngram=decode.no_repeat_ngram,
-                beams=decode.beam,
+                beams=beam,
                 returned=decode.nbest,
-                length=longest if ample else min(usual, longest),
+                length=longest if full_cache else usual,
                 longest=longest,
                 length_penalty=decode.length_penalty,
                 coverage_penalty=decode.coverage_penalty,
@@ -228,7 +198,6 @@ class Searcher:
                 top_k=decode.top_k,
                 top_p=decode.top_p,
             )
-            back = np.argsort(places)[: len(rows)]
             return jax.tree.map(lambda x: x[back], jax.device_get(found))
 
     def _known(
@@ -246,25 +215,20 @@ class Searcher:
             yield numbers, jax.device_get(function(params, bucketed_batch(store, np.arange(len(numbers)), shape, *ids)))
 
 
-def _hypotheses(decode: DecodeConfig) -> int:
-    """Of a sentence, at the same time."""
-    return decode.nbest if decode.temperature else decode.beam
-
-
-def _fewer(tokens: int, decode: DecodeConfig) -> int:
-    """`tokens`, or fewer where translations may be longer than by the usual ratio and extra: the memory of a search grows with
-    the longest translation of a batch, and should not grow beyond bounds.
-
-    >>> _fewer(4096, DecodeConfig()), _fewer(4096, DecodeConfig(max_length_ratio=1000.0))
-    (4096, 12)
-    """
-    usual, ratio = (each.max_length_ratio + each.max_length_extra / _LENGTHS[0] for each in (DecodeConfig(), decode))
-    return int(tokens * min(1, usual / ratio)) if ratio else tokens
+def _best_of(some: list[Found], others: list[Found], count: int) -> list[Found]:
+    """The best of both, each once."""
+    both = {tuple(each.ids): each for each in (*others, *some) if each.ids}
+    return sorted(both.values(), key=lambda each: -each.score)[:count] or others
 
 
 def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypotheses]:
     ids = {"start_id": tokenizer.decoder_start_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     never = tuple({tokenizer.bos_id, tokenizer.unknown_id} - {tokenizer.eos_id})
+
+    def token_texts():
+        surfaces = tokenizer.surfaces
+        columns = surfaces.begins_with_letter, surfaces.may_precede_word, surfaces.ranks, surfaces.sizes
+        return TokenTexts(*map(jnp.asarray, columns))
 
     def search(
         params_and_seed,
@@ -284,7 +248,8 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
     ):
         params, seed = params_and_seed
         hypotheses = returned if temperature else beams
-        rules = no_repeat_ngram or rows.least is not None or rows.prefix is not None
+        rules = no_repeat_ngram or rows.min_length is not None or rows.prefix is not None
+        texts = token_texts() if rows.prefix is not None or rows.phrases is not None else None
 
         def call(method, *args):
             return model.apply({"params": params}, *args, method=method)
@@ -298,10 +263,11 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
             if coverage_penalty:
                 cache = cache, jnp.where(each.segment > 0, 0.0, 1.0)
             if rules:
-                given = dict(min_length=each.least, prefix=each.prefix, prefix_length=each.prefix_length)
+                names = "min_length", "prefix", "prefix_length", "whole", "continuation"
+                given = {name: getattr(each, name) for name in names}
                 cache = with_rules(cache, length=length, start=index, no_repeat_ngram=no_repeat_ngram, **given)
             if rows.phrases is not None:
-                cache = with_phrases(cache, each.phrases, each.phrase_sizes)
+                cache = with_phrases(cache, each.phrases)
             return cache, these.limit, (memory, jnp.full(len(numbers), index))
 
         def step(token, index, cache, memory):
@@ -321,7 +287,7 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
             return coverage_penalty * log_coverage((cache[0] if rules else cache)[1])
 
         if rules:
-            step = restricted(step, eos_id=tokenizer.eos_id, no_repeat_ngram=no_repeat_ngram)
+            step = restricted(step, eos_id=tokenizer.eos_id, no_repeat_ngram=no_repeat_ngram, texts=texts)
         sentences = Sentences(begin, len(rows.limit), jnp.sum(rows.limit > 0), slots, max(slots // _PARTS, 1))
         common = dict(length=length, longest=longest, length_penalty=length_penalty, forbidden_ids=never, **ids)
         if temperature:
@@ -329,7 +295,7 @@ def _make_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypoth
             return sample_search(step, sentences, samples=returned, **chance, **common)
         if beams == 1 and rows.phrases is None:
             return greedy_search(step, sentences, **common)
-        beam = beam_search if rows.phrases is None else constrained_search
+        beam = beam_search if rows.phrases is None else functools.partial(constrained_search, texts=texts)
         common["bonus"] = coverage if coverage_penalty else None
         return beam(step, sentences, beams=beams, returned=returned, **common)
 
@@ -372,7 +338,7 @@ def _groups(lengths: list[int], tokens: int) -> Iterator[tuple[list[int], int, i
     group is in parts of equal work, for every process one or more.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    padded = [_padded_length(lengths[i]) for i in order]
+    padded = [padded_length(lengths[i]) for i in order]
     devices, processes = jax.local_device_count(), jax.process_count()
     start = 0
     while start < len(order):
@@ -394,7 +360,7 @@ def _batches(lengths: list[int], tokens: int) -> Iterator[tuple[list[int], int]]
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):
-        length = _padded_length(lengths[order[start]])
+        length = padded_length(lengths[order[start]])
         rows = _rows_of(length, tokens)
         yield order[start : start + rows], length
         start += rows
@@ -406,21 +372,7 @@ def _rows_of(length: int, tokens: int) -> int:
     return devices * (1 << (max(tokens // length // devices, 1).bit_length() - 1))
 
 
-def _power(count: int) -> int:
-    """The power of two that has room for so many, or 0."""
-    return 1 << (count - 1).bit_length() if count else 0
-
-
 def _filled(rows: int) -> int:
     """A power of two on each device."""
     devices = jax.local_device_count()
     return devices * (1 << (-(-rows // devices) - 1).bit_length())
-
-
-def _padded_length(length: int) -> int:
-    """
-    >>> _padded_length(9), _padded_length(1025)
-    (16, 2048)
-    """
-    index = bisect.bisect_left(_LENGTHS, length)
-    return _LENGTHS[index] if index < len(_LENGTHS) else -(-length // _LENGTHS[-1]) * _LENGTHS[-1]

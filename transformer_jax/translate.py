@@ -33,8 +33,10 @@ def translate_lines(
     input: str | None = None,
     output: str | None = None,
     prefixes: str | None = None,
+    complete_words: bool = False,
     phrases: str | None = None,
     terminology: str | None = None,
+    phrase_ends: str | None = None,
     terminology_case: str = "start",
     ensemble: Sequence[str] = (),
     score: str | None = None,
@@ -54,9 +56,11 @@ def translate_lines(
 
     `format` is a translation a line (`text`), a line of tab-separated `COLUMNS` for each of the n best (`tsv`), or one of JSON
     for each line (`json`), with the pieces and their log-probabilities. `prefixes` is a file with what each line's translation
-    begins with, `phrases` one with what must occur in each, separated by tabs; `terminology` has terms and their translations
-    (`read_terms`, with `terminology_case` as in `Terminology`). `ensemble` are further models, as `--ensemble` names them.
-    `score` is a file with a translation of each line, which are scored instead (`Translator.score`; as `text`, `log_prob`).
+    begins with (with `complete_words` the last word may be unfinished), `phrases` one with what must occur in each, separated
+    by tabs, `phrase_ends` where these and terms may end (`Translator.translate`); `terminology` has terms and their
+    translations (`read_terms`, with `terminology_case` as in `Terminology`). `ensemble` are further models, as `--ensemble`
+    names them. `score` is a file with a translation of each line, which are scored instead (`Translator.score`; as `text`,
+    `log_prob`).
 
     A file that is read is plain or gzip's, one that is written is compressed if its name ends in `.gz`. "-" is standard input
     or output, for one of those that are read and one of those that are written.
@@ -78,6 +82,10 @@ def translate_lines(
             "--score goes with none of --nbest, --attention, --alignments, --prefixes, --phrases and --terminology: "
             "it does not translate"
         )
+    if complete_words and not prefixes:
+        raise UserError("--complete_words is about the last words of --prefixes, which are not given")
+    if phrase_ends and not (phrases or terminology):
+        raise UserError("--phrase_ends is about --phrases and --terminology, which are not given")
     if format == "text" and (search.get("nbest") or 1) > 1:
         raise UserError("--nbest needs --format=tsv or --format=json: as text, N lines in are N lines out")
     if terminology_case != "start" and not terminology:
@@ -104,6 +112,7 @@ def translate_lines(
             else:
                 wanted = [[phrase for phrase in each.split("\t") if phrase.strip()] for each in wanted]
                 more = dict(terminology=terms, align=align, token_log_probs=format == "json")
+                more |= dict(complete_words=complete_words, phrase_ends=phrase_ends or "word")
                 found = translator.translate(sources, prefixes=given, phrases=wanted, **more, **search)
             for number, (source, translation) in enumerate(zip(sources, found, strict=True), done + 1):
                 if translation.too_long:

@@ -17,6 +17,7 @@ from transformer_jax.alignment import Links, join_links, word_links
 from transformer_jax.checkpoints import Checkpoints, parse_checkpoint
 from transformer_jax.config import Config, DecodeConfig, validate
 from transformer_jax.data.normalization import word_numbers
+from transformer_jax.data.phrases import read_phrases, read_prefixes
 from transformer_jax.data.sentences import Piece, split_line
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.decoding.beam import length_divisors
@@ -25,6 +26,7 @@ from transformer_jax.models.ensemble import Ensemble
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.run import Run, split_run_name
 from transformer_jax.search import Searcher, positions_at_once
+from transformer_jax.search_rows import Request
 from transformer_jax.terminology import Terminology, compiled
 from transformer_jax.texts import check_options, list_of_texts, refuse_bare_text, require_one_for_each
 
@@ -149,7 +151,9 @@ class Translator:
         lines: Sequence[str],
         *,
         prefixes: Sequence[str] | None = None,
+        complete_words: bool = False,
         phrases: Sequence[Sequence[str]] | None = None,
+        phrase_ends: str = "word",
         terminology: Mapping[str, str] | Terminology | None = None,
         params: Any = None,
         align: bool = False,
@@ -161,9 +165,11 @@ class Translator:
 
         What `split_sentences` says (`config.DecodeConfig`) is translated in pieces (`data.sentences.split_line`). The white
         space between them comes back, that at which somebody might end a line as spaces. `prefixes`, one for each line, are
-        what the translations begin with, in whole words. `phrases`, any number for each line, and what `terminology` has for
-        words of it (as `Terminology` finds them), must occur in them, each beginning a word; of a line in pieces, prefix and
-        `phrases` in the first, terms in that of their words.
+        what the translations begin with, in whole words; with `complete_words` the last word may be unfinished. `phrases`, any
+        number for each line, and what `terminology` has for words of it (as `Terminology` finds them), must occur in them, in
+        whole words, or with `phrase_ends="anywhere"` perhaps followed by letters; one place may satisfy several. Lines whose
+        translation lacks some are searched once more, with a beam of more hypotheses than their phrases have tokens if `beam`
+        has fewer (`Searcher.search`). Of a line in pieces, prefix and `phrases` are in the first, terms in that of their words.
         `params` stands in for the translator's own, `search` for fields of the config. With `align` each has its word
         alignment, as method `align` makes it, with `token_log_probs` those of its tokens.
 
@@ -188,7 +194,7 @@ class Translator:
         if terminology:
             terms = terminology if isinstance(terminology, Terminology) else compiled(tuple(terminology.items()))
             wanted = [[*each, *terms.translations(part)] for each, part in zip(wanted, flat, strict=True)]
-        found = self._translate_parts(flat, starts, wanted, decode, params, between)
+        found = self._translate_parts(flat, starts, complete_words, wanted, phrase_ends, decode, params, between)
         if align or token_log_probs:
             found = self._tell_more(flat, found, align, token_log_probs, params)
         rest = iter(found)
@@ -373,19 +379,19 @@ class Translator:
         self,
         texts: list[str],
         starts: list[str],
+        complete_words: bool,
         wanted: Sequence[Sequence[str]],
+        phrase_ends: str,
         decode: DecodeConfig,
         params: Any,
         between: Callable[[], None] | None,
     ) -> list[Translation]:
-        rows = self.tokenizer.encode_source(texts)
-        prefixes = self.tokenizer.encode_target(starts, add_eos=False)
-        given = [phrase for of_text in wanted for phrase in of_text]
-        if decode.temperature and given:
+        prefixes = read_prefixes(self.tokenizer, starts, complete_words)
+        phrases = read_phrases(self.tokenizer, wanted, phrase_ends)
+        if decode.temperature and any(phrases):
             raise UserError("phrases and terms need a search: leave decode.temperature (--temperature) at 0")
-        ids = iter(self.tokenizer.encode_target(given, add_eos=False))
-        phrases = [[row for _ in of_text if len(row := next(ids))] for of_text in wanted]
-        found = self._searcher.search(params, rows, prefixes, phrases, decode, between)
+        requests = map(Request, self.tokenizer.encode_source(texts), prefixes, phrases)
+        found = self._searcher.search(params, list(requests), decode, between)
         translations = []
         for source, of_text, of_sentence in zip(texts, phrases, found, strict=True):
             if of_text and not of_sentence[0].ids:

@@ -17,6 +17,7 @@ from etils import epath
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.data import normalization
 from transformer_jax.data.sampling import make_sampler
+from transformer_jax.data.surfaces import Surfaces
 from transformer_jax.data.vocabulary import Vocabulary
 from transformer_jax.data.word_table import SPACE, WordTable, words_are_independent
 from transformer_jax.errors import UserError
@@ -234,27 +235,33 @@ class Tokenizer:
         """The SentencePiece models of source and target, as they are in their files."""
         return self._models[self._source], self._models[self._target]
 
+    @functools.cached_property
+    def surfaces(self) -> Surfaces:
+        """The text that each of the target's ids stands for."""
+        pieces = self.pieces(range(self.vocab_size))
+        texts = [b"" if self._special[i] else self._surface(piece) for i, piece in enumerate(pieces)]
+        # The space at the beginning is taken away where it is SPACE, not where it is a byte.
+        return Surfaces(texts, [i for i, piece in enumerate(pieces) if piece == "<0x20>"])
+
     def words(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """For each of the target's `ids` the number, from 0, of the word that it belongs to, int64 [tokens]: words as
         `str.split` finds them. -1 for special ids but the unknown one.
 
         ["▁Der", "▁Ele", "fant", ".", "</s>"] -> [0, 1, 1, 1, -1]
         """
-        text, starts = bytearray(), []
-        for i, piece in zip(ids, self.pieces(ids), strict=True):
-            starts.append(len(text))
-            if piece.startswith("<0x") and self._target.is_byte(self._target.piece_to_id(piece)):
-                text.append(int(piece[3:5], 16))  # "<0xE2>"
-            elif i == self.unknown_id:
-                text += b"?"
-            elif not self._special[i]:
-                text += piece.replace("▁", " ").encode()
+        texts = [b"?" if i == self.unknown_id else self.surfaces.texts[int(i)] for i in ids]
+        text, starts = b"".join(texts), [0, *itertools.accumulate(map(len, texts))][:-1]
         # Bytes that are no UTF-8 stand for themselves, so that places in the text are places in `starts`.
         line = text.decode("utf-8", errors="surrogateescape")
         ends = [len(line[: word.end()].encode("utf-8", errors="surrogateescape")) for word in re.finditer(r"\S+", line)]
         found = np.minimum(np.searchsorted(ends, starts, side="right"), len(ends) - 1)  # a space belongs to what follows it
         special = self._special[np.asarray(ids, np.int64)] & (np.asarray(ids) != self.unknown_id)
         return np.where(special, -1, found)
+
+    def _surface(self, piece: str) -> bytes:
+        if piece.startswith("<0x") and self._target.is_byte(self._target.piece_to_id(piece)):
+            return bytes([int(piece[3:5], 16)])  # "<0xE2>"
+        return piece.replace(SPACE, " ").encode()
 
     def _encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], add_eos: bool) -> list[np.ndarray]:
         refuse_bare_text(lines, "lines")

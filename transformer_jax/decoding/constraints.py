@@ -3,6 +3,14 @@
 A translation that has more of its phrases is mostly less probable than one that has fewer: in one beam it would be lost. So the
 beam is divided into banks, one for each number of tokens that are there already, and the hypotheses that go on are the best of
 every bank, then the second best of every bank, and so on, the fullest bank first.
+
+All phrases are matched at the same time, each by the automaton of Baeza-Yates and Gonnet 1992 (Shift-And): for each of its
+tokens a bit, whether the hypothesis ends with the phrase up to that token.
+
+    phrases     a b c   b c   a d         one place may satisfy several, and phrases with the same beginning do not hide
+    after "a"   1 . .   . .   1 .         each other
+    after "ab"  . 1 .   1 .   . .
+    after "abc" . . 1   . 1   . .         two are there
 """
 
 import functools
@@ -17,28 +25,37 @@ from jax import Array, lax
 from transformer_jax.decoding import beam
 from transformer_jax.decoding.beam import Cache, Hypotheses, Memory, Step
 from transformer_jax.decoding.loop import Sentences
+from transformer_jax.decoding.rules import TokenTexts
 
-__all__ = ["constrained_search", "with_phrases"]
+__all__ = ["Phrases", "constrained_search", "with_phrases"]
 
 
 _LAST = np.iinfo(np.int32).max
 
 
+class Phrases(NamedTuple):
+    """P phrases of each of N hypotheses, each in A spellings (one of them satisfies it) of W tokens at most. The first spelling
+    should begin a new word: it is the one that can stand after any other phrase."""
+
+    tokens: Array  # int32 [N, P, A, W]
+    sizes: Array  # int32 [N, P, A], 0: no such spelling; no phrase where there is none
+    begins_word: Array  # bool [N, P, A]: it occurs only at the beginning, or directly after what `may_precede_word`
+    ends_word: Array  # bool [N, P]: it does not occur directly before what `begins_with_letter`
+
+
 class _Progress(NamedTuple):
-    """What a hypothesis has of its phrases. At most one is under way: it comes as a whole, without a gap."""
+    """What a hypothesis has of its phrases."""
 
-    phrases: Array  # int32 [N, P, W], of W tokens at most
-    sizes: Array  # int32 [N, P], 0: no phrase
-    met: Array  # bool [N, P]
-    current: Array  # int32 [N]: the phrase under way
-    place: Array  # int32 [N]: how many of its tokens are there; 0: none is under way
+    phrases: Phrases
+    met: Array  # bool [N, P]: it has the phrase, whatever comes
+    matched: Array  # bool [N, P, A, W]: the hypothesis ends with the spelling's tokens up to this one
+    at_word: Array  # bool [N]: a word may begin here
 
 
-def with_phrases(cache: Cache, phrases: Array, sizes: Array) -> Cache:
-    """The cache for a `constrained_search` of translations with all `phrases` int32 [N, P, W], each as a whole, in any order.
-    They are of `sizes` int32 [N, P] tokens (0: no phrase)."""
-    nothing = jnp.zeros(len(sizes), jnp.int32)
-    return cache, _Progress(phrases, sizes, sizes == 0, nothing, nothing)
+def with_phrases(cache: Cache, phrases: Phrases) -> Cache:
+    """The cache for a `constrained_search` of translations with all these phrases, in any order."""
+    nothing, rows = jnp.zeros(phrases.tokens.shape, bool), len(phrases.sizes)
+    return cache, _Progress(phrases, (phrases.sizes == 0).all(axis=2), nothing, jnp.ones(rows, bool))
 
 
 def constrained_search(
@@ -50,6 +67,7 @@ def constrained_search(
     start_id: int,
     eos_id: int,
     pad_id: int,
+    texts: TokenTexts | None = None,
     forbidden_ids: tuple[int, ...] = (),
     length_penalty: float = 0.6,
     returned: int = 1,
@@ -58,56 +76,99 @@ def constrained_search(
 ) -> Hypotheses:
     """`beam_search`, of translations that have all phrases of their cache (`with_phrases`): the arguments mean the same.
 
+    One place of a translation may satisfy several phrases. One that `ends_word` is there when EOS follows it, or a token that
+    does not begin with a letter, as `texts` says of each (None: every token is a word).
+
     A candidate is one of the 2 * beams best continuations of the sentence, one of the 2 best of each hypothesis, or the next
-    token of one of its phrases. EOS comes when all phrases are there, and each hypothesis that may take it is finished with it.
-    There is a translation for each sentence whose limit is larger than the number of its phrases' tokens, unless `step` has
-    minus infinity for one of them. Raises ValueError as `beam_search` does.
+    or first token of one of its phrases. EOS comes when all phrases are there, and each hypothesis that may take it is finished
+    with it. There is a translation for each sentence whose limit is larger than the number of its phrases' tokens, unless
+    `step` has minus infinity for one of them. With more beams than these tokens every bank keeps a hypothesis. Raises
+    ValueError as `beam_search` does.
     """
     task = beam.make_task(length, longest, length_penalty, start_id, eos_id, pad_id, forbidden_ids)
 
-    def told(token: Array, index: Array, cache: Cache, *memory: Memory) -> tuple[Array, Cache]:
+    def restricted(token: Array, index: Array, cache: Cache, *memory: Memory) -> tuple[Array, Cache]:
         cache, progress = cache
-        progress = _advanced(progress, token)
+        progress = _advanced(progress, token, texts)
         log_probs, cache = step(token, index, cache, *memory)
-        eos = (jnp.arange(log_probs.shape[1]) == eos_id)[None, :] & ~progress.met.all(axis=1)[:, None]
+        complete = (progress.met | _completed(progress)).all(axis=1)
+        eos = (jnp.arange(log_probs.shape[1]) == eos_id)[None, :] & ~complete[:, None]
         return jnp.where(eos, -jnp.inf, log_probs), (cache, progress)
 
-    choose = functools.partial(_choose, task=task)
+    choose = functools.partial(_choose, task=task, texts=texts)
     of_inner = None if bonus is None else lambda cache: bonus(cache[0])
-    return beam.search(told, sentences, task, choose, beams=beams, returned=returned, bonus=of_inner)
+    return beam.search(restricted, sentences, task, choose, beams=beams, returned=returned, bonus=of_inner)
 
 
-def _advanced(progress: _Progress, token: Array) -> _Progress:
-    """After one more token [N]. One that does not go on with the phrase under way may begin it again, or another."""
-    rows = jnp.arange(len(token))
-    under_way = progress.place > 0
-    goes_on = under_way & (progress.phrases[rows, progress.current, progress.place] == token)
-    begins = ~progress.met & (progress.phrases[:, :, 0] == token[:, None])  # [N, P]
-    current = jnp.where(goes_on, progress.current, jnp.argmax(begins, axis=1))
-    place = jnp.where(goes_on, progress.place + 1, begins.any(axis=1).astype(jnp.int32))
-    ends = (place > 0) & (place == progress.sizes[rows, current])
-    met = progress.met | (ends[:, None] & (jnp.arange(progress.met.shape[1])[None, :] == current[:, None]))
-    return progress._replace(met=met, current=current, place=jnp.where(ends, 0, place))
+def _advanced(progress: _Progress, token: Array, texts: TokenTexts | None) -> _Progress:
+    """After one more token [N]."""
+    phrases, always = progress.phrases, jnp.ones(len(token), bool)
+    ends_word = always if texts is None else ~texts.begins_with_letter[token]
+    at_word = always if texts is None else texts.may_precede_word[token]
+    met = progress.met | (_completed(progress) & (ends_word[:, None] | ~phrases.ends_word))
+    may_begin = progress.at_word[:, None, None] | ~phrases.begins_word
+    before = jnp.concatenate([may_begin[..., None], progress.matched[..., :-1]], axis=3)
+    matched = before & _inside(phrases) & (phrases.tokens == token[:, None, None, None])
+    return progress._replace(met=met, matched=matched, at_word=at_word)
 
 
-def _tokens_there(progress: _Progress) -> Array:
-    """int32 [N]"""
-    return jnp.sum(jnp.where(progress.met, progress.sizes, 0), axis=1) + progress.place
+def _inside(phrases: Phrases) -> Array:
+    """bool [N, P, A, W]: is there a token, not padding?"""
+    return _numbers(phrases) <= phrases.sizes[..., None]
 
 
-def _choose(length: Array, state: beam.State, log_probs: Array, task: beam.Task) -> beam.Choice:
+def _numbers(phrases: Phrases) -> Array:
+    """1 .. W, of the tokens of a spelling, int32 [1, 1, 1, W]."""
+    return jnp.arange(1, phrases.tokens.shape[3] + 1)[None, None, None, :]
+
+
+def _completed(progress: _Progress) -> Array:
+    """bool [N, P]: the hypothesis ends with the phrase."""
+    last = _numbers(progress.phrases) == progress.phrases.sizes[..., None]
+    return (progress.matched & last).any(axis=(2, 3))
+
+
+def _places(progress: _Progress) -> Array:
+    """int32 [N, P, A]: how many tokens of each spelling the hypothesis ends with, less than all."""
+    numbers = _numbers(progress.phrases)
+    unfinished = progress.matched & (numbers < progress.phrases.sizes[..., None])
+    return jnp.max(jnp.where(unfinished, numbers, 0), axis=3)
+
+
+def _tokens_there(progress: _Progress, texts: TokenTexts | None) -> Array:
+    """int32 [N]: the tokens of all phrases that are there, and those of the phrase that is the furthest of the others.
+
+    All tokens less this number are a way to the end that is always open: on with that phrase, then one phrase after the other.
+    Where its next token would take the word's end from phrases that are complete (`Elefant` in the midst of `Elefanten`), these
+    do not count on that way.
+    """
+    phrases, completed = progress.phrases, _completed(progress)
+    sizes = phrases.sizes.max(axis=2)
+    there = progress.met | completed
+    places = _places(progress)
+    further = places
+    if texts is not None:
+        waiting = jnp.sum(jnp.where(completed & ~progress.met & phrases.ends_word, sizes, 0), axis=1)
+        goes_on = texts.begins_with_letter[_at(phrases.tokens, places)]
+        further = places - jnp.where(goes_on, waiting[:, None, None], 0)
+    further = jnp.max(jnp.where(there[:, :, None] | (places == 0), 0, further), axis=(1, 2))
+    return jnp.sum(jnp.where(there, sizes, 0), axis=1) + jnp.maximum(further, 0)
+
+
+def _at(tokens: Array, places: Array) -> Array:
+    """tokens[n, p, a, places[n, p, a]]"""
+    return jnp.take_along_axis(tokens, jnp.minimum(places, tokens.shape[3] - 1)[..., None], axis=3)[..., 0]
+
+
+def _choose(length: Array, state: beam.State, log_probs: Array, task: beam.Task, texts: TokenTexts | None) -> beam.Choice:
     """The best of every bank. Any hypothesis may end, if `step` allows it."""
     progress: _Progress = state.cache[1]
     batch, beams = state.log_prob.shape
     value, parent, token = beam.best_continuations(log_probs, state.log_prob, task.forbidden)
     own = beam.best_continuations(log_probs, state.log_prob.reshape(-1, 1), task.forbidden)
-    wanted = jnp.where(
-        (progress.place > 0)[:, None] & (jnp.arange(progress.sizes.shape[1])[None, :] == progress.current[:, None]),
-        jnp.take_along_axis(progress.phrases, progress.place[:, None, None], axis=2)[:, :, 0],
-        progress.phrases[:, :, 0],
-    )  # [N, P]
-    gain = jnp.take_along_axis(log_probs, wanted, axis=1)
-    of_phrases = jnp.where(progress.met, -jnp.inf, gain + state.log_prob.reshape(-1, 1))
+    tokens = progress.phrases.tokens
+    wanted = jnp.concatenate([_at(tokens, _places(progress)).reshape(len(tokens), -1), tokens[:, :, 0, 0]], axis=1)
+    of_phrases = jnp.take_along_axis(log_probs, wanted, axis=1) + state.log_prob.reshape(-1, 1)
 
     def join(best: Array, *others: Array) -> Array:
         return jnp.concatenate([best, *(each.reshape(batch, -1) for each in others)], axis=1)
@@ -116,20 +177,27 @@ def _choose(length: Array, state: beam.State, log_probs: Array, task: beam.Task)
     value = join(value, own[0], of_phrases)  # [B, K]
     parent = join(parent, number[:, :1].repeat(2, axis=1), number)
     token = join(token, own[2], wanted)
-    count = value.shape[1]
-    earlier = jnp.tril(jnp.ones((count, count), bool), -1)[None]
-    # A candidate may come from several sides; from that of a phrase which is met already it does not come at all.
-    twice = (parent[:, :, None] == parent[:, None, :]) & (token[:, :, None] == token[:, None, :]) & earlier
-    again = (twice & (value > -jnp.inf)[:, None, :]).any(axis=2)
-    value = jnp.where(again | (token == task.eos_id), -jnp.inf, value)
+    never = jnp.isin(token, jnp.array([task.eos_id, *task.forbidden]))  # EOS ends; padding is in `wanted`, too
+    value = jnp.where(never, -jnp.inf, value)
 
     rows = (jnp.arange(batch)[:, None] * beams + parent).reshape(-1)
-    after = _advanced(jax.tree.map(lambda leaf: leaf[rows], progress), token.reshape(-1))
-    bank = _tokens_there(after).reshape(batch, count)
-    better = (value[:, None, :] > value[:, :, None]) | ((value[:, None, :] == value[:, :, None]) & earlier)
-    rank = jnp.sum(better & (bank[:, None, :] == bank[:, :, None]), axis=2)
-    order = rank * (bank.max() + 1) - bank
-    _, chosen = lax.top_k(-jnp.where(value > -jnp.inf, order, _LAST), beams)
-    log_prob, parent, token = (jnp.take_along_axis(each, chosen, axis=1) for each in (value, parent, token))
+    after = _advanced(jax.tree.map(lambda leaf: leaf[rows], progress), token.reshape(-1), texts)
+    bank = _tokens_there(after, texts).reshape(value.shape)
+    log_prob, key = _best_of_banks(value, bank, parent * log_probs.shape[1] + token, beams)
     ended = state.log_prob + log_probs[:, task.eos_id].reshape(batch, beams)
-    return beam.Choice(ended, jnp.broadcast_to(jnp.arange(beams), (batch, beams)), log_prob, parent, token)
+    own = jnp.broadcast_to(jnp.arange(beams), (batch, beams))
+    return beam.Choice(ended, own, log_prob, key // log_probs.shape[1], key % log_probs.shape[1])
+
+
+def _best_of_banks(value: Array, bank: Array, key: Array, beams: int) -> tuple[Array, Array]:
+    """Value and key, [B, beams] each, of the candidates that go on: the best of every bank, fullest first, then the second best
+    of every bank, and so on; value minus infinity where there are no more. Arguments are [B, K]. A candidate that comes from
+    several sides has the same `key` each time, and goes on once; where values are equal the smaller key comes first."""
+    emptiness, cost, key = lax.sort((-bank, -value, key), dimension=1, num_keys=3)
+    same_bank, same_key = (jnp.pad(each[:, 1:] == each[:, :-1], ((0, 0), (1, 0))) for each in (emptiness, key))
+    again = same_bank & same_key
+    cost = jnp.where(again, jnp.inf, cost)
+    count = jnp.cumsum(~again, axis=1)
+    rank = count - lax.cummax(jnp.where(same_bank, 0, count), axis=1)
+    _, best = lax.top_k(-jnp.where(cost < jnp.inf, rank, _LAST), beams)
+    return -jnp.take_along_axis(cost, best, axis=1), jnp.take_along_axis(key, best, axis=1)
