@@ -39,6 +39,7 @@ def run() -> None:
     )
     parser.add_argument("--report", metavar="FILE.json", help="write the scores and where they come from, as JSON or FILE.txt")
     parser.add_argument("--html", metavar="FILE.html", help="the same as a page for a browser, with every sentence")
+    parser.add_argument("--alignment_layer", type=int, metavar="N", help="of the page, from 1 (default: as translate.py)")
     parser.add_argument("--watch", action="store_true", help="score each checkpoint of a training as it comes, in a line")
     parser.add_argument(
         "--watch_minutes", type=float, default=60, metavar="N", help="end after so long without a new one (default: 60)"

@@ -45,7 +45,7 @@ def run() -> None:
     parser.add_argument("--attention_head", type=int, default=0, metavar="N", help="from 1 (default: the mean of all)")
     parser.add_argument("--attention_words", action="store_true", help="a picture of words, not of the tokenizer's pieces")
     parser.add_argument("--alignments", metavar="FILE", help="which word became which: a line like 0-0 1-2 for each line")
-    parser.add_argument("--alignment_layer", type=int, metavar="N", help="from 1 (default: the best on the dev set)")
+    parser.add_argument("--alignment_layer", type=int, metavar="N", help="from 1 (default: the best on the dev set, or here)")
     parser.add_ensemble()
     parser.add_search()
     flags = vars(parser.parse_args())

@@ -1,14 +1,18 @@
 """Where a system is good and where not: parts of a test set, words that training never had, the worst sentences."""
 
 import gzip
+import random
 
+import numpy as np
 import pytest
 import sacrebleu
 
-from transformer_jax.analysis import analyse, sentence_chrf, training_targets, unseen_words, words_of
+from transformer_jax.analysis import analyse, sentence_chrf, training_targets, unseen_words
 from transformer_jax.config import DataConfig
 from transformer_jax.data import demo
+from transformer_jax.data import words as words_module
 from transformer_jax.data.corpus import Pairs
+from transformer_jax.data.words import vocabulary_of, words_of, words_outside
 from transformer_jax.errors import UserError
 from transformer_jax.scores import score
 
@@ -80,3 +84,25 @@ def test_words_of_all_the_training_text_are_known(tmp_path):
     (tmp_path / "one.de").unlink()
     with pytest.raises(UserError, match="one"):
         list(training_targets(data))
+
+
+ODD = "a.b 1.5 3,5 5. .5 ... a&quot;b &amp; x-y 1-2 (a) {b} \u00a0\u3000 ½ „a“ a\u2028b".split(" ")
+ODD += "'' -- <skipped> don't a/b @-@ , .a 5- é. 2.a a,5".split(" ")
+
+
+def test_all_words_of_a_text_at_once_are_those_of_its_lines():
+    draw = random.Random(0)
+    lines = [" ".join(draw.choices(ODD, k=draw.randint(0, 9))) for _ in range(500)] + ["", " "]
+    words = {word for line in lines for word in words_of(line)}
+    vocabulary = vocabulary_of(lines)
+    assert len(vocabulary) == len(words) and (np.diff(vocabulary) > 0).all() and vocabulary.dtype == np.uint64
+    assert words_outside(vocabulary, [*lines, "a new word", ""]) == {"new", "word"} - words
+    assert len(vocabulary_of([])) == 0 and words_outside(vocabulary_of([]), ["a b"]) == {"a", "b"}
+
+
+def test_words_of_a_text_with_many_are_collected_in_parts(monkeypatch):
+    lines = [f"w{i} v{i % 7}" for i in range(100)]
+    expected = vocabulary_of(lines)
+    monkeypatch.setattr(words_module, "CHUNK", 10)
+    monkeypatch.setattr(words_module, "_MOST_PARTS", 15)
+    np.testing.assert_array_equal(vocabulary_of(lines), expected)

@@ -20,15 +20,19 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import assert_trees_equal
 
 from transformer_jax import cluster, command_line, watch
-from transformer_jax.config import from_json
+from transformer_jax import evaluate_run as evaluate_run_module
+from transformer_jax.config import from_json, to_json
 from transformer_jax.data import demo
 from transformer_jax.data.lines import iter_lines
 from transformer_jax.errors import UserError
 from transformer_jax.evaluate_run import evaluate_run
+from transformer_jax.lean import copy_run
 from transformer_jax.run import Run
 from transformer_jax.training import loop
+from transformer_jax.training.loop import train
 from transformer_jax.translate import translate_lines
 from transformer_jax.translator import Translator
 
@@ -236,11 +240,84 @@ class TestEvaluate:
         assert [(each["label"], each["sentences"]) for each in written["analysis"]["by_unseen"]] == [("0", 4)]
         assert str(other) in html.read_text(encoding="utf-8")
 
-    def test_without_the_training_text_the_report_says_so(self, evaluated, tmp_path):
+    def test_without_the_training_text_the_report_has_the_words_that_were_kept_or_says_why_not(self, here, evaluated, tmp_path):
+        (found,) = evaluated(report=str(tmp_path / "report.json"), bootstrap=0)
+        assert [(each.label, each.sentences) for each in found.analysis.by_unseen] == [("0", 4)]
+        words = here.run / "words.npy"
+        kept = words.read_bytes()
+        words.write_bytes(kept[:-1])
+        (found,) = evaluated(report=str(tmp_path / "report.json"), bootstrap=0)
+        assert found.analysis.by_unseen is None and "words.npy: damaged" in found.analysis.training_text
+        words.unlink()  # as in a run of an older version
         (found,) = evaluated(report=str(tmp_path / "report.txt"), bootstrap=0)
+        words.write_bytes(kept)
         assert found.analysis.by_unseen is None and "train.en" in found.analysis.training_text
         written = (tmp_path / "report.txt").read_text(encoding="utf-8")
         assert written.startswith(found.as_text()) and "no BLEU by unseen words: " in written and "worst sentences" in written
+
+    def test_a_checkpoint_from_before_the_first_evaluation_is_aligned(self, here, evaluated, tmp_path):
+        report, page = tmp_path / "report.json", tmp_path / "page.html"
+        (found,) = evaluated(["1"], report=str(report), html=str(page), bootstrap=0)
+        assert found.alignment_layer == 1 and len(found.alignments) == 4
+        assert "words aligned by the attention of decoder layer 1" in found.as_text()
+        assert json.loads(report.read_text(encoding="utf-8"))[0]["alignment_layer"] == 1
+        assert "words aligned by decoder layer 1" in page.read_text(encoding="utf-8")
+
+    def test_a_layer_that_is_not_there_is_told_before_anything_is_translated(self, evaluated, tmp_path, monkeypatch):
+        monkeypatch.setattr(Translator, "translate", lambda *_, **__: pytest.fail("translated"))
+        with pytest.raises(UserError, match=r"alignment layer 2 should be from 1 to 1; name it with --alignment_layer"):
+            evaluated(html=str(tmp_path / "page.html"), alignment_layer=2)
+        with pytest.raises(UserError, match=r"--alignment_layer is for --html"):
+            evaluated(alignment_layer=1)
+
+    def test_a_text_that_would_have_to_be_downloaded_is_not_known(self, here, tmp_path, monkeypatch):
+        monkeypatch.setattr(evaluate_run_module, "training_targets", lambda _: pytest.fail("read"))
+        run = shutil.copytree(here.run, tmp_path / "run")
+        (run / "words.npy").unlink()
+        config = from_json((run / "config.json").read_text(encoding="utf-8"))
+        for text in ("tfds:wmt14_translate/de-en", "gs://bucket/train", "demo:train, tfds:wmt14_translate/de-en * 2"):
+            config.data.train = text
+            (run / "config.json").write_text(to_json(config), encoding="utf-8")
+            (found,) = evaluate_run(str(run), [here.dev], beam=1, bootstrap=0, report=str(tmp_path / "report.json"))
+            assert f"were not kept with the run, and {text} is not on this disk" in found.analysis.training_text
+
+
+class TestLean:
+    def test_a_copy_translates_and_is_scored_and_does_not_train_on(self, here, tmp_path):
+        out = tmp_path / "lean"
+        assert copy_run(str(here.run), str(out), ["average:2", "1"]) == [
+            "step 1",
+            "average of 2 checkpoints, steps 3 to 4",
+        ]
+        for ours, theirs in (("best", "average:2"), ("latest", "average:2"), ("1", "1"), ("1:raw", "1")):
+            found, expected = Translator.load(out, ours), Translator.load(here.run, theirs)
+            assert_trees_equal(jax.device_get(found.params), jax.device_get(expected.params))
+            assert found.alignment_layer == expected.alignment_layer
+        (found,) = evaluate_run(str(out), [here.dev], beam=1, bootstrap=0, report=str(tmp_path / "report.json"))
+        (expected,) = evaluate_run(str(here.run), [here.dev], ["average:2"], beam=1, bootstrap=0)
+        assert found.hypotheses == expected.hypotheses and found.analysis.by_unseen
+
+        def size(folder):
+            return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+        assert not list(out.rglob("optimizer")) and size(out / "checkpoints" / "1") < size(here.run / "checkpoints" / "1") / 2
+        with pytest.raises(UserError, match=r"has no optimizer state to go on from: .* --config\.train\.init_from=.*lean"):
+            train(Run(out).config, str(out))
+        assert size(copy_of := shutil.copytree(out, tmp_path / "again")) == size(out) and Run(copy_of).config == Run(out).config
+
+    def test_what_cannot_be_copied_is_one_line_and_leaves_nothing(self, here, tmp_path):
+        for which, told in (
+            (["latest", "average:2"], r"latest and average:2 are both of step 4"),
+            (["9"], r"no checkpoint of step 9"),
+            (["best:ema"], r"without train\.ema_decay, there is no best:ema"),
+            (["newest"], r"should be latest, best"),
+        ):
+            with pytest.raises(UserError, match=told):
+                copy_run(str(here.run), str(tmp_path / "out"), which)
+            assert not list(tmp_path.iterdir())
+        copy_run(str(here.run), str(tmp_path / "out"), ["4", "latest", "4:raw"])
+        with pytest.raises(UserError, match="is not an empty folder"):
+            copy_run(str(here.run), str(tmp_path / "out"))
 
 
 class TestWatch:

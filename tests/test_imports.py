@@ -52,6 +52,7 @@ ROOMS = [
 ]
 ALLOWED = {room: set(ROOMS[: number + 1]) for number, room in enumerate(ROOMS)}
 ALLOWED["command_line"] = {"errors", "cluster", "caches", "platform", "config"}
+ALLOWED["lean"] = {*ROOMS[: ROOMS.index("run") + 1], "command_line", "interop.folders"}
 ALLOWED["interop"] = {*ROOMS, "command_line", "interop"}
 ALLOWED["__init__"] = set(ROOMS)
 HEAVY = ["tensorflow", "torch", "transformers", "ctranslate2", "matplotlib", "rouge_score"]

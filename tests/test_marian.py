@@ -1,6 +1,7 @@
 """Marian's models as ours, with the logits and tokens that make_marian_fixtures.py recorded of Hugging Face, and back."""
 
 import dataclasses
+import io
 import json
 import shutil
 import subprocess
@@ -11,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sentencepiece
 import yaml
 from helpers import assert_trees_equal, random_parameters, tiny_model, write_tsv
+from make_marian_fixtures import ENGLISH, GERMAN, sentences
 
 from transformer_jax.command_line import load_config
 from transformer_jax.config import Config, TokenizerConfig
@@ -21,7 +24,7 @@ from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.interop.foreign import read_json
 from transformer_jax.interop.marian import completed, export_run, import_run, write_model
-from transformer_jax.interop.marian_npz import parse_vocabulary
+from transformer_jax.interop.marian_vocabulary import parse_vocabulary
 from transformer_jax.interop.marian_weights import HUGGING_FACE, MARIAN, from_parameters, places, to_parameters
 from transformer_jax.interop.safetensors import read_safetensors, write_safetensors
 from transformer_jax.models.seq2seq import build_model
@@ -368,9 +371,272 @@ def test_a_new_run_begins_with_the_parameters_and_tokenizer_of_another(runs):
     assert tokenizer.fingerprint == expected.tokenizer.fingerprint
     assert_trees_equal(first_parameters(config, expected.model, tokenizer), expected.params)
     config.model.heads, config.model.scale_embedding = 4, False
-    told = r"model\.scale_embedding=False should be True, model\.heads=4 should be 2, as in train\.init_from=.*hugging_face"
+    config.tokenizer.algorithm, config.tokenizer.alpha, config.tokenizer.samples = "unigram", 0.5, 3
+    told = r"model\.scale_embedding=False should be True, model\.heads=4 should be 2, tokenizer\.algorithm='unigram' should be "
+    told += r"'bpe', as in train\.init_from=.*hugging_face; --config=.*hugging_face/config\.json has it so, or give "
+    told += r"--config\.model\.scale_embedding=True --config\.model\.heads=2 --config\.tokenizer\.algorithm=bpe$"
     with pytest.raises(UserError, match=told):
         first_tokenizer(config)
+
+
+def test_a_new_run_takes_over_the_tokenizers_settings_or_is_refused(tmp_path):
+    """Else its config.json would say what is not so."""
+    for field in dataclasses.fields(TokenizerConfig):
+        other, own = Config(), Config()
+        Run.open_or_create(tmp_path / field.name, other)
+        value = getattr(own.tokenizer, field.name)
+        changed = "unigram" if value == "bpe" else not value if isinstance(value, bool) else value / 2 if value else 1
+        setattr(own.tokenizer, field.name, type(value)(changed))
+        own.train.init_from = f"{tmp_path / field.name}:latest"
+        if field.name in ("samples", "alpha"):
+            with pytest.raises(UserError, match="no such file"):  # there is no tokenizer in this folder
+                first_tokenizer(own)
+            continue
+        with pytest.raises(UserError, match=rf"tokenizer\.{field.name}=.* --config=.*{field.name}/config\.json has it so"):
+            first_tokenizer(own)
+
+
+# Hugging Face's further files
+
+
+@pytest.fixture
+def theirs(tmp_path) -> Path:
+    return Path(shutil.copytree(FIXTURES / "hugging_face", tmp_path / "theirs"))
+
+
+def rewrite(path: Path, **changes) -> None:
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(content | changes))
+
+
+def test_the_search_follows_generation_config(theirs, tmp_path):
+    """It wins over config.json, and what has no field here is told."""
+    rewrite(theirs / "config.json", decoder_start_token_id=5, num_beams=3)
+    rewrite(
+        theirs / "generation_config.json",
+        decoder_start_token_id=7,
+        pad_token_id=76,
+        num_beams=2,
+        no_repeat_ngram_size=3,
+        max_length=99,
+        bad_words_ids=[[76], [1], [7], [4, 5]],
+        repetition_penalty=1.2,
+        early_stopping=False,
+    )
+    notes = import_run(str(theirs), str(tmp_path / "run"))
+    run = Run(tmp_path / "run")
+    tokenizer = run.tokenizer()
+    assert (tokenizer.decoder_start_id, tokenizer.pad_id) == (7, 76)
+    assert (run.config.decode.beam, run.config.decode.no_repeat_ngram) == (2, 3)
+    assert notes == ["of their search not taken over: bad_words_ids: [[4, 5]], max_length: 99, repetition_penalty: 1.2"]
+    (theirs / "generation_config.json").unlink()
+    import_run(str(theirs), str(tmp_path / "without"))
+    assert Run(tmp_path / "without").tokenizer().decoder_start_id == 5 and Run(tmp_path / "without").config.decode.beam == 3
+    for wrong, told in (
+        ({"decoder_start_token_id": 77}, "should be rows"),
+        ({"eos_token_id": 3}, "eos_token_id is 3, but </s>"),
+    ):
+        (theirs / "generation_config.json").write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=f"generation_config.json: .*{told}"):
+            import_run(str(theirs), str(tmp_path / "wrong"))
+
+
+def with_more_rows(folder: Path, count: int) -> None:
+    arrays = read_safetensors(folder / "model.safetensors")
+    random = np.random.default_rng(0)
+    for name, axis in (("model.shared.weight", 0), ("final_logits_bias", 1)):
+        shape = list(arrays[name].shape)
+        shape[axis] = count
+        arrays[name] = np.concatenate([arrays[name], random.standard_normal(shape).astype(np.float32)], axis=axis)
+    write_safetensors(folder / "model.safetensors", arrays)
+    rewrite(folder / "config.json", vocab_size=77 + count, decoder_vocab_size=77 + count)
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_added_tokens_are_one_piece_wherever_a_text_has_them(newer, theirs, tmp_path):
+    """The ids and texts are those that MarianTokenizer of transformers 5.24 gives."""
+    with_more_rows(theirs, 3)
+    if newer:
+        special = dict(content="</s>", special=True)
+        brand, word, mark = (dict(content=text, special=text == "<mark>") for text in ("<brand>", "Zauberwort", "<mark>"))
+        rewrite(theirs / "tokenizer_config.json", added_tokens_decoder={"0": special, "77": brand, "78": word, "79": mark})
+    else:
+        rewrite(theirs / "added_tokens.json", **{"<brand>": 77, "Zauberwort": 78, "<mark>": 79})
+        rewrite(theirs / "special_tokens_map.json", additional_special_tokens=["<mark>"])
+    import_run(str(theirs), str(tmp_path / "run"))
+    tokenizer = Run(tmp_path / "run").tokenizer()
+    plain = Run.open_or_create(tmp_path / "other", Config())
+    tokenizer.copy_to(plain.tokenizer_folder)
+    for each in (tokenizer, plain.tokenizer()):
+        lines = [
+            "the <brand> dog",
+            "the<brand>dog",
+            "Zauberwort the",
+            "theZauberwortdog",
+            ">>deu<< the <brand>",
+            " <mark> x",
+            "",
+        ]
+        expected = [[41, 77, 1, 0], [41, 77, 1, 0], [78, 41, 0], [41, 78, 1, 0], [14, 41, 77, 0], [79, 65, 1, 0], [0]]
+        assert [row.tolist() for row in each.encode_source(lines)] == expected
+        rows = [[41, 77, 0], [78, 41, 0], [79, 41, 0], [14, 41, 77, 0]]
+        assert each.decode(rows) == ["the<brand>", "Zauberwort the", "the", ">>deu<< the<brand>"]
+        assert each.added_pieces() == {77: False, 78: False, 79: True}
+    export_run(str(tmp_path / "run"), str(tmp_path / "again"))
+    again = {name: json.loads((tmp_path / "again" / f"{name}.json").read_text()) for name in ("vocab", "added_tokens")}
+    assert again["added_tokens"] == {"<brand>": 77, "Zauberwort": 78, "<mark>": 79} and len(again["vocab"]) == 77
+    import_run(str(tmp_path / "again"), str(tmp_path / "third"))
+    assert Run(tmp_path / "third").tokenizer().fingerprint == tokenizer.fingerprint
+
+
+def test_added_tokens_that_cannot_be_are_told(theirs, tmp_path):
+    rewrite(theirs / "added_tokens.json", **{"<brand>": 77})
+    assert import_run(str(theirs), str(tmp_path / "run")) == [
+        "added tokens without a row in the embedding, which are read as text: <brand>"
+    ]
+    for wrong, told in (({"<brand>": 5}, "has the number 5, in vocab.json"), ({"<brand>": "x"}, "expected a token and a row")):
+        (theirs / "added_tokens.json").write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=rf"added_tokens\.json: '<brand>' {told}|{told}"):
+            import_run(str(theirs), str(tmp_path / "wrong"))
+
+
+# Marian's other vocabularies
+
+
+@pytest.fixture
+def marians(tmp_path) -> Path:
+    folder = Path(shutil.copytree(FIXTURES / "opus", tmp_path / "marians"))
+    (folder / "decoder.yml").unlink()
+    return folder
+
+
+def pieces_of(folder: Path) -> list[str]:
+    rows = parse_vocabulary((folder / "opus.vocab.yml").read_bytes(), folder)
+    return sorted(rows, key=rows.__getitem__)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\t-1.5\n"])
+def test_a_plain_text_vocabulary_is_that_in_yaml(ending, marians, runs, reference, tmp_path):
+    lines = "".join(f"{piece}{ending}" for piece in pieces_of(marians))
+    (marians / "opus.vocab.yml").unlink()
+    (marians / "vocab.txt").write_bytes(lines.encode())
+    import_run(str(marians), str(tmp_path / "run"))
+    found, expected = Translator.load(tmp_path / "run"), Translator.load(runs[0] / "opus")
+    assert found.tokenizer.fingerprint == expected.tokenizer.fingerprint
+    assert_trees_equal(found.params, expected.params)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda lines: [*lines[:5], "", *lines[5:]], r"vocab\.txt: line 6 is empty; expected a piece a line"),
+        (lambda lines: [*lines, lines[4]], r"vocab\.txt: line 77: .* is line 5, too; expected each piece once"),
+        (lambda lines: lines[1:], r"vocab\.txt: has no </s>"),
+        (lambda lines: [*lines, "one more"], r"vocab\.txt: 'one more' has the number 76; expected one from 0 to 75"),
+        (lambda lines: [*lines[:3], "\udcff", *lines[4:]], r"vocab\.txt: line 4 is not UTF-8"),
+        (lambda lines: [], r"vocab\.txt: line 1 is empty"),
+    ],
+)
+def test_a_plain_text_vocabulary_that_is_none(change, told, marians, tmp_path):
+    lines = change(pieces_of(marians))
+    (marians / "opus.vocab.yml").unlink()
+    (marians / "vocab.txt").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=told):
+        import_run(str(marians), str(tmp_path / "run"))
+
+
+def test_fewer_pieces_than_rows_leave_rows_without_a_piece(marians, tmp_path):
+    lines = pieces_of(marians)[:-1]
+    (marians / "opus.vocab.yml").unlink()
+    (marians / "vocab.txt").write_text("\n".join(lines), encoding="utf-8")
+    import_run(str(marians), str(tmp_path / "run"))
+    assert Run(tmp_path / "run").tokenizer().pieces([74, 75, 76]) == [lines[-1], "<row 75>", "<pad>"]
+
+
+@pytest.mark.parametrize("doubled", ["opus.vocab.yml", "opus.vocab.json"])
+def test_a_piece_with_two_numbers_is_told(doubled, marians, tmp_path):
+    (marians / "opus.vocab.yml").unlink()
+    is_json = doubled.endswith("json")
+    text = '{"</s>": 0, "<unk>": 1, "a": 2, "a": 3}' if is_json else "</s>: 0\n<unk>: 1\na: 2\na: 3\n"
+    (marians / doubled).write_text(text)
+    with pytest.raises(UserError, match="'a' comes twice" if is_json else "line 4: 'a' has another number above"):
+        import_run(str(marians), str(tmp_path / "run"))
+
+
+def sentencepiece_model(**options) -> bytes:
+    model = io.BytesIO()
+    ids = dict(bos_id=-1, eos_id=0, unk_id=1, pad_id=-1)  # as marian trains it
+    given = dict(vocab_size=76, hard_vocab_limit=False, user_defined_symbols=[">>deu<<"], minloglevel=2) | ids | options
+    lines = iter(sentences(ENGLISH, 200, 0) + sentences(GERMAN, 200, 0))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **given)
+    return model.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, dict(model_type="bpe", eos_id=2, unk_id=0, bos_id=1)], ids=str)
+def test_a_sentencepiece_model_that_is_the_vocabulary_has_its_own_ids(options, marians, tmp_path):
+    model = sentencepiece_model(**options)
+    expected = sentencepiece.SentencePieceProcessor(model_proto=model)
+    (marians / "opus.vocab.yml").unlink()
+    for name in ("source.spm", "target.spm"):  # neither is needed
+        (marians / name).unlink()
+    (marians / "vocab.spm").write_bytes(model)
+    size = expected.get_piece_size()
+    with np.load(marians / "opus.npz") as arrays:
+        weights = dict(arrays)
+    for rows in (size, size + 2):  # tables may have more rows than there are pieces
+        for name, axis in (("Wemb", 0), ("decoder_ff_logit_out_b", 1)):
+            weights[name] = np.resize(weights[name], [rows, 16] if not axis else [1, rows])
+        np.savez(marians / "opus.npz", **weights)
+        import_run(str(marians), str(tmp_path / f"run{rows}"))
+        translator = Translator.load(tmp_path / f"run{rows}")
+        tokenizer, eos = translator.tokenizer, expected.eos_id()
+        assert (tokenizer.eos_id, tokenizer.unknown_id) == (eos, expected.unk_id())
+        assert tokenizer.pad_id == tokenizer.decoder_start_id == rows == tokenizer.vocab_size - 1
+        lines = [*sentences(ENGLISH, 20, 3), ">>deu<< the dog", "the >>deu<< dog", "½ 你 x", "", "<pad> </s> <row 76>"]
+        for encode in (tokenizer.encode_source, tokenizer.encode_target):
+            assert [row.tolist() for row in encode(lines)] == [[*expected.encode(line), eos] for line in lines]
+        assert tokenizer.decode(expected.encode(lines[:20])) == expected.decode(expected.encode(lines[:20]))
+        np.testing.assert_array_equal(translator.params["target_embedding"]["table"][:rows], weights["Wemb"])
+        assert not translator.params["target_embedding"]["table"][rows:].any()
+    weights["Wemb"] = weights["Wemb"][: size - 1]
+    np.savez(marians / "opus.npz", **weights)
+    with pytest.raises(UserError, match=rf"vocab\.spm: .* has the number {size - 1}; expected one from 0 to {size - 2}"):
+        import_run(str(marians), str(tmp_path / "fewer"))
+    (marians / "vocab.spm").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"vocab\.spm: damaged, not a SentencePiece model"):
+        import_run(str(marians), str(tmp_path / "damaged"))
+
+
+def test_decoder_yml_names_the_vocabulary_or_one_must_be_alone(marians, tmp_path):
+    shutil.copy(marians / "opus.vocab.yml", marians / "other.vocab.yml")
+    with pytest.raises(
+        UserError, match=r"expected one vocabulary .*, found opus\.vocab\.yml, other\.vocab\.yml; decoder\.yml may"
+    ):
+        import_run(str(marians), str(tmp_path / "run"))
+    (marians / "decoder.yml").write_text("vocabs: [other.vocab.yml, opus.vocab.yml]")
+    import_run(str(marians), str(tmp_path / "run"))
+    (marians / "decoder.yml").write_text("a: &a [x, x]\nb: &b [*a, *a]\nvocabs: *b")
+    with pytest.raises(UserError, match=r"decoder\.yml: damaged, expected YAML .*an alias"):
+        import_run(str(marians), str(tmp_path / "aliases"))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "told"),
+    [
+        ("config.json", {"vocab_size": 1 << 50}, "vocab_size: 1125899906842624 .expected a whole number"),
+        (
+            "config.json",
+            {"vocab_size": 1000, "decoder_vocab_size": 1000},
+            "vocab_size is 1000, but no table of the",
+        ),
+        ("config.json", {"encoder_layers": 1000}, "weights are not those of 1001 layers"),
+        ("config.json", {"d_model": 1 << 19}, "has shape"),
+    ],
+)
+def test_sizes_that_no_file_has_are_told_before_memory_is_taken(file, changes, told, theirs, tmp_path):
+    rewrite(theirs / file, **changes)
+    with pytest.raises(UserError, match=told):
+        import_run(str(theirs), str(tmp_path / "run"))
 
 
 @pytest.mark.slow
@@ -400,5 +666,5 @@ def test_training_goes_on_from_an_imported_model(runs, tmp_path):
     assert train(config, str(tmp_path / "tuned")).step == 1  # goes on where it was, not from the other's again
     assert_trees_equal(Translator.load(tmp_path / "tuned", "latest").params, after.params)
     # The imported folder itself stays as it is.
-    with pytest.raises(UserError, match=r"parameters that were not trained here; .* --config\.train\.init_from="):
+    with pytest.raises(UserError, match=r"no optimizer state to go on from: .* --config\.train\.init_from="):
         train(Run(base).config, str(base))

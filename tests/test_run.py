@@ -21,15 +21,19 @@ from helpers import (
     tiny_model,
 )
 
+from transformer_jax import lean
 from transformer_jax.checkpoints import parse_checkpoint
 from transformer_jax.config import Config, differences, from_json, override, to_json, validate
 from transformer_jax.data.corpus import read_pairs
+from transformer_jax.data.words import words_outside
 from transformer_jax.errors import UserError
 from transformer_jax.manifest import write_manifest
 from transformer_jax.progress import Progress
 from transformer_jax.run import MetricsWriter, Run
-from transformer_jax.training import evaluator, loop
+from transformer_jax.training import evaluator, loop, prepare
+from transformer_jax.training import step as step_module
 from transformer_jax.training.loop import train
+from transformer_jax.training.optimizer import learning_rate
 from transformer_jax.training.step import TrainState
 from transformer_jax.translator import Translator
 
@@ -162,6 +166,32 @@ def test_a_run_without_moving_averages_has_only_raw_ones(run):
     assert_trees_equal(params_of(run, "1:raw")[0], params_of(run, "1")[0])
     with pytest.raises(UserError, match=r"without train.ema_decay, there is no average:1:ema"):
         params_of(run, "average:1:ema")
+
+
+def test_a_lean_copy_has_averages_or_raw_parameters_and_says_which(tmp_path, monkeypatch):
+    config = Config()
+    config.train.ema_decay = 0.9
+    run = Run.open_or_create(tmp_path / "run", config)
+    monkeypatch.setattr(Run, "tokenizer", lambda _: SimpleNamespace(vocab_size=1, copy_to=lambda _: None, **vars(TOKENIZER)))
+    monkeypatch.setattr(lean, "abstract_parameters", lambda _: shapes())
+    with run.checkpoints(keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            progress = Progress(step=step, tokenizer=TOKENIZER.fingerprint, unwritten=[1.0], skipped=1)
+            checkpoints.save(averaged_at(step), progress.evaluated(-float(step), 0))
+    for name, weights, other in (("3", "ema", "raw"), ("3:raw", "raw", "ema")):
+        out = tmp_path / weights
+        assert lean.copy_run(str(run.workdir), str(out), [name]) == [f"step 3, {weights} weights"]
+        copied = Run(out)
+        expected = averaged_at(3).ema if weights == "ema" else state_at(3).params
+        for which in ("best", "latest", "3", f"3:{weights}"):
+            found, described = params_of(copied, which)
+            assert_trees_equal(found, expected)
+            assert described == f"step 3, {weights} weights"
+        with pytest.raises(UserError, match=f"was copied without what 3:{other} asks for; leave out :{other}"):
+            params_of(copied, f"3:{other}")
+        with copied.checkpoints() as checkpoints:
+            progress = checkpoints.progress(3)
+        assert (progress.best_step, progress.score, progress.unwritten, progress.skipped) == (3, -3.0, [], 1)
 
 
 @pytest.mark.parametrize(
@@ -596,6 +626,36 @@ def test_the_moving_average_is_what_is_evaluated(tmp_path):
     assert abs(cross_entropies[2] - dev["cross_entropy"]) > 1e-3
 
 
+def test_skipped_updates_change_no_rate_and_a_run_with_them_is_resumed(tmp_path, monkeypatch):
+    """A third of the batches, by what is in them, have a loss that is no number."""
+    config = quick_config(tmp_path)
+    config.optimizer.schedule, config.optimizer.decay_steps = "cosine", 10
+    config.train.ema_decay, config.train.max_skipped, config.train.log_every = 0.9, 6, 1
+    loss_sums = step_module.loss_sums
+
+    def loss_of_some(logits, target, segment, label_smoothing):
+        sums = loss_sums(logits, target, segment, label_smoothing)
+        bad = (jax.numpy.sum(target) % 3 == 0) & (label_smoothing > 0)  # the dev set's loss is without
+        return jax.tree.map(lambda x: jax.numpy.where(bad, jax.numpy.nan, x), sums)
+
+    monkeypatch.setattr(step_module, "loss_sums", loss_of_some)
+    train(config, tmp_path / "straight")
+    lines = [line for line in metrics_of(tmp_path / "straight") if line["split"] == "train"]
+    skipped = [line["skipped_steps"] for line in lines]
+    assert 0 < skipped[-1] < 6
+    rate = learning_rate(config)
+    expected = [float(rate(max(step - count - 1, 0))) for step, count in enumerate(skipped, 1)]
+    assert [line["learning_rate"] for line in lines] == expected
+    (_, optimizer, _), progress = arrays_of(tmp_path / "straight", 6)
+    counts = {int(leaf) for leaf in jax.tree.leaves(optimizer) if np.ndim(leaf) == 0}
+    assert counts == {6 - skipped[-1]} and progress.skipped == skipped[-1]
+    config.train.steps = 3
+    train(config, tmp_path / "resumed")
+    config.train.steps = 6
+    train(config, tmp_path / "resumed")
+    assert_same_runs(tmp_path / "resumed", tmp_path / "straight", 6)
+
+
 def test_numbers_that_are_not_finite_end_a_training_and_are_not_saved(tmp_path):
     config = tiny_config(tmp_path)
     config.optimizer.schedule, config.optimizer.learning_rate, config.optimizer.warmup_steps = "constant", 1e30, 1
@@ -607,6 +667,25 @@ def test_numbers_that_are_not_finite_end_a_training_and_are_not_saved(tmp_path):
     for step in steps:
         (params, optimizer), _ = arrays_of(tmp_path / "run", step)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, optimizer)))
+
+
+def test_the_words_of_the_training_text_are_kept_also_where_it_is_not_read_again(tmp_path, monkeypatch):
+    config = quick_config(tmp_path)
+    config.data.cache_dir = str(tmp_path / "cache")
+    first, second, third = (Run.open_or_create(tmp_path / name, config) for name in ("first", "second", "third"))
+    prepare.prepare(first)
+    targets = read_pairs(config.data.train, "en", "de").target
+    assert words_outside(first.words(), ["a b x", *targets]) == {"x"}
+    assert len(first.words()) == len({word for line in targets for word in line.split()})
+    monkeypatch.setattr(prepare, "read_sources", lambda _: pytest.fail("the text was read again"))
+    prepare.prepare(second)
+    np.testing.assert_array_equal(second.words(), first.words())
+    # Tokenised text as older versions kept it has no words: then a run has none.
+    for words in (tmp_path / "cache").rglob("words.npy"):
+        words.unlink()
+        write_manifest(words.parent)
+    prepare.prepare(third)
+    assert third.words() is None
 
 
 def test_a_run_does_not_go_on_with_other_text(tmp_path):

@@ -368,11 +368,38 @@ def test_a_step_that_is_not_finite_may_change_nothing_but_the_step():
     for broken in (jnp.full(VOCAB, jnp.nan), jnp.full(VOCAB, jnp.inf)):
         state = fresh(broken, optimizer)._replace(ema=jnp.ones(VOCAB))
         after, sums = step(state, part(BATCH, slice(2)), KEY)
-        assert_trees_equal(after, state._replace(step=np.int32(1)))
+        assert_trees_equal(after, state._replace(step=np.int32(1), skipped=np.int32(1)))
         assert_trees_equal(sums, jax.tree.map(np.float32, StepSums(LossSums(0, 0, 0, 0), 0, 0, 0, 1)))
     good = fresh(jnp.ones(VOCAB), optimizer)
     plain = jax.jit(make_train_step(Scaled(), optimizer, TrainConfig(ema_decay=EMA_DECAY)))
     assert_trees_equal(step(good, part(BATCH, slice(2)), KEY), plain(good, part(BATCH, slice(2)), KEY))
+
+
+def test_what_is_skipped_leaves_the_optimizer_and_the_average_as_if_it_had_not_been():
+    """Rate, moments and the average's decay follow the updates that were applied."""
+    config = optimizer_config(learning_rate=0.1, warmup_steps=4)
+    config.train.max_skipped, config.train.ema_decay = 3, 0.999  # the decay rises with each of the first updates
+    optimizer = make_optimizer(config)
+    step = jax.jit(make_train_step(Scaled(), optimizer, config.train))
+    batch = part(BATCH, slice(2))
+
+    def run(broken_at):
+        state = TrainState.create(jnp.ones(VOCAB), optimizer, config.train.ema_decay)
+        for number in range(5):
+            if number in broken_at:  # the parameters come back as they were, by the test's hand
+                kept = state
+                state = step(state._replace(params=jnp.full(VOCAB, jnp.nan)), batch, KEY)[0]._replace(params=kept.params)
+            else:
+                state = step(state, batch, KEY)[0]
+        return state
+
+    found, expected = run({0, 3}), run(())
+    straight = TrainState.create(jnp.ones(VOCAB), optimizer, config.train.ema_decay)
+    for _ in range(3):
+        straight = step(straight, batch, KEY)[0]
+    assert (found.step, found.skipped, expected.skipped) == (5, 2, 0)
+    assert_trees_equal(found, straight._replace(step=found.step, skipped=found.skipped))
+    assert not np.allclose(found.ema, expected.ema)
 
 
 class Scaled:

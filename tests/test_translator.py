@@ -10,13 +10,16 @@ import pytest
 from helpers import FAMILIES, each_family, letters, random_parameters, tiny_model
 
 from transformer_jax.config import Config, TokenizerConfig
-from transformer_jax.data.batching import Batch
+from transformer_jax.data.batching import Batch, Shape, bucketed_batch
 from transformer_jax.data.phrases import has_phrases, read_phrases, read_prefixes
 from transformer_jax.data.sentences import split_line
+from transformer_jax.data.store import Store
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import attention_of, build_model
 from transformer_jax.search import Searcher, _groups
+from transformer_jax.training.evaluator import _best_aligning_layer, _links
+from transformer_jax.training.step import make_eval_step
 from transformer_jax.translator import Translation, Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
@@ -445,6 +448,28 @@ def test_the_longest_term_of_a_line_counts_and_only_whole_words_are_terms(transf
     assert_same(termed[2:], transformer.translate(["bb"], beam=2))
 
 
+def test_where_no_layer_is_known_the_one_that_tells_most_aligns(tokenizer):
+    """The same as an evaluation in training finds for these pairs, and then it stays."""
+    translator = make_translator(tokenizer, num_layers=3)
+    sources, targets = ["a b c d", "c", "h g f e"], ["d c b a", "c", "e f g h"]
+    x, y = translator.tokenizer.encode_source(sources), translator.tokenizer.encode_target(targets)
+    batch = bucketed_batch(Store.of(x, y), np.arange(3), Shape(3, 8, 8), tokenizer.pad_id, tokenizer.decoder_start_id)
+    places = make_eval_step(translator.model, tokenizer.eos_id)(translator.params, batch)[1]
+    layer = _best_aligning_layer([_links(batch, np.asarray(places), tokenizer.eos_id)])
+    assert translator.alignment_layer == 0 and translator.align([], []) == [] and translator.alignment_layer == 0
+    found = translator.align(sources, targets)
+    assert translator.alignment_layer == layer and found == translator.align(sources, targets, layer=layer)
+    assert len({str(translator.align(sources, targets, layer=each)) for each in (1, 2, 3)}) == 3
+    other = layer % 3 + 1
+    translator.align_with(other)
+    assert translator.align(sources, targets) == translator.align(sources, targets, layer=other)
+    for wrong in (0, -1, 4):
+        with pytest.raises(UserError, match=f"alignment layer {wrong} should be from 1 to 3"):
+            translator.align(sources, targets, layer=wrong)
+    with pytest.raises(UserError, match="no attention to the source: it cannot align words"):
+        make_translator(tokenizer, **FAMILIES["LSTM"]).align_with(None)
+
+
 def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):
     """Of models of different families; of a model with itself it is that model."""
     one, other = (make_translator(tokenizer, **FAMILIES[name]) for name in ("Transformer", "LSTM with attention"))
@@ -461,6 +486,27 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):
         assert each.log_prob == pytest.approx(again.log_prob, abs=1e-4)
     assert_same(one.together_with([one]).translate(LINES), one.translate(LINES))
     assert both.align(lines, targets, layer=1) == one.align(lines, targets, layer=1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(positions="learned", max_positions=32),
+        pytest.param(dict(positions="sinusoidal"), marks=pytest.mark.slow),
+        FAMILIES["LSTM with attention"],
+    ],
+    ids=str,
+)
+def test_an_ensemble_takes_lines_that_are_too_long_for_one_of_its_models(other, tokenizer):
+    """In pieces that all can read, whichever of them is named first."""
+    short = make_translator(tokenizer, positions="learned", max_positions=12)
+    short._config.batch.max_length = 10
+    long = make_translator(tokenizer, seed=1, **other)
+    lines = ["a b c d e f g h " * 4, "a b", "h g f e d c b a a b"]
+    found = [one.together_with([two]).translate(lines, beam=1) for one, two in ((short, long), (long, short))]
+    assert_same(*found)
+    assert [each.parts for each in found[0]] == [each.parts for each in short.translate(lines, beam=1)]
+    assert found[0][0].parts > 1 and long.translate(lines[2:], beam=1)[0].parts == 1
 
 
 def test_every_row_is_in_one_group_and_a_test_set_has_few_shapes():

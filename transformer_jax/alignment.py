@@ -16,6 +16,7 @@ from transformer_jax.models.seq2seq import attention_of
 __all__ = [
     "Links",
     "alignment_error_rate",
+    "best_aligning_layer",
     "join_links",
     "log_coverage",
     "mean_attention",
@@ -134,3 +135,13 @@ def mutual_information(source: Sequence[int] | np.ndarray, target: Sequence[int]
     (x, y), count = np.unique(pairs, axis=1, return_counts=True)
     of_x, of_y = np.bincount(source), np.bincount(target)
     return float(np.sum(count / len(source) * np.log(count * len(source) / (of_x[x] * of_y[y]))))
+
+
+def best_aligning_layer(sources: Sequence[Sequence[int]], target: Sequence[int]) -> int:
+    """The layer whose links have the most `mutual_information`, from 1: of equals the lowest, 0 where there is no layer.
+    `sources` has for each layer the source's ends of its links, int [links], `target` their other ends.
+
+    >>> best_aligning_layer([[5, 5, 5, 5], [5, 5, 6, 6]], [1, 1, 2, 2])
+    2
+    """
+    return 1 + max(range(len(sources)), key=lambda layer: mutual_information(sources[layer], target), default=-1)

@@ -1,19 +1,18 @@
 """Where a system is good and where it is not: by the length of the source, by words it never saw, sentence by sentence."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from sacrebleu.metrics import CHRF
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs
 from transformer_jax.data.sources import parse_sources
+from transformer_jax.data.words import words_of, words_of_part
 from transformer_jax.scores import check_lines, metrics, score_with, with_interval
 
-__all__ = ["Analysis", "Group", "Sentence", "analyse", "sentence_chrf", "training_targets", "unseen_words", "words_of"]
+__all__ = ["Analysis", "Group", "Sentence", "analyse", "sentence_chrf", "training_targets", "unseen_words"]
 
 _LENGTHS = (5, 10, 15, 20, 30, 40, 60)  # the most words of a source in each group but the last
 _WORST = 20
@@ -124,15 +123,6 @@ def sentence_chrf(hypothesis: str, reference: str) -> float:
     return 100.0 if hypothesis == reference else _chrf.sentence_score(hypothesis, [reference]).score
 
 
-def words_of(line: str) -> list[str]:
-    """Words as sacreBLEU's 13a cuts them: at white space and punctuation, with their case.
-
-    >>> words_of("Ja, der Hund.")
-    ['Ja', ',', 'der', 'Hund', '.']
-    """
-    return [word for part in line.split() for word in _words_of_part(part)]
-
-
 def unseen_words(references: Iterable[str], training: Iterable[str]) -> set[str]:
     """The words of `references` that no line of `training` has, which is gone through once and not kept.
 
@@ -144,7 +134,7 @@ def unseen_words(references: Iterable[str], training: Iterable[str]) -> set[str]
     while unseen and (block := list(itertools.islice(lines, _BLOCK))):
         # Most of what a block has comes often in it, and is looked at once.
         for part in set(" ".join(block).split()):
-            unseen.difference_update(_words_of_part(part))
+            unseen.difference_update(words_of_part(part))
     return unseen
 
 
@@ -159,17 +149,7 @@ def training_targets(data: DataConfig) -> Iterator[str]:
                 yield pair[1]
 
 
-_chrf, _13a = CHRF(), Tokenizer13a()
-
-
-def _words_of_part(part: str) -> tuple[str, ...]:
-    # 13a cuts at punctuation and between parts, so that a line's words are those of its parts.
-    return (part,) if part.isalnum() else _cut(part)
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _cut(part: str) -> tuple[str, ...]:
-    return tuple(_13a(part).split())
+_chrf = CHRF()
 
 
 def _row(group: Group) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from transformer_jax.attention_map import KINDS, AttentionMap
 from transformer_jax.data.lines import open_output
+from transformer_jax.files import finite_or_null
 
 __all__ = ["write_page"]
 
@@ -42,7 +43,7 @@ def write_page(
         "maps": {unit: {name: _plain(maps[name]) for name in maps} for unit, maps in (("pieces", pieces), ("words", words))},
     }
     # A "<" inside a string could end the element that holds the data, or open a comment in it.
-    text = json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")
+    text = json.dumps(finite_or_null(data), separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
     template = resources.files("transformer_jax").joinpath("attention_page.html").read_text(encoding="utf-8")
     with open_output(file) as page:
         page.write(template.replace(PLACEHOLDER, text))

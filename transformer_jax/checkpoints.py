@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import errno
+import json
 import logging
+import os
+import types
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -16,7 +19,7 @@ from etils import epath
 from transformer_jax import hosts
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.files import is_remote
+from transformer_jax.files import is_remote, read_plain
 from transformer_jax.manifest import problem, sealed, write_manifest
 from transformer_jax.progress import Progress
 
@@ -25,6 +28,10 @@ __all__ = ["Checkpoints", "is_step", "parse_checkpoint"]
 log = logging.getLogger(__name__)
 
 _MISNAMED = "a checkpoint's folder has the number of its step as its name, so this one is not read; rename it back"
+_METADATA = "_CHECKPOINT_METADATA"  # orbax's, of the whole checkpoint
+_LARGEST_METADATA = 1 << 20  # bytes
+# What orbax's parsers raise of files that are not as it wrote them.
+_ORBAX_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError, OSError, RecursionError)
 _ITEMS = ("params", "optimizer", "ema", "progress")
 
 
@@ -79,6 +86,7 @@ class Checkpoints:
                 if first:
                     _put_damaged_aside(folder, spare)
             options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, cleanup_tmp_directories=True)
+        _require_readable(folder)
         for name in _misnamed(folder):
             log.warning("%s: %s", folder / name, _MISNAMED)
         with _without_orbax_news():
@@ -137,8 +145,8 @@ class Checkpoints:
         """What was saved beside the arrays of `step`. Raises UserError if the checkpoint is damaged, or another step's."""
         found = self._restore(step, progress=ocp.args.JsonRestore()).progress
         try:
-            progress = Progress(**found)
-        except TypeError as error:
+            progress = Progress.parse(found)
+        except ValueError as error:
             raise self._unreadable(step, error) from error
         if progress.step != step:
             raise UserError(
@@ -152,9 +160,8 @@ class Checkpoints:
         their shapes), and what was saved beside it. Raises UserError if the checkpoint is damaged."""
         found = self._restore(step, **{name: ocp.args.StandardRestore(tree) for name, tree in _arrays(state).items()})
         progress = self.progress(step)
-        restored = state._replace(
-            step=np.int32(step), params=found.params, optimizer_state=found.optimizer, ema=found.get("ema")
-        )
+        counts = {"step": np.int32(step), "skipped": np.int32(progress.skipped)}
+        restored = state._replace(**counts, params=found.params, optimizer_state=found.optimizer, ema=found.get("ema"))
         return restored, progress
 
     def check_belongs(self, step: int, tokenizer: str, corpus: str | None = None) -> None:
@@ -178,10 +185,7 @@ class Checkpoints:
         UserError if there are no such checkpoints, if they do not have the shapes of `abstract_params`, or if they were
         trained with another tokenizer.
         """
-        steps = self.resolve(which)
-        weights = parse_checkpoint(which)[2] or ("ema" if self._ema else "raw")
-        if weights == "ema" and not self._ema:
-            raise UserError(f"{self.folder}: was trained without train.ema_decay, there is no {which}; leave out :ema")
+        steps, weights = self.resolve(which), self.weights(which)
         for step in steps:
             self.check_belongs(step, tokenizer.fingerprint)
         mean = None
@@ -195,6 +199,19 @@ class Checkpoints:
             mean = jax.tree.map(lambda x: (x / len(steps)).astype(np.float32), mean)
             name = f"average of {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
         return mean, f"{name}, {weights} weights" if self._ema else name
+
+    def weights(self, which: str) -> str:
+        """Which parameters `parameters` reads: "ema", the moving averages, where `which` asks for them, or does not ask for
+        "raw" ones and they are there. A copy by `lean.copy_run` has one of the two. Raises UserError as `resolve` does, and
+        where those that are asked for are not there."""
+        asked = parse_checkpoint(which)[2]
+        if asked == "ema" and not self._ema:
+            raise UserError(f"{self.folder}: was trained without train.ema_decay, there is no {which}; leave out :ema")
+        folders = [self.folder / str(step) for step in self.resolve(which)]
+        has_raw, has_averages = (all((folder / item).is_dir() for folder in folders) for item in ("params", "ema"))
+        if asked and has_raw != has_averages and asked != ("raw" if has_raw else "ema"):
+            raise UserError(f"{folders[-1]}: was copied without what {which} asks for; leave out :{asked}")
+        return asked or ("ema" if self._ema and (has_averages or not has_raw) else "raw")
 
     def resolve(self, which: str) -> list[int]:
         """The steps that `which` (see `parse_checkpoint`) stands for, ascending. Raises UserError if they are not there.
@@ -244,7 +261,13 @@ class Checkpoints:
         return wrong
 
     def _parameters_at(self, step: int, item: str, abstract_params: Any) -> Any:
-        target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params)
+        try:
+            target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params)
+        except (MemoryError, ValueError):
+            raise UserError(
+                f"{self.folder / str(step)}: config.json describes a model larger than this machine's memory; bring back the "
+                "config of this run"
+            ) from None
         found = self._restore(step, **{item: ocp.args.StandardRestore(target)})[item]
         # Orbax takes the shape that is stored for the one asked for.
         for (path, leaf), expected in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(target), strict=True):
@@ -261,7 +284,7 @@ class Checkpoints:
             raise UserError(f"{self.folder / str(step)}: {wrong}; choose another with --checkpoint=STEP")
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, OSError) as error:
+        except _ORBAX_ERRORS as error:
             raise self._unreadable(step, error) from error
 
     def _unreadable(self, step: int, error: Exception) -> UserError:
@@ -288,6 +311,25 @@ def _arrays(state: Any) -> dict[str, Any]:
     """The items of a checkpoint that are arrays; where there is no moving average, none is written."""
     items = {"params": state.params, "optimizer": state.optimizer_state, "ema": state.ema}
     return {name: tree for name, tree in items.items() if tree is not None}
+
+
+def _require_readable(folder: epath.Path) -> None:
+    """Raises UserError where what orbax reads of every checkpoint before any checksum is verified is a device or a pipe, which
+    might never end, or is not JSON's null or an object."""
+    if is_remote(folder) or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if not os.path.lexists(path / _METADATA):
+            continue
+        try:
+            content = read_plain(path / _METADATA, _LARGEST_METADATA)
+            if content and not isinstance(json.loads(content), dict | types.NoneType):
+                raise ValueError("not an object with keys")
+        except (OSError, ValueError, RecursionError) as error:
+            reason = getattr(error, "strerror", error)
+            raise UserError(
+                f"{path}: {_METADATA} is damaged ({reason}); bring back a copy, or remove this checkpoint"
+            ) from None
 
 
 def _put_damaged_aside(folder: epath.Path, spare: bool) -> None:

@@ -158,7 +158,9 @@ class TrainConfig:
 
     steps: int = 100_000
     seed: int = 0  # of the first parameters, the order of the text and dropout; 2**64 - 1 at most
-    init_from: str = ""  # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with; empty: with fresh ones
+    # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with: model and tokenizer.* must be as there (but
+    # dropout, compute_dtype, tokenizer.samples, alpha); empty: with fresh ones
+    init_from: str = ""
     label_smoothing: float = 0.1
     accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
     log_every: int = 100

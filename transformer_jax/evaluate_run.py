@@ -14,10 +14,11 @@ from transformer_jax.analysis import analyse, training_targets, unseen_words
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.lines import check_writable, open_output, read_lines, refuse_same_files
-from transformer_jax.data.sources import fetch
+from transformer_jax.data.sources import fetch, is_on_this_disk
+from transformer_jax.data.words import words_outside
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation import Report, evaluate, in_words
-from transformer_jax.files import to_path
+from transformer_jax.files import finite_or_null, to_path
 from transformer_jax.report_page import write_report_page
 from transformer_jax.run import Run, split_run_name
 from transformer_jax.scores import metrics
@@ -53,6 +54,7 @@ def evaluate_run(
     output: str | None = None,
     report: str | None = None,
     html: str | None = None,
+    alignment_layer: int | None = None,
     watch: bool = False,
     watch_minutes: float = 60.0,
     **search: Unpack[SearchOptions],
@@ -64,6 +66,9 @@ def evaluate_run(
     are further models that translate together with each checkpoint. ROUGE is among the scores with `rouge`, and where it is the
     metric of the run.
 
+    `html` is a page with word alignments, where the model has attention to the source: by decoder layer `alignment_layer`, or
+    as `Translator.align` chooses it.
+
     Raises UserError for bad input; all of it is read before the first sentence is translated.
     """
     if watch and checkpoint:
@@ -72,11 +77,14 @@ def evaluate_run(
         raise UserError(f"--watch_minutes={watch_minutes:g} should be above 0")
     if sys.stdout is None and hosts.is_first():
         raise UserError("standard output, where the scores go, is closed; open it, or send it to a file or /dev/null")
+    if alignment_layer is not None and not html:
+        raise UserError("--alignment_layer is for --html, whose page has word alignments; leave it out")
     refuse_same_files(compare=compare, output=output, report=report, html=html)
     run = Run(workdir)
     rouge = rouge or run.config.train.metric.startswith("rouge")
     metrics(tokenize, lowercase, bootstrap, rouge)
     data, model = run.config.data, run.config.model
+    align = html is not None and (alignment_layer is not None or (model.family, model.attention) != ("lstm", "none"))
     with hosts.first_before_others("test sets"):
         fetch(test)
     sets = [_TestSet(name, read_pairs(name, data.source_language, data.target_language)) for name in test]
@@ -86,10 +94,14 @@ def evaluate_run(
         others = load_others(ensemble)
         systems = ((each.together_with(others), f"{found}, together with {', '.join(ensemble)}") for each, found in systems)
     files = _Files(workdir, sets, output, report, html)
-    unseen, training_text = _unseen_words(data, sets) if files.analysed else (None, "")
+    lines = [line for _, pairs in sets for line in pairs.target]
+    trained_here = not (report or html) or watch or _was_trained_here(run)
+    unseen, training_text = _unseen_words(run, trained_here, lines) if files.analysed else (None, "")
     words = dict(tokenize=tokenize, lowercase=lowercase)
     reports: list[Report] = []
     for translator, found in systems:
+        if align:
+            translator.align_with(alignment_layer)
         for number, (name, pairs) in enumerate(sets):
             each = evaluate(
                 translator,
@@ -99,7 +111,7 @@ def evaluate_run(
                 papers_bleu_of=data.target_language if paper_bleu else "",
                 bootstrap=bootstrap,
                 rouge=rouge,
-                align=html is not None and (model.family, model.attention) != ("lstm", "none"),
+                align=align,
                 **words,
                 **search,
             )
@@ -153,11 +165,26 @@ def _other_system(compare: str, sets: Sequence[_TestSet], data: DataConfig, sear
     return functools.cache(lambda i: (told, [each.text for each in translator.translate(sets[i].pairs.source, **search)]))
 
 
-def _unseen_words(data: DataConfig, sets: Sequence[_TestSet]) -> tuple[set[str] | None, str]:
-    """The words of all references that the training text does not have, and its name; None and why, if it cannot be read."""
-    log.info("reading the words of the training text %s", data.train)
+def _was_trained_here(run: Run) -> bool:
+    """False for imported parameters, which no text of this run has made."""
+    with run.checkpoints() as checkpoints:
+        steps = checkpoints.steps()
+        return not steps or bool(checkpoints.progress(steps[-1]).corpus)
+
+
+def _unseen_words(run: Run, trained_here: bool, references: Sequence[str]) -> tuple[set[str] | None, str]:
+    """The words of all references that the training text does not have, and its name; None and why, if that is not known. The
+    run's own list of words tells it, or the text itself where it is on this disk: nothing is downloaded."""
+    data = run.config.data
     try:
-        return unseen_words((line for _, pairs in sets for line in pairs.target), training_targets(data)), data.train
+        if (words := run.words()) is not None:
+            return words_outside(words, references), data.train
+        if not trained_here:
+            return None, "the training text of this model is not known: it was not trained here"
+        if not is_on_this_disk(data):
+            return None, f"its words were not kept with the run, and {data.train} is not on this disk"
+        log.info("reading the words of the training text %s", data.train)
+        return unseen_words(references, training_targets(data)), data.train
     except UserError as error:
         return None, f"the training text cannot be read here ({error})"
 
@@ -191,4 +218,5 @@ def _as_text(reports: Sequence[Report]) -> str:
 
 
 def _as_json(reports: Sequence[Report]) -> str:
-    return json.dumps([dataclasses.asdict(each) for each in reports], indent=2, ensure_ascii=False) + "\n"
+    plain = finite_or_null([dataclasses.asdict(each) for each in reports])
+    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

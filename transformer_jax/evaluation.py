@@ -33,6 +33,7 @@ class Report:
     split: int = 0  # lines that were translated in pieces
     hypotheses: list[str] = dataclasses.field(default_factory=list, repr=False)
     alignments: list[str] | None = dataclasses.field(default=None, repr=False)  # as `alignment.pharaoh`, if asked for
+    alignment_layer: int | None = None  # the decoder layer that aligned them, from 1
     comparison: Comparison | None = None  # with another system
     analysis: Analysis | None = dataclasses.field(default=None, repr=False)
 
@@ -50,6 +51,8 @@ class Report:
             lines.append(f"  {self.split} lines were too long for the model and translated in pieces")
         also = "compilation" if self.alignments is None else "compilation and alignment"
         lines.append(f"  {self.seconds:.1f} s, {self.source_tokens_per_second:,.0f} source tokens/s, {also} included")
+        if self.alignment_layer:
+            lines.append(f"  words aligned by the attention of decoder layer {self.alignment_layer}")
         if self.comparison:
             lines.append(f"  compared with {self.comparison.other}:")
             for each in self.comparison.differences:
@@ -111,6 +114,7 @@ def evaluate(
         split=sum(translation.too_long for translation in translations),
         hypotheses=hypotheses,
         alignments=[pharaoh(translation.alignment) for translation in translations] if align else None,
+        alignment_layer=translator.alignment_layer or None if align else None,
     )
 
 

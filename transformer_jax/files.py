@@ -1,13 +1,32 @@
 """Files on local disks and on object stores (gs://BUCKET/...), through etils' epath."""
 
+import errno
 import importlib.util
+import math
 import os
+import stat
+from typing import Any
 
 from etils import epath
 
 from transformer_jax.errors import UserError
 
-__all__ = ["is_remote", "to_path", "write_whole"]
+__all__ = ["finite_or_null", "is_remote", "read_plain", "to_path", "write_whole"]
+
+_LARGEST = 1 << 28
+
+
+def finite_or_null(value: Any) -> Any:
+    """`value`, to be written as JSON, with null for every number in it that is not finite: JSON has no word for those.
+
+    >>> finite_or_null({"perplexity": float("inf"), "scores": (1.5, float("nan"))})
+    {'perplexity': None, 'scores': [1.5, None]}
+    """
+    if isinstance(value, dict):
+        return {name: finite_or_null(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -33,11 +52,24 @@ def to_path(path: epath.PathLike) -> epath.Path:
     return epath.Path(path)
 
 
-def write_whole(path: epath.Path, text: str) -> None:
+def read_plain(path: epath.PathLike, largest: int = _LARGEST) -> bytes:
+    """The bytes of a file that a stranger may have made. Raises OSError where it cannot be read, is not a plain file (a device
+    or a pipe may never end) or has more than `largest` bytes."""
+    path = epath.Path(path)
+    if not is_remote(path) and not stat.S_ISREG(mode := os.stat(path).st_mode):
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, "is a folder" if stat.S_ISDIR(mode) else "is not a plain file", os.fspath(path))
+    if path.stat().length > largest:
+        raise OSError(errno.EFBIG, f"has more than {largest:,} bytes", os.fspath(path))
+    return path.read_bytes()
+
+
+def write_whole(path: epath.Path, content: str | bytes) -> None:
     """Replaces a file such that a kill leaves the old one or the new one, never a part."""
+    content = content.encode("utf-8") if isinstance(content, str) else content
     if is_remote(path):  # an object is there when it is complete
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
         return
     temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     temporary.replace(path)

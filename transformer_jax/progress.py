@@ -1,6 +1,9 @@
 """Where a run stands, as data."""
 
 import dataclasses
+import math
+import types
+from typing import Any, get_args, get_origin, get_type_hints
 
 __all__ = ["Progress"]
 
@@ -24,15 +27,31 @@ class Progress:
     skipped: int = 0  # updates left out because a number in them was not finite
     usual_length: int = 0  # 95th percentile of the tokens of an epoch's sources, EOS included; 0: nobody knows
 
+    @classmethod
+    def parse(cls, data: Any) -> "Progress":
+        """From what a checkpoint's JSON holds. Raises ValueError for a field that there is not, or a value of another type.
+
+        >>> Progress.parse({"step": 7, "score": 1}).step
+        7
+        """
+        if not isinstance(data, dict):
+            raise ValueError("not an object with keys")
+        hints = get_type_hints(cls)
+        for name, value in data.items():
+            if name not in hints or not _is_of(value, hints[name]):
+                raise ValueError(f"{name}={value!r:.40} is no field, or of another type")
+        return cls(**data)
+
     def evaluated(self, score: float, patience: int, alignment_layer: int = 0) -> "Progress":
-        """After an evaluation at this step: stopped if `patience` of them in a row (0: any number) brought nothing better.
+        """After an evaluation at this step: stopped if `patience` of them in a row (0: any number) brought nothing better. A
+        score that is not a number is never better.
 
         >>> first = Progress(step=100).evaluated(20.5, patience=2)
         >>> second = dataclasses.replace(first, step=200).evaluated(20.1, patience=2)
         >>> second.best_step, second.best_score, second.evaluations_without_better, second.stopped
         (100, 20.5, 1, False)
         """
-        better = self.best_score is None or score > self.best_score
+        better = not math.isnan(score) and (self.best_score is None or score > self.best_score)
         without = 0 if better else self.evaluations_without_better + 1
         return dataclasses.replace(
             self,
@@ -43,3 +62,11 @@ class Progress:
             alignment_layer=alignment_layer,
             stopped=0 < patience <= without,
         )
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_is_of(value, each) for each in get_args(hint))
+    if get_origin(hint) is list:
+        return type(value) is list and all(_is_of(each, *get_args(hint)) for each in value)
+    return type(value) in (int, float) if hint is float else type(value) is hint

@@ -12,6 +12,7 @@ from transformer_jax.analysis import sentence_chrf
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.lines import open_output
 from transformer_jax.evaluation import Report
+from transformer_jax.files import finite_or_null
 
 __all__ = ["not_in_common", "write_report_page"]
 
@@ -25,7 +26,8 @@ def write_report_page(file: str | Path, title: str, reports: Sequence[Report], s
     """
     data = {"title": title, "reports": [_plain(*each) for each in zip(reports, sets, strict=True)]}
     # A "<" inside a string could end the element that holds the data, or open a comment in it.
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", r"\u003c")
+    plain = finite_or_null(data)
+    text = json.dumps(plain, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", r"\u003c")
     template = resources.files("transformer_jax").joinpath("report_page.html").read_text(encoding="utf-8")
     with open_output(file) as page:
         page.write(template.replace(PLACEHOLDER, text))
@@ -50,7 +52,7 @@ def _plain(report: Report, pairs: Pairs) -> dict[str, Any]:
     others = comparison.hypotheses if comparison else []
     return {
         "name": f"{report.test}, {report.checkpoint}",
-        "search": report.search,
+        "search": report.search + (f", words aligned by decoder layer {report.alignment_layer}" * bool(report.alignment_layer)),
         "sentences": report.sentences,
         "exact": report.exact,
         "scores": [dataclasses.asdict(each) for each in report.scores],

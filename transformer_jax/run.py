@@ -2,6 +2,7 @@
 
     WORKDIR/config.json        the config, as data
     WORKDIR/tokenizer/         the SentencePiece model and the special ids
+    WORKDIR/words.npy          hashes of the words of the training text's targets: which words of a test set are new
     WORKDIR/checkpoints/STEP/  params, optimizer, progress, with train.ema_decay also ema (orbax), and their checksums
     WORKDIR/interrupted/STEP/  the same, where training was asked to stop between two checkpoints: to go on from, in no average
     WORKDIR/damaged-*/         checkpoints that were found damaged, out of the way
@@ -13,6 +14,7 @@ WORKDIR may be on an object store (gs://BUCKET/FOLDER).
 """
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -22,6 +24,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
+import numpy as np
 from etils import epath
 
 from transformer_jax import hosts
@@ -29,7 +32,7 @@ from transformer_jax.checkpoints import Checkpoints, is_step
 from transformer_jax.config import Config, continued, differences, from_json, to_json
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.files import is_remote, to_path, write_whole
+from transformer_jax.files import finite_or_null, is_remote, read_plain, to_path, write_whole
 from transformer_jax.manifest import sealed
 
 __all__ = ["MetricsWriter", "Run", "locked", "split_run_name"]
@@ -39,6 +42,8 @@ log = logging.getLogger(__name__)
 
 _CHECKPOINTS = ("checkpoints", "interrupted")
 _LOGS = "*.log", "*.out", "*.err", "*log*.txt", "*output*.txt"
+_LARGEST_CONFIG = 1 << 20  # bytes
+_WORDS = "words.npy"
 
 
 def split_run_name(name: str) -> tuple[str, str]:
@@ -69,7 +74,11 @@ class Run:
             raise UserError(f"{workdir}: no such run folder; train.py --workdir={workdir} makes one")
         if not self.config_file.is_file():
             raise UserError(f"{workdir}: not a run folder, it has no config.json")
-        self.config = from_json(self.config_file.read_bytes().decode("utf-8", "replace"), str(self.config_file))
+        try:
+            content = read_plain(self.config_file, _LARGEST_CONFIG)
+        except OSError as error:
+            raise UserError(f"{self.config_file}: cannot be read ({error.strerror}); bring back this run's config") from None
+        self.config = from_json(content.decode("utf-8", "replace"), str(self.config_file))
 
     @classmethod
     def open_or_create(cls, workdir: epath.PathLike, config: Config) -> "Run":
@@ -84,7 +93,9 @@ class Run:
                 _make(workdir)
             elif not any(_has_steps(workdir / kind) for kind in _CHECKPOINTS):
                 (workdir / "tokenizer").rmtree(missing_ok=True)
+                (workdir / _WORDS).unlink(missing_ok=True)
             else:
+                _require_optimizer_state(workdir)
                 stored, asked = cls(workdir).config, config
                 config = continued(stored, asked)
                 if config.tokenizer != asked.tokenizer:
@@ -115,6 +126,26 @@ class Run:
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer. Raises UserError where it is missing or damaged."""
         return Tokenizer.load(self.tokenizer_folder)
+
+    def words(self) -> np.ndarray | None:
+        """What `keep_words` was given; None where there is none, as in runs of older versions and of imported models. Raises
+        UserError where it is damaged."""
+        path = self.workdir / _WORDS
+        try:
+            words = np.load(io.BytesIO(read_plain(path)), allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError, SyntaxError, MemoryError):
+            words = None
+        if words is None or words.dtype != np.uint64 or words.ndim != 1:
+            raise UserError(f"{path}: damaged, expected the hashes of the training text's words; remove it, or bring it back")
+        return words
+
+    def keep_words(self, words: np.ndarray) -> None:
+        """Keeps the words of the training text's targets, uint64 [words], `data.words.vocabulary_of` them."""
+        content = io.BytesIO()
+        np.save(content, words)
+        write_whole(self.workdir / _WORDS, content.getvalue())
 
     def checkpoints(self, keep: int | None = None) -> Checkpoints:
         """To read; with `keep`, to write, and then only the latest so many are kept, and the best. Raises UserError where there
@@ -205,10 +236,11 @@ class MetricsWriter:
             self._board.close()
 
     def write(self, step: int, split: str, numbers: dict[str, float], texts: list[str] | None = None) -> None:
-        """One line of `metrics.jsonl`, {"step": ..., "split": ..., NAME: NUMBER, ...}; numbers and texts for TensorBoard."""
+        """One line of `metrics.jsonl`, {"step": ..., "split": ..., NAME: NUMBER, ...}, with null for a number that is not
+        finite (a perplexity that overflows); numbers and texts for TensorBoard."""
         if not self._board:
             return
-        line = json.dumps({"step": step, "split": split} | numbers) + "\n"
+        line = json.dumps(finite_or_null({"step": step, "split": split} | numbers), allow_nan=False) + "\n"
         if self._file:
             self._file.write(line)
             self._file.flush()
@@ -235,6 +267,16 @@ def _tensorboard() -> type:
         if hidden:
             del sys.modules["torch"]
     return SummaryWriter
+
+
+def _require_optimizer_state(workdir: epath.Path) -> None:
+    folders = [workdir / kind for kind in _CHECKPOINTS if (workdir / kind).is_dir()]
+    steps = [path for folder in folders for path in folder.iterdir() if is_step(path.name)]
+    if steps and all(sealed(path) and not (path / "optimizer").is_dir() for path in steps):
+        raise UserError(
+            f"{workdir}: has no optimizer state to go on from: begin with its parameters in another --workdir, with "
+            f"--config.train.init_from={workdir}"
+        )
 
 
 def _has_steps(folder: epath.Path) -> bool:
@@ -264,6 +306,7 @@ def _not_writable(workdir: epath.Path, error: OSError) -> UserError:
 def _step_of(line: str) -> float:
     # A line cut in the middle by a kill belongs to the time after the last checkpoint.
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
-        return float("inf")
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        step = None
+    return step if type(step) is int else float("inf")

@@ -13,6 +13,7 @@ from transformer_jax.attention_page import write_page
 from transformer_jax.data.lines import STANDARD, iter_lines, open_output, refuse_same_files, refuse_shared_stream
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.files import finite_or_null
 from transformer_jax.run import Run
 from transformer_jax.terminology import Terminology, read_terms
 from transformer_jax.translator import SearchOptions, Translation, Translator, load_others, load_translator
@@ -55,12 +56,12 @@ def translate_lines(
     """What `translate.py` does: `text`, or the lines of `input`, or standard input -> `output`, or standard output.
 
     `format` is a translation a line (`text`), a line of tab-separated `COLUMNS` for each of the n best (`tsv`), or one of JSON
-    for each line (`json`), with the pieces and their log-probabilities. `prefixes` is a file with what each line's translation
-    begins with (with `complete_words` the last word may be unfinished), `phrases` one with what must occur in each, separated
-    by tabs, `phrase_ends` where these and terms may end (`Translator.translate`); `terminology` has terms and their
-    translations (`read_terms`, with `terminology_case` as in `Terminology`). `ensemble` are further models, as `--ensemble`
-    names them. `score` is a file with a translation of each line, which are scored instead (`Translator.score`; as `text`,
-    `log_prob`).
+    for each line (`json`), with the pieces and their log-probabilities (null for one that is not finite). `prefixes` is a file
+    with what each line's translation begins with (with `complete_words` the last word may be unfinished), `phrases` one with
+    what must occur in each, separated by tabs, `phrase_ends` where these and terms may end (`Translator.translate`);
+    `terminology` has terms and their translations (`read_terms`, with `terminology_case` as in `Terminology`). `ensemble` are
+    further models, as `--ensemble` names them. `score` is a file with a translation of each line, which are scored instead
+    (`Translator.score`; as `text`, `log_prob`).
 
     A file that is read is plain or gzip's, one that is written is compressed if its name ends in `.gz`. "-" is standard input
     or output, for one of those that are read and one of those that are written.
@@ -96,8 +97,8 @@ def translate_lines(
     translator, _ = load_translator(Run(workdir), checkpoint)
     if ensemble:
         translator = translator.together_with(load_others(ensemble))
-    if alignment_layer is not None:
-        translator.alignment_layer = alignment_layer
+    if alignments is not None or alignment_layer is not None:
+        translator.align_with(alignment_layer)
     lines = _arguments(text) if text else iter_lines(input, errors=errors)
     blocks = _blocks(_with_given(lines, score or prefixes, phrases), batch_size)
     first = next(blocks, [])  # before the output is opened: what cannot be read should not empty a file
@@ -162,7 +163,8 @@ def _record(number: int, source: str, best: Translation, format: str, scored: bo
         }
         for each in every
     ]
-    return json.dumps({"line": number, "source": source, "translations": translations}, ensure_ascii=False) + "\n"
+    record = finite_or_null({"line": number, "source": source, "translations": translations})
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _with_given(lines: Iterator[str], *paths: str | None) -> Iterator[tuple[str, ...]]:

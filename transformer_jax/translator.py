@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,9 +14,9 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from transformer_jax.alignment import Links, join_links, word_links
+from transformer_jax.alignment import Links, best_aligning_layer, join_links, word_links
 from transformer_jax.checkpoints import Checkpoints, parse_checkpoint
-from transformer_jax.config import Config, DecodeConfig, validate
+from transformer_jax.config import Config, DecodeConfig, ModelConfig, validate
 from transformer_jax.data.normalization import word_numbers
 from transformer_jax.data.phrases import read_phrases, read_prefixes
 from transformer_jax.data.sentences import Piece, split_line
@@ -38,6 +39,8 @@ _SENTENCE_END = re.compile(r"[.!?\u2026]\W*$")
 
 # What `Translator.translate` takes beside the search's options.
 _OPTIONS = ("prefixes", "phrases", "terminology", "params", "align", "token_log_probs", "between")
+
+log = logging.getLogger(__name__)
 
 
 class Translation(NamedTuple):
@@ -82,7 +85,7 @@ class Translator:
         params: its parameters; None where each call is given its own
         tokenizer: of source and target
         config: the `DecodeConfig` that calls may differ from (`SearchOptions`)
-        alignment_layer: whose attention aligns words, from 1; 0: nobody has said
+        alignment_layer: whose attention aligns words, from 1; 0: not known yet, the first pairs that `align` gets will choose
         usual_length: tokens that sentences seldom exceed in the training text (`Progress`); 0: nobody has said
 
     >>> translator = Translator.load("runs/demo")                      # doctest: +SKIP
@@ -106,6 +109,7 @@ class Translator:
         self.alignment_layer = config.decode.alignment_layer or alignment_layer
         self.usual_length = usual_length
         self._config = config
+        self._layers = _aligning_layers(config.model)
         self._searcher = Searcher(model, tokenizer, config)
 
     @classmethod
@@ -123,16 +127,23 @@ class Translator:
         return cls(build_model(run.config.model, tokenizer.vocab_size), None, tokenizer, run.config)
 
     def together_with(self, others: Sequence["Translator"]) -> "Translator":
-        """One that translates by the mean of the probabilities of all (`models.ensemble`), with the config, the alignment
-        layer and the usual length of this one. Raises UserError if a vocabulary is not that of this one."""
+        """One that translates by the mean of the probabilities of all (`models.ensemble`), with the search, the alignment layer
+        and the usual length of this one. Lines are cut into pieces that every model can read: of the smallest
+        `batch.max_length`, for the smallest table of learned positions. Raises UserError if a vocabulary is not that of this
+        one."""
         others = [others] if isinstance(others, Translator) else list(others)
         for other in others:
             if other.tokenizer.fingerprint != self.tokenizer.fingerprint:
                 raise UserError("models translate together only with the same tokenizer: train all on the same text")
-        models, params = zip(*((each.model, each.params) for each in (self, *others)), strict=True)
-        shortest = min((self, *others), key=lambda each: each._searcher.room)
-        config = dataclasses.replace(self._config, decode=self.config, model=shortest._config.model)
-        return Translator(Ensemble(models), params, self.tokenizer, config, self.alignment_layer, self.usual_length)
+        members = self, *others
+        models, params = zip(*((each.model, each.params) for each in members), strict=True)
+        shortest = min(members, key=lambda each: each._searcher.room)
+        longest = min(each._config.batch.max_length for each in members)
+        batch = dataclasses.replace(self._config.batch, max_length=longest)
+        config = dataclasses.replace(self._config, decode=self.config, model=shortest._config.model, batch=batch)
+        ensemble = Translator(Ensemble(models), params, self.tokenizer, config, self.alignment_layer, self.usual_length)
+        ensemble._layers = self._layers
+        return ensemble
 
     def with_checkpoint(self, checkpoints: Checkpoints, which: str) -> tuple["Translator", str]:
         """The translator with the parameters of a checkpoint of its run, and in words which these are.
@@ -242,6 +253,17 @@ class Translator:
         decode = dataclasses.replace(self.config, **{name: value for name, value in search.items() if value is not None})
         return validate(Config(decode=decode)).decode
 
+    def align_with(self, layer: int | None) -> None:
+        """Checks, before anything is translated, that `align` can be asked, and has it use `layer`, from 1, from then on (None:
+        `alignment_layer` stays as it is). Raises UserError for a model without attention to the source, or without such a
+        layer."""
+        explicit, layer = layer is not None, self.alignment_layer if layer is None else layer
+        if not self._layers:
+            raise UserError("this model has no attention to the source: it cannot align words")
+        if (layer or explicit) and not 1 <= layer <= self._layers:
+            raise UserError(f"alignment layer {layer} should be from 1 to {self._layers}; name it with --alignment_layer")
+        self.alignment_layer = layer
+
     def align(
         self, sources: Sequence[str], targets: Sequence[str | Sequence[int]], *, layer: int | None = None, params: Any = None
     ) -> list[Links]:
@@ -249,22 +271,35 @@ class Translator:
         most of its attention, in the mean over the heads of one layer.
 
         `targets` are text or translations' tokens. `layer`, from 1, is the one that aligned the dev set best unless it is
-        given. Raises UserError for a model without attention to the source, or without such a layer, or where there is not one
-        target for each source, TypeError for a string where a list belongs.
+        given. Where no layer is known (an imported model, a checkpoint from before the first evaluation), it is the one whose
+        links between the pieces of these pairs have the most `mutual_information`, and stays `alignment_layer` for the calls
+        that follow. Raises UserError for a model without attention to the source, or without such a layer, or where there is
+        not one target for each source, TypeError for a string where a list belongs.
         """
         sources, targets = self._checked_pairs(sources, targets)
-        layer = self.alignment_layer if layer is None else layer
+        if not self._layers or layer is not None:
+            copy.copy(self).align_with(layer)
+        if not len(sources):
+            return []
         params = self.params if params is None else params
         source, target = self.tokenizer.encode_source(sources), self._target_rows(targets)
         places = self._searcher.most_attended(params, source, target, positions_at_once(self.config))
-        if places is None:
-            raise UserError("this model has no attention to the source: it cannot align words")
-        layers = len(places[0]) if places else layer
-        if not 1 <= layer <= layers:
-            raise UserError(f"alignment layer {layer} should be from 1 to {layers}; name it with --alignment_layer")
+        if layer is None:
+            if not self.alignment_layer:
+                self.alignment_layer = self._measured_layer(places, source, target)
+                log.info("words are aligned by decoder layer %d, which tells most about these sentences", self.alignment_layer)
+            self.align_with(None)
+            layer = self.alignment_layer
         words = self.tokenizer.words
         links = [word_links(row[layer - 1], words(x), words(y)) for row, x, y in zip(places, source, target, strict=True)]
         return [self._renumbered(*each) for each in zip(links, sources, targets, strict=True)]
+
+    def _measured_layer(self, places: list[np.ndarray], source: list[np.ndarray], target: list[np.ndarray]) -> int:
+        """The `best_aligning_layer` of pairs whose target pieces looked at `places`, int32 [L, T or more] each."""
+        real = [row != self.tokenizer.eos_id for row in target]
+        looked = [x[at[:, : len(y)]][:, keep] for x, y, at, keep in zip(source, target, places, real, strict=True)]
+        written = np.concatenate([row[keep] for row, keep in zip(target, real, strict=True)])
+        return best_aligning_layer(list(np.concatenate(looked, axis=1)), written)
 
     def _lines(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
         # A tokenizer that falls back to bytes can spell a line feed; a translation is one line.
@@ -426,6 +461,13 @@ def _checked(
         if not isinstance(term, str) or not isinstance(translation, str):
             raise TypeError(f"terminology: expected a string for a string, found {term!r}: {translation!r}")
     return lines, prefixes, phrases
+
+
+def _aligning_layers(model: ModelConfig) -> int:
+    """How many layers have attention to the source."""
+    if model.family == "lstm":
+        return int(model.attention != "none")
+    return model.decoder_layers or model.num_layers
 
 
 def load_others(names: Sequence[str]) -> list[Translator]:

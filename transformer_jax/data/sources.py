@@ -19,7 +19,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote
 from transformer_jax.version import __version__
 
-__all__ = ["Source", "fetch", "parse_sources", "read_sources", "stamp"]
+__all__ = ["Source", "fetch", "is_on_this_disk", "parse_sources", "read_sources", "stamp"]
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,15 @@ def fetch(specs: Iterable[str | Spec]) -> None:
             from transformer_jax.data.tfds_source import fetch_tfds
 
             fetch_tfds(spec.name.removeprefix("tfds:"))
+
+
+def is_on_this_disk(data: DataConfig) -> bool:
+    """Can all of `data.train` be read without a download? Raises UserError as `parse_sources` and `text_files` do."""
+    for spec, *_ in parse_sources(data):
+        if is_remote(spec) or spec.startswith(("tfds:", "sacrebleu:")):
+            return False
+        text_files(spec, data.source_language, data.target_language)
+    return True
 
 
 def stamp(data: DataConfig) -> str:

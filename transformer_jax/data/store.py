@@ -18,6 +18,7 @@ from transformer_jax.data.encoders import encode_lines
 from transformer_jax.data.sampling import Sampling
 from transformer_jax.data.spool import CHUNK, joined
 from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.data.words import vocabulary_of
 from transformer_jax.errors import UserError
 from transformer_jax.files import is_remote, to_path
 from transformer_jax.manifest import MANIFEST, problem, sealed, write_manifest
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1  # goes into the hash: stores of another layout are not found, and so made anew
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets")
+_WORDS = "words.npy"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Store:
     target_ids: np.ndarray  # the same, of the targets
     target_offsets: np.ndarray
     fingerprint: str = ""  # of the text and the tokenizer
+    words: np.ndarray | None = None  # `words.vocabulary_of` the targets; None: an older version has not kept it
 
     @classmethod
     def of(cls, source: Sequence[np.ndarray], target: Sequence[np.ndarray]) -> "Store":
@@ -161,13 +164,15 @@ def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling 
         np.save(folder / f"{side}_ids.npy", np.memmap(unsized, kind, "r") if unsized.stat().st_size else np.zeros(0, kind))
         unsized.unlink()
         np.save(folder / f"{side}_offsets.npy", np.cumsum(np.concatenate(lengths)))
+    np.save(folder / _WORDS, vocabulary_of(pairs.target))
     write_manifest(folder)
 
 
 def _copy(folder: epath.PathLike, to: epath.PathLike) -> None:
     folder, to = epath.Path(folder), epath.Path(to)
     to.mkdir(parents=True, exist_ok=True)
-    for name in (*(f"{name}.npy" for name in _ARRAYS), MANIFEST):  # last what says that all are there
+    words = [_WORDS] if (folder / _WORDS).exists() else []
+    for name in (*(f"{name}.npy" for name in _ARRAYS), *words, MANIFEST):  # last what says that all are there
         (folder / name).copy(to / name, overwrite=True)
 
 
@@ -176,7 +181,8 @@ def load_store(folder: Path) -> Store | None:
     if problem(folder):
         return None
     # Views as plain arrays: indexing through numpy's memmap class costs several times as much.
-    return Store(*(np.asarray(_map(folder / f"{name}.npy")) for name in _ARRAYS), folder.name)
+    words = np.asarray(_map(folder / _WORDS)) if (folder / _WORDS).exists() else None
+    return Store(*(np.asarray(_map(folder / f"{name}.npy")) for name in _ARRAYS), folder.name, words)
 
 
 def _map(path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from transformer_jax.data.surfaces import Surfaces
 from transformer_jax.data.vocabulary import Vocabulary
 from transformer_jax.data.word_table import SPACE, WordTable, words_are_independent
 from transformer_jax.errors import UserError
-from transformer_jax.files import write_whole
+from transformer_jax.files import read_plain, write_whole
 from transformer_jax.texts import refuse_bare_text
 
 __all__ = ["Tokenizer"]
@@ -30,6 +30,7 @@ _MODEL = "sentencepiece.model"
 _SOURCE_MODEL, _TARGET_MODEL, _VOCABULARY = "source.spm", "target.spm", "vocabulary.json"
 _DESCRIPTION = "tokenizer.json"
 _SPECIAL_IDS = ("pad_id", "eos_id", "unknown_id", "bos_id", "decoder_start_id")
+_ADDED = ("added_ids", "unwritten_ids")  # of imported tokenizers that were extended
 _LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out of its training
 _NORMALIZATION = "normalization"  # the key of its version in the description; not there, or 0: none
 _ERRORS_ONLY = 2  # SentencePiece's log level; it still logs errors that it also raises
@@ -63,9 +64,11 @@ class Tokenizer:
         self._sampler = functools.cache(make_sampler)
         special = [description[key] for key in _SPECIAL_IDS]
         listed = description["vocabulary"]
+        self._added, unwritten = (description.get(key, []) for key in _ADDED)
         self._vocabulary: Vocabulary | None = None
         if listed:
-            self._vocabulary, pieces = _read_vocabulary(folder / listed, special, description["unknown_id"])
+            self._vocabulary, pieces = _read_vocabulary(folder / listed, special, description["unknown_id"], self._added)
+            special += unwritten
         self.vocab_size: int = len(self._vocabulary.pieces) if listed else self._target.get_piece_size()
         self.source_vocab_size: int = self.vocab_size if listed else self._source.get_piece_size()
         self.pad_id: int = description["pad_id"]
@@ -138,14 +141,26 @@ class Tokenizer:
 
     @classmethod
     def of_models(
-        cls, source: bytes, target: bytes, pieces: Sequence[str | None], ids: dict[str, int], folder: epath.PathLike
+        cls,
+        source: bytes,
+        target: bytes,
+        pieces: Sequence[str | None] | None,
+        ids: dict[str, int],
+        folder: epath.PathLike,
+        added: Mapping[int, bool] | None = None,
     ) -> "Tokenizer":
         """Writes a tokenizer of two SentencePiece models, and of the `pieces` of the embedding rows (None for a row without),
-        to `folder` and loads it.
+        to `folder` and loads it. Where `pieces` is None the models are the same one, and row i is its piece i.
 
-        `ids` are pad_id, eos_id, unknown_id, bos_id and decoder_start_id; where there is no BOS, its id is that of EOS.
+        `ids` are pad_id, eos_id, unknown_id, bos_id and decoder_start_id; where there is no BOS, its id is that of EOS. `added`
+        are the rows of pieces that are one piece wherever a text has them, and whether a translation leaves them out.
         """
+        if pieces is None:
+            description = {"source_model": _MODEL, "target_model": _MODEL, "vocabulary": None, **ids}
+            return cls._create(folder, {_MODEL: source}, description)
         description = {"source_model": _SOURCE_MODEL, "target_model": _TARGET_MODEL, "vocabulary": _VOCABULARY, **ids}
+        if added:
+            description |= {"added_ids": [*added], "unwritten_ids": [row for row in added if added[row]]}
         files = {_SOURCE_MODEL: source, _TARGET_MODEL: target, _VOCABULARY: Vocabulary.to_json(pieces).encode()}
         return cls._create(folder, files, description)
 
@@ -230,6 +245,10 @@ class Tokenizer:
         unnamed = set(self._vocabulary.without_piece if self._vocabulary else [])
         pieces = self.pieces(range(self.vocab_size))
         return {piece: row for row, piece in enumerate(pieces) if row not in unnamed}
+
+    def added_pieces(self) -> dict[int, bool]:
+        """The rows of pieces that are one piece wherever a text has them, and whether a translation leaves them out."""
+        return {row: bool(self._special[row]) for row in self._added}
 
     def models(self) -> tuple[bytes, bytes]:
         """The SentencePiece models of source and target, as they are in their files."""
@@ -331,8 +350,10 @@ def _read_description(folder: epath.Path) -> dict[str, Any]:
     path = folder / _DESCRIPTION
     try:
         description = json.loads(_read(path))
+        if not isinstance(description, dict):
+            raise ValueError("not an object with keys")
         missing = [key for key in ("source_model", "target_model", "vocabulary", *_SPECIAL_IDS) if key not in description]
-    except (ValueError, TypeError):
+    except (ValueError, RecursionError):
         raise UserError(f"{path}: damaged, expected JSON; take the tokenizer's folder from its run again") from None
     if missing or any(type(description[key]) is not int for key in _SPECIAL_IDS):
         what = missing[0] if missing else "a special id that is a whole number"
@@ -341,18 +362,28 @@ def _read_description(folder: epath.Path) -> dict[str, Any]:
     if version not in range(normalization.VERSION + 1):
         known = f"expected {normalization.VERSION} at most, or none; use the version of this program that trained the run"
         raise UserError(f"{path}: {_NORMALIZATION} is {version!r}, {known}")
+    added, unwritten = (description.get(key, []) for key in _ADDED)
+    if not all(type(rows) is list and all(type(row) is int for row in rows) for rows in (added, unwritten)):
+        raise UserError(f"{path}: damaged, {' and '.join(_ADDED)} should be lists of rows; take the folder from its run again")
+    if not {*unwritten} <= {*added}:
+        raise UserError(f"{path}: damaged, unwritten_ids should be among added_ids; take the folder from its run again")
     # A run folder may be a stranger's: it must not make us read files elsewhere.
     names = [description["source_model"], description["target_model"]]
     names += [] if description["vocabulary"] is None else [description["vocabulary"]]
-    if any(not isinstance(name, str) or not name or epath.Path(name).name != name for name in names):
+    if not all(map(_is_name, names)):
         raise UserError(f"{path}: source_model, target_model and vocabulary should be names of files in the same folder")
     return description
 
 
-def _read_vocabulary(path: epath.Path, special: list[int], unknown_id: int) -> tuple[Vocabulary, bytes]:
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isprintable() and name not in ("", "..") and epath.Path(name).name == name
+
+
+def _read_vocabulary(path: epath.Path, special: list[int], unknown_id: int, added: list[int]) -> tuple[Vocabulary, bytes]:
     content = _read(path)
     try:
-        return Vocabulary.parse(content, special, unknown_id), Vocabulary.to_json(json.loads(content)).encode()
+        vocabulary = Vocabulary.parse(content, special, unknown_id, added)
+        return vocabulary, Vocabulary.to_json(json.loads(content)).encode()
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); take the tokenizer's folder from its run again") from None
 
@@ -369,11 +400,11 @@ def _read_model(path: epath.Path) -> tuple[sentencepiece.SentencePieceProcessor,
 
 def _read(path: epath.Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_plain(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a tokenizer's folder holds {_DESCRIPTION} and {_MODEL}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _training_error(message: str, config: TokenizerConfig) -> Exception:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,31 +19,37 @@ class Vocabulary:
 
     The models of source and target cut text into pieces; this list, one for both, gives each piece its row. A piece that is
     not in it, of the model or of letters that the model does not know, is unknown. A line may begin with a tag that is a piece
-    as a whole, such as `>>deu<<`, with which models of several target languages are told which.
+    as a whole, such as `>>deu<<`, with which models of several target languages are told which. The pieces of the rows `added`
+    are no SentencePiece model's: each is one piece wherever a text has it.
 
     Attributes:
         pieces: the piece of each row; one that has none is called `<row 17>`
         without_piece: the rows that have none
     """
 
-    def __init__(self, pieces: Sequence[str | None], special: Sequence[int], unknown_id: int):
+    def __init__(self, pieces: Sequence[str | None], special: Sequence[int], unknown_id: int, added: Sequence[int] = ()):
         self.pieces = [f"<row {row}>" if piece is None else piece for row, piece in enumerate(pieces)]
         self.without_piece = [row for row, piece in enumerate(pieces) if piece is None]
         # Text never becomes a special id, not even where SentencePiece knows no letter of `</s>`.
         never = {*special, *self.without_piece}
         self._rows = {piece: row for row, piece in enumerate(self.pieces) if row not in never}
         self._unknown = unknown_id
+        longest_first = sorted((self.pieces[row] for row in added), key=len, reverse=True)
+        self._added = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
     @classmethod
-    def parse(cls, text: bytes, special: Sequence[int], unknown_id: int) -> "Vocabulary":
-        """The inverse of `to_json`. Raises ValueError for anything else than a list of strings (or null), all different."""
+    def parse(cls, text: bytes, special: Sequence[int], unknown_id: int, added: Sequence[int] = ()) -> "Vocabulary":
+        """The inverse of `to_json`. Raises ValueError for anything else than a list of strings (or null), all different, and
+        where an `added` row has no piece."""
         pieces = json.loads(text)
         if not isinstance(pieces, list) or not all(piece is None or isinstance(piece, str) for piece in pieces):
             raise ValueError("not a list of pieces")
         named = [piece for piece in pieces if piece is not None]
         if len(set(named)) != len(named):
             raise ValueError("a piece comes twice")
-        return cls(pieces, special, unknown_id)
+        if not all(0 <= row < len(pieces) and pieces[row] for row in added):
+            raise ValueError("an added token is none of its pieces")
+        return cls(pieces, special, unknown_id, added)
 
     @staticmethod
     def to_json(pieces: Sequence[str | None]) -> str:
@@ -51,9 +58,17 @@ class Vocabulary:
 
     def encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The ids int32 [tokens] of all lines, one line after the other, and the number of each line's [lines]."""
-        tags, texts = zip(*map(split_tag, lines), strict=True)
-        found = model.encode(list(texts), out_type=str, num_threads=os.cpu_count() or 1)
-        split = [[tag, *pieces] if tag else pieces for tag, pieces in zip(tags, found, strict=True)]
+        # The text of a line between two added tokens is read as a line is.
+        parts = [self._added.split(line) if self._added else [line] for line in lines]
+        tags, texts = zip(*(split_tag(text) for of_line in parts for text in of_line[::2]), strict=True)
+        found = iter(zip(tags, model.encode(list(texts), out_type=str, num_threads=os.cpu_count() or 1), strict=True))
+        split = []
+        for of_line in parts:
+            pieces = []
+            for added in [*of_line[1::2], ""]:
+                tag, of_text = next(found)
+                pieces += [tag] * bool(tag) + of_text + [added] * bool(added)
+            split.append(pieces)
         lengths = np.fromiter(map(len, split), np.int64, len(split))
         rows = map(self._rows.get, itertools.chain.from_iterable(split), itertools.repeat(self._unknown))
         return np.fromiter(rows, np.int32, int(lengths.sum())), lengths

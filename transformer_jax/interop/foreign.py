@@ -10,17 +10,26 @@ import sentencepiece
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
+from transformer_jax.files import read_plain
 
 __all__ = [
+    "LARGEST_SIZE",
     "Foreign",
+    "find_one",
     "languages_of",
     "length_penalty_note",
+    "load_sentencepiece",
     "read_file",
     "read_json",
     "read_sentencepiece",
+    "require_rows",
     "require_supported",
     "rows_of",
 ]
+
+
+_LARGEST_FILE = 1 << 40  # bytes
+LARGEST_SIZE = 1 << 20  # of a model's widths, layers, heads and rows: what is larger is damaged
 
 
 class Foreign(NamedTuple):
@@ -38,6 +47,8 @@ class Foreign(NamedTuple):
     decode: dict[str, Any]  # fields of DecodeConfig
     languages: tuple[str, str] | None  # of source and target, where the folder tells them
     notes: list[str]  # what is not as it was
+    added: dict[int, bool]  # as `Tokenizer.added_pieces`
+    rows_are_pieces: bool  # there is one SentencePiece model, and row i is its piece i
 
 
 def require_supported(wrong: Sequence[str], where: Path) -> None:
@@ -49,7 +60,7 @@ def require_supported(wrong: Sequence[str], where: Path) -> None:
 def read_file(path: Path, what: str) -> bytes:
     """The bytes of a file. Raises UserError, saying `what` it should hold, if it cannot be read."""
     try:
-        return path.read_bytes()
+        return read_plain(path, _LARGEST_FILE)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected {what} there") from None
     except OSError as error:
@@ -71,13 +82,27 @@ def read_sentencepiece(folder: Path, side: str) -> bytes:
     """The model of a `side`, source or target, as it is in its file. Raises UserError if it is missing or damaged."""
     path = folder / f"{side}.spm"
     content = read_file(path, f"the {side}'s SentencePiece model")
+    load_sentencepiece(content, path)
+    return content
+
+
+def load_sentencepiece(content: bytes, path: Path) -> sentencepiece.SentencePieceProcessor:
+    """A SentencePiece model of its file's bytes. Raises UserError, naming `path`, where they are none."""
     try:
         if not content:
             raise RuntimeError("empty")
-        sentencepiece.SentencePieceProcessor(model_proto=content)
+        return sentencepiece.SentencePieceProcessor(model_proto=content)
     except RuntimeError:
         raise UserError(f"{path}: damaged, not a SentencePiece model; download it again") from None
-    return content
+
+
+def find_one(folder: Path, pattern: str, what: str) -> Path:
+    """The only file in the folder whose name is like `pattern`. Raises UserError where there is none, or several."""
+    found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise UserError(f"{folder}: expected one {what} ({pattern}), found {names}; decoder.yml may name it")
+    return found[0]
 
 
 def rows_of(vocabulary: Mapping[str, Any], size: int, where: Path) -> list[str | None]:
@@ -97,6 +122,14 @@ def rows_of(vocabulary: Mapping[str, Any], size: int, where: Path) -> list[str |
             raise UserError(f"{where}: {piece!r} and {pieces[row]!r} have the same number, {row}; expected one for each")
         pieces[row] = piece
     return pieces
+
+
+def require_rows(size: int, weights: Mapping[str, np.ndarray], where: Path, name: str) -> None:
+    """Raises UserError where no table of `weights` has `size` rows, before anything of that size is made."""
+    if not any(len(weight) == size for weight in weights.values() if weight.ndim == 2):
+        raise UserError(
+            f"{where}: {name} is {size}, but no table of the weights has so many rows; download the whole model again"
+        )
 
 
 def languages_of(source: Any, target: Any) -> tuple[str, str] | None:

@@ -11,11 +11,13 @@ from transformer_jax.config import Config, ModelConfig
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.interop.foreign import (
+    LARGEST_SIZE,
     Foreign,
     languages_of,
     length_penalty_note,
     read_json,
     read_sentencepiece,
+    require_rows,
     require_supported,
     rows_of,
 )
@@ -39,6 +41,28 @@ _ONLY = {
     "add_final_layer_norm": False,
     "add_bias_logits": False,
 }
+# Options of their search that ours has not, and the value of each that changes nothing. Ours draws only where it is asked to.
+_NOT_OURS = {
+    "max_length": None,
+    "max_new_tokens": None,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "do_sample": False,
+    "early_stopping": False,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "forced_bos_token_id": None,
+    "suppress_tokens": [],
+    "begin_suppress_tokens": [],
+    "force_words_ids": None,
+    "sequence_bias": None,
+    "exponential_decay_length_penalty": None,
+    "renormalize_logits": False,
+    "num_return_sequences": 1,
+}
 _POSITIONS = "model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"
 _LONGEST = 512  # positions, at least, of a model that we write
 
@@ -48,16 +72,20 @@ def read_hugging_face(folder: Path) -> Foreign:
     ours has."""
     path = folder / "config.json"
     options = read_json(path, "a MarianMTModel's config")
+    generation = folder / "generation_config.json"
+    search = options | (read_json(generation, "the search's options") if generation.exists() else {})
     described = folder / "tokenizer_config.json"
     of_tokenizer = read_json(described, "the tokenizer's options") if described.exists() else {}
     model = _model(options, of_tokenizer, path)
     where, weights = _read_weights(folder)
     model, weights = _without_copies(model, weights, where)
     size = options["vocab_size"]
+    require_rows(size, weights, path, "vocab_size")
     vocabulary = read_json(folder / "vocab.json", "the number of each piece")
     pieces = rows_of(vocabulary, size, folder / "vocab.json")
-    ids = _special_ids(options, of_tokenizer, vocabulary, folder)
-    decode, notes = _decode(folder, options)
+    ids = _special_ids(search, of_tokenizer, vocabulary, size, generation if generation.exists() else path)
+    added, notes = _added_tokens(folder, of_tokenizer, pieces, {*ids.values()})
+    decode, of_search = _decode(search, ids)
     return Foreign(
         model=model,
         weights=weights,
@@ -70,7 +98,9 @@ def read_hugging_face(folder: Path) -> Foreign:
         longest=min(_LONGEST, options.get("max_position_embeddings", 1024)),
         decode=decode,
         languages=languages_of(of_tokenizer.get("source_lang"), of_tokenizer.get("target_lang")),
-        notes=notes,
+        notes=notes + of_search,
+        added=added,
+        rows_are_pieces=False,
     )
 
 
@@ -87,7 +117,7 @@ def _model(options: dict[str, Any], of_tokenizer: dict[str, Any], path: Path) ->
     wrong += [
         f"{name}: {options.get(name)!r} (expected a whole number)"
         for name in sizes
-        if type(options.get(name)) is not int or options[name] < 1
+        if type(options.get(name)) is not int or not 0 < options[name] <= LARGEST_SIZE
     ]
     for name in ("attention_heads", "ffn_dim"):
         values = [options.get(f"{side}_{name}") for side in ("encoder", "decoder")]
@@ -173,22 +203,60 @@ def _kind_of(table: np.ndarray, width: int) -> str | None:
     return None
 
 
-def _special_ids(options: dict[str, Any], of_tokenizer: dict[str, Any], vocabulary: dict[str, Any], folder: Path) -> dict:
+def _special_ids(
+    search: dict[str, Any], of_tokenizer: dict[str, Any], vocabulary: dict[str, Any], size: int, where: Path
+) -> dict[str, int]:
+    """`search` are the options of config.json, and over them those of generation_config.json, which their search follows."""
     eos, unknown = (_piece(of_tokenizer.get(name), piece) for name, piece in (("eos_token", "</s>"), ("unk_token", "<unk>")))
     missing = [piece for piece in (eos, unknown) if piece not in vocabulary]
     if missing:
-        raise UserError(f"{folder / 'vocab.json'}: has no {' and no '.join(missing)}; download the whole model again")
-    if options.get("eos_token_id", vocabulary[eos]) != vocabulary[eos]:
-        found = f"eos_token_id is {options['eos_token_id']!r}, but {eos} has the number {vocabulary[eos]} in vocab.json"
-        raise UserError(f"{folder / 'config.json'}: {found}; expected the same")
-    pad = options.get("pad_token_id")
-    ids = {"pad_id": pad, "decoder_start_id": options.get("decoder_start_token_id", pad)}
-    wrong = [name for name, value in ids.items() if type(value) is not int or not 0 <= value < options["vocab_size"]]
+        raise UserError(f"{where.parent / 'vocab.json'}: has no {' and no '.join(missing)}; download the whole model again")
+    ends = search.get("eos_token_id", vocabulary[eos])
+    if vocabulary[eos] not in (ends if isinstance(ends, list) else [ends]):
+        found = f"eos_token_id is {ends!r}, but {eos} has the number {vocabulary[eos]} in vocab.json"
+        raise UserError(f"{where}: {found}; expected the same")
+    pad, start = search.get("pad_token_id"), search.get("decoder_start_token_id")
+    ids = {"pad_id": pad, "decoder_start_id": pad if start is None else start}
+    wrong = [name for name, value in ids.items() if type(value) is not int or not 0 <= value < size]
     if wrong:
-        raise UserError(f"{folder / 'config.json'}: pad_token_id and decoder_start_token_id should be rows of the embedding")
-    bos = options.get("bos_token_id")
-    bos = bos if type(bos) is int and 0 <= bos < options["vocab_size"] else vocabulary[eos]
+        raise UserError(f"{where}: pad_token_id and decoder_start_token_id should be rows of the embedding")
+    bos = search.get("bos_token_id")
+    bos = bos if type(bos) is int and 0 <= bos < size else vocabulary[eos]
     return ids | {"eos_id": vocabulary[eos], "unknown_id": vocabulary[unknown], "bos_id": bos}
+
+
+def _added_tokens(
+    folder: Path, of_tokenizer: dict[str, Any], pieces: list[str | None], special: set[int]
+) -> tuple[dict[int, bool], list[str]]:
+    """What was added to the vocabulary after the model was trained: rows, and whether they are special, as their tokenizer
+    reads them: `added_tokens_decoder` of tokenizer_config.json, or else added_tokens.json. Their names go into `pieces`."""
+    listed, where = of_tokenizer.get("added_tokens_decoder"), folder / "tokenizer_config.json"
+    if isinstance(listed, dict):
+        tokens = [(row, token if isinstance(token, dict) else {"content": token}) for row, token in listed.items()]
+    else:
+        where = folder / "added_tokens.json"
+        names = folder / "special_tokens_map.json"
+        maps = [of_tokenizer, read_json(names, "the names of special tokens") if names.exists() else {}]
+        lists = [each.get(key) for each in maps for key in ("additional_special_tokens", "extra_special_tokens")]
+        extra = {_piece(token, "") for each in lists if isinstance(each, list) for token in each}
+        given = read_json(where, "the rows of added tokens") if where.exists() else {}
+        tokens = [(row, {"content": text, "special": text in extra}) for text, row in given.items()]
+    added, without_row = {}, []
+    for number, token in tokens:
+        text, row = token.get("content"), int(number) if str(number).isdecimal() else -1
+        if not isinstance(text, str) or not text or row < 0:
+            raise UserError(f"{where}: {text!r} has the number {number!r}; expected a token and a row of the embedding")
+        if row in special:
+            continue
+        if row >= len(pieces):
+            without_row.append(text)
+            continue
+        if pieces[row] not in (None, text) or (pieces[row] is None and text in pieces):
+            raise UserError(f"{where}: {text!r} has the number {row}, in vocab.json {pieces[row]!r}; expected the same")
+        pieces[row], added[row] = text, bool(token.get("special"))
+    if without_row:
+        return added, [f"added tokens without a row in the embedding, which are read as text: {', '.join(without_row)}"]
+    return added, []
 
 
 def _piece(given: Any, default: str) -> str:
@@ -197,9 +265,8 @@ def _piece(given: Any, default: str) -> str:
     return given if isinstance(given, str) else default
 
 
-def _decode(folder: Path, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    path = folder / "generation_config.json"
-    search = options | (read_json(path, "the search's options") if path.exists() else {})
+def _decode(search: dict[str, Any], ids: dict[str, int]) -> tuple[dict[str, Any], list[str]]:
+    """Fields of DecodeConfig, and what of the search has no field."""
     decode, notes = {}, []
     if type(search.get("num_beams")) is int and search["num_beams"] > 0:
         decode["beam"] = search["num_beams"]
@@ -207,9 +274,21 @@ def _decode(folder: Path, options: dict[str, Any]) -> tuple[dict[str, Any], list
     if isinstance(penalty, int | float) and penalty >= 0:
         decode["length_penalty"] = float(penalty)
         notes += [length_penalty_note(penalty)] if penalty else []
-    if type(search.get("no_repeat_ngram_size")) is int:
+    if type(search.get("no_repeat_ngram_size")) is int and search["no_repeat_ngram_size"] >= 0:
         decode["no_repeat_ngram"] = search["no_repeat_ngram_size"]
-    return decode, notes
+    never = {ids["pad_id"], ids["bos_id"], ids["unknown_id"], ids["decoder_start_id"]} - {ids["eos_id"]}
+    given = search.get("bad_words_ids") or []
+    rest = {
+        "bad_words_ids": [word for word in given if not (isinstance(word, list) and len(word) == 1 and word[0] in never)]
+        or None,
+        "forced_eos_token_id": search.get("forced_eos_token_id")
+        if search.get("forced_eos_token_id") != ids["eos_id"]
+        else None,
+        "eos_token_id": search["eos_token_id"] if isinstance(search.get("eos_token_id"), list) else None,
+    }
+    rest |= {name: search.get(name) for name, neutral in _NOT_OURS.items() if search.get(name) not in (None, neutral)}
+    left = [f"{name}: {value!r:.60}" for name, value in rest.items() if value is not None]
+    return decode, notes + ([f"of their search not taken over: {', '.join(left)}"] if left else [])
 
 
 def unsupported(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
@@ -284,6 +363,8 @@ def write_hugging_face(folder: Path, weights: dict[str, np.ndarray], config: Con
         "length_penalty": config.decode.length_penalty,
         "bad_words_ids": [[row] for row in sorted(never)],
     }
+    added = {tokenizer.pieces([row])[0]: row for row in tokenizer.added_pieces()}
+    left_out = [text for text, row in added.items() if tokenizer.added_pieces()[row]]
     eos, unknown, pad = tokenizer.pieces([tokenizer.eos_id, tokenizer.unknown_id, tokenizer.pad_id])
     of_tokenizer = {
         "tokenizer_class": "MarianTokenizer",
@@ -304,8 +385,16 @@ def write_hugging_face(folder: Path, weights: dict[str, np.ndarray], config: Con
         "config.json": options,
         "generation_config.json": search,
         "tokenizer_config.json": of_tokenizer,
-        "vocab.json": tokenizer.vocabulary(),
+        "vocab.json": {piece: row for piece, row in tokenizer.vocabulary().items() if piece not in added},
     }
+    if added:
+        contents["added_tokens.json"] = added
+        contents["special_tokens_map.json"] = {
+            "eos_token": eos,
+            "unk_token": unknown,
+            "pad_token": pad,
+            "additional_special_tokens": left_out,
+        }
     for name, content in contents.items():
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         (folder / name).write_text(text, encoding="utf-8")

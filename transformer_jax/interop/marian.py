@@ -6,8 +6,10 @@
 The first reads a folder of either kind:
 
 * Hugging Face's MarianMTModel: `config.json`, `model.safetensors` (or `pytorch_model.bin`, where torch is installed),
-  `vocab.json`, `source.spm`, `target.spm`;
-* Marian's own, as OPUS-MT ships it: one `.npz`, one `*vocab.yml`, `source.spm`, `target.spm`, perhaps `decoder.yml`.
+  `vocab.json`, `source.spm`, `target.spm`, and where they are there `generation_config.json`, `tokenizer_config.json` and
+  `added_tokens.json`;
+* Marian's own, as OPUS-MT ships it: one `.npz`, one vocabulary (`*vocab.yml`, or plain text with a piece a line), `source.spm`,
+  `target.spm`, perhaps `decoder.yml`; or with a `vocab.spm`, which is vocabulary and SentencePiece model of both sides.
 
 It writes a run folder that translates, is scored, exported and shown like any other. Training goes on in a run of its own:
 
@@ -65,9 +67,9 @@ def import_run(source: str, output: str, languages: tuple[str, str] | None = Non
     params = to_parameters(foreign.weights, config.model, len(foreign.pieces), foreign.naming, str(foreign.where))
     with written_whole(output) as unfinished:
         run = Run.open_or_create(unfinished, config)
-        tokenizer = Tokenizer.of_models(
-            foreign.source_model, foreign.target_model, foreign.pieces, foreign.ids, run.tokenizer_folder
-        )
+        pieces = None if foreign.rows_are_pieces else foreign.pieces
+        models = foreign.source_model, foreign.target_model
+        tokenizer = Tokenizer.of_models(*models, pieces, foreign.ids, run.tokenizer_folder, foreign.added)
         with run.checkpoints(keep=config.train.keep_checkpoints) as checkpoints:
             state = SimpleNamespace(params=params, optimizer_state=None, ema=None)
             checkpoints.save(state, Progress(tokenizer=tokenizer.fingerprint))
@@ -136,6 +138,7 @@ def _config(foreign: Foreign, languages: tuple[str, str] | None) -> Config:
     config.model = foreign.model
     config.tokenizer.vocab_size = len(foreign.pieces)
     config.tokenizer.normalize = False  # their SentencePiece models do it, each in its own way
+    config.data.train = config.data.dev = ""  # nobody here knows what it was trained on
     config.data.source_language, config.data.target_language = languages or foreign.languages or ("en", "de")
     for name, value in foreign.decode.items():
         setattr(config.decode, name, value)

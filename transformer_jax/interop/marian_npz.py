@@ -1,8 +1,6 @@
-"""Reads a model as Marian writes it and OPUS-MT ships it: `.npz`, vocabulary in YAML, SentencePiece models, `decoder.yml`."""
+"""Reads a model as Marian writes it and OPUS-MT ships it: `.npz`, vocabulary, SentencePiece models, `decoder.yml`."""
 
 import io
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,18 @@ import yaml
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
 from transformer_jax.interop.foreign import (
+    LARGEST_SIZE,
     Foreign,
+    find_one,
     length_penalty_note,
     read_file,
     read_sentencepiece,
     require_supported,
-    rows_of,
 )
+from transformer_jax.interop.marian_vocabulary import MarianVocabulary, model_with_rows, read_vocabulary, with_rows
 from transformer_jax.interop.marian_weights import MARIAN
 
-__all__ = ["parse_vocabulary", "read_marian"]
+__all__ = ["read_marian"]
 
 _CONFIG = "special:model.yml"
 _ACTIVATIONS = {"swish": "silu", "relu": "relu"}  # Marian's gelu, x sigmoid(1.702 x), is not ours
@@ -46,6 +46,15 @@ _EPSILON = 1e-6  # of Marian's layer norm in the Transformer; Hugging Face's has
 _LONGEST = 512  # the number of positions that OPUS-MT's models were trained with
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """Aliases of aliases are a few lines of text and more values than any memory holds; marian writes none."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias, which marian does not write", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
 def read_marian(folder: Path) -> Foreign:
     """Marian's own model in `folder`. Raises UserError for what is missing or damaged, and naming all options that no model of
     ours has."""
@@ -54,31 +63,41 @@ def read_marian(folder: Path) -> Foreign:
     weights = _read_npz(path)
     options = _parse(weights.pop(_CONFIG).tobytes().rstrip(b"\0"), f"{path}: {_CONFIG}")
     model = _model(options, path)
-    vocabulary, vocabulary_file = _read_vocabularies(folder, decoder.get("vocabs"))
+    vocabulary = read_vocabulary(folder, decoder.get("vocabs"))
     table = "Wemb" if model.tied_embeddings == "all" else "decoder_Wemb"
-    rows = len(weights[table]) if table in weights else len(vocabulary)
-    pieces = rows_of(vocabulary, rows, vocabulary_file)
-    missing = [piece for piece in ("</s>", "<unk>") if piece not in vocabulary]
-    if missing or "<pad>" in vocabulary:
-        what = f"has no {' and no '.join(missing)}" if missing else "has a <pad>, which should be no piece of Marian's"
-        raise UserError(f"{vocabulary_file}: {what}; expected a vocabulary as marian-vocab writes it")
+    rows = len(weights[table]) if table in weights and weights[table].ndim else len(vocabulary.rows)
+    pieces = with_rows(vocabulary, rows)
     decode, notes = _decode(decoder)
-    eos, unknown = vocabulary["</s>"], vocabulary["<unk>"]
-    ids = {"pad_id": rows, "eos_id": eos, "unknown_id": unknown, "bos_id": eos, "decoder_start_id": rows}
+    source_model, target_model = _models(folder, vocabulary, pieces)
     return Foreign(
         model=model,
         weights=_with_start(weights),
         naming=MARIAN,
         where=path,
-        source_model=read_sentencepiece(folder, "source"),
-        target_model=read_sentencepiece(folder, "target"),
-        pieces=[*pieces, "<pad>"],
-        ids=ids,
+        source_model=source_model,
+        target_model=target_model,
+        pieces=pieces,
+        ids={
+            "pad_id": rows,
+            "eos_id": vocabulary.eos_id,
+            "unknown_id": vocabulary.unknown_id,
+            "bos_id": vocabulary.bos_id,
+            "decoder_start_id": rows,
+        },
         longest=_LONGEST,
         decode=decode,
         languages=None,
         notes=notes,
+        added={},
+        rows_are_pieces=vocabulary.model is not None,
     )
+
+
+def _models(folder: Path, vocabulary: MarianVocabulary, pieces: list[str | None]) -> tuple[bytes, bytes]:
+    """The SentencePiece models of source and target."""
+    if vocabulary.model is None:
+        return read_sentencepiece(folder, "source"), read_sentencepiece(folder, "target")
+    return (model_with_rows(vocabulary.model, pieces),) * 2
 
 
 def _with_start(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -101,7 +120,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             weights = dict(arrays)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever zipfile, zlib and NumPy raise of what is none
         raise UserError(f"{path}: not a whole .npz file ({error}); download it again") from None
     if _CONFIG not in weights:
         raise UserError(f"{path}: has no {_CONFIG}, the model's options; expected an .npz file as marian writes it")
@@ -139,7 +158,9 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
         name: options.get(name) for name in ("enc-depth", "dec-depth", "dim-emb", "transformer-dim-ffn", "transformer-heads")
     }
     wrong += [
-        f"{name}: {size!r} (expected a whole number)" for name, size in sizes.items() if type(size) is not int or size < 1
+        f"{name}: {size!r} (expected a whole number)"
+        for name, size in sizes.items()
+        if type(size) is not int or not 0 < size <= LARGEST_SIZE
     ]
     require_supported(wrong, path)
     return ModelConfig(
@@ -172,68 +193,13 @@ def _decode(decoder: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return decode, notes + ([f"of decoder.yml not taken over: {', '.join(rest)}"] if rest else [])
 
 
-def _read_vocabularies(folder: Path, named: Any) -> tuple[dict[str, int], Path]:
-    if not isinstance(named, list) or not named:
-        named = [_one(folder, None, "*vocab.yml", "vocabulary").name]
-    files = [folder / name for name in dict.fromkeys(Path(str(name)).name for name in named)]
-    vocabularies = [parse_vocabulary(read_file(file, "Marian's vocabulary"), file) for file in files]
-    if any(vocabulary != vocabularies[0] for vocabulary in vocabularies):
-        names = " and ".join(file.name for file in files)
-        raise UserError(f"{folder}: {names} differ; a model of ours has one vocabulary for source and target")
-    return vocabularies[0], files[0]
-
-
-def parse_vocabulary(content: bytes, path: Path) -> dict[str, int]:
-    """{piece: number} of a vocabulary in YAML or JSON. Raises UserError naming the line that is neither.
-
-    Line by line and not by a YAML parser as a whole: to that, the pieces `no` and `1` are no strings, and U+0085 ends a line.
-
-    >>> parse_vocabulary(b'</s>: 0\\nno: 1\\n"a\\\\x85": 2\\n\\'it\\'\\'s\\': 3\\n? long\\n: 4\\n', Path("x.yml"))
-    {'</s>': 0, 'no': 1, 'a\\x85': 2, "it's": 3, 'long': 4}
-    """
-    text = content.decode("utf-8", "replace")
-    if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{path}: damaged, expected JSON ({error}); download it again") from None
-    found, key = {}, None
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.removesuffix("\r")
-        if not line.strip() or line in ("---", "..."):
-            continue
-        if key is None and line.startswith("? "):
-            key = line[2:]
-            continue
-        key, _, value = (key, ":", line.lstrip(": ")) if key is not None else line.rpartition(":")
-        try:
-            found[_scalar(key)] = int(value)
-        except (ValueError, yaml.YAMLError):
-            raise UserError(f"{path}: line {number}: {line!r} should be a piece, a colon, and its number") from None
-        key = None
-    return found
-
-
-def _scalar(text: str) -> str:
-    text = text.strip(" ")
-    if len(text) > 1 and text[0] == text[-1] == "'":
-        return text[1:-1].replace("''", "'")
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        return text[1:-1] if "\\" not in text else yaml.load(text, yaml.BaseLoader)
-    return text
-
-
 def _one(folder: Path, named: Any, pattern: str, what: str) -> Path:
     """The file that decoder.yml names, or else the only one in the folder."""
     if isinstance(named, list) and named:
         if len(named) > 1:
             raise UserError(f"{folder / 'decoder.yml'}: names {len(named)} models; leave one, and make a run of each")
         return folder / Path(str(named[0])).name
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise UserError(f"{folder}: expected one {what} ({pattern}), found {names}; decoder.yml may name it")
-    return found[0]
+    return find_one(folder, pattern, what)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -242,8 +208,8 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def _parse(content: bytes, where: str) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        found = yaml.load(content, _WithoutAliases)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: damaged, expected YAML ({' '.join(str(error).split())}); download it again") from None
     if not isinstance(found, dict):
         raise UserError(f"{where}: expected options with values, as marian writes them")

@@ -13,6 +13,7 @@ A matrix is the same numbers in all three: none is scaled or added to, so that w
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
@@ -96,24 +97,27 @@ def to_parameters(weights: Mapping[str, np.ndarray], config: ModelConfig, vocab_
     Raises UserError with `where`, naming every weight that is missing, is not the model's, is not of floating-point numbers, or
     has another shape than the model's.
     """
-    params = {name: np.empty(leaf.shape, np.float32) for name, leaf in expected_parameters(config, vocab_size).items()}
+    if (layers := config.num_layers + config.decoder_layers) > len(weights):
+        raise UserError(f"{where}: {len(weights)} weights are not those of {layers} layers; download the whole model again")
+    expected = expected_parameters(config, vocab_size)
     known, wrong = set(), []
-    for place in places(config):
+    for place in places(config):  # before anything of the config's sizes is made
         name = getattr(place, naming)
         known.add(name)
-        room = _part(params[place.ours], place)
-        shape = _shape_of(room.shape, place.ours, naming)
+        shape = _shape_of(_shape_of_part(expected[place.ours].shape, place), place.ours, naming)
         if name not in weights:
             wrong.append(f"{name} is missing")
         elif weights[name].shape != shape:
             wrong.append(f"{name} has shape {weights[name].shape} instead of {shape}")
-        elif weights[name].dtype.kind in "biuOSU":
+        elif not jnp.issubdtype(weights[name].dtype, jnp.floating):
             wrong.append(f"{name} is of {weights[name].dtype} instead of floating-point numbers")
-        else:
-            room[...] = _turned(weights[name], place.ours, naming).reshape(room.shape)
     wrong += [f"{name} is not known" for name in weights if name not in known]
     if wrong:
         raise UserError(f"{where}: not the weights of the model that its config describes: {'; '.join(wrong)}")
+    params = {name: np.empty(leaf.shape, np.float32) for name, leaf in expected.items()}
+    for place in places(config):
+        room = _part(params[place.ours], place)
+        room[...] = _turned(weights[getattr(place, naming)], place.ours, naming).reshape(room.shape)
     return unflatten_dict(params, sep="/")
 
 
@@ -129,6 +133,13 @@ def from_parameters(params: Any, config: ModelConfig, vocab_size: int, naming: s
         used.add(place.ours)
     assert used == flat.keys(), f"parameters without a place: {flat.keys() - used}"
     return weights
+
+
+def _shape_of_part(shape: tuple[int, ...], place: Place) -> tuple[int, ...]:
+    """Of what `_part` gives, for a parameter of this shape."""
+    if place.part is None:
+        return tuple(shape)
+    return (shape[0], *shape[2:]) if place.ours.endswith("kernel") else tuple(shape[1:])
 
 
 def _part(parameter: np.ndarray, place: Place) -> np.ndarray:

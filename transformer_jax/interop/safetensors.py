@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.errors import UserError
+from transformer_jax.files import read_plain
 
 __all__ = ["read_safetensors", "write_safetensors"]
 
+_LARGEST = 1 << 40  # bytes
 _TYPES = {
     "F64": np.float64,
     "F32": np.float32,
@@ -28,7 +30,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Every array of a file, in its own shape and type, by its name. Raises UserError if it cannot be read, or is no such
     file."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path, _LARGEST)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     try:
@@ -44,7 +46,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
             # The file's bytes are little-endian, as are all machines that JAX runs on.
             arrays[name] = np.frombuffer(data, _TYPES[entry["dtype"]]).reshape(entry["shape"])
         return arrays
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"unknown type {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}: not a whole safetensors file ({reason}); download it again") from None
 

@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from transformer_jax import hosts
-from transformer_jax.alignment import mutual_information
+from transformer_jax.alignment import best_aligning_layer
 from transformer_jax.config import Config
 from transformer_jax.data.batching import Batch, Shape
 from transformer_jax.data.corpus import Pairs
@@ -100,4 +100,4 @@ def _best_aligning_layer(links: Sequence[list[list[int]]]) -> int:
     if not links[0]:
         return 0
     target, *layers = (list(itertools.chain(*parts)) for parts in zip(*links, strict=True))
-    return 1 + max(range(len(layers)), key=lambda layer: mutual_information(layers[layer], target))
+    return best_aligning_layer(layers, target)

@@ -11,7 +11,7 @@ import jax
 from transformer_jax.checkpoints import Checkpoints
 from transformer_jax.config import Config, validate
 from transformer_jax.data.stream import Position, prefetch
-from transformer_jax.errors import ToBeContinued, UserError, memory_advice
+from transformer_jax.errors import ToBeContinued, memory_advice
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
 from transformer_jax.progress import Progress
 from transformer_jax.run import MetricsWriter, Run, locked
@@ -74,7 +74,7 @@ def train(config: Config, workdir: str) -> Progress:
                         session.state, sums = train_step(session.state, batch, step_key)
                         session.after_update(position, sums)
                         if session.due(config.train.log_every):
-                            session.log(float(rate(session.progress.step - 1)))
+                            session.log(rate)
                         if session.due(config.train.evaluate_every):
                             session.evaluate()
                         if session.due(config.train.evaluate_every) or session.due(config.train.checkpoint_every):
@@ -123,8 +123,12 @@ class _Session:
         self._meter.add(step, sums)
         self._console.advance()
 
-    def log(self, rate: float) -> None:
-        numbers = self._meter.take() | {"epoch": self.progress.epoch, "learning_rate": rate} | self._compilations.take_numbers()
+    def log(self, rate: Callable[[int], Any]) -> None:
+        numbers = self._meter.take()
+        # The optimizer counts the updates that it was given, not those that were skipped.
+        last_update = max(self.progress.step - self._meter.skipped - 1, 0)
+        numbers = numbers | {"epoch": self.progress.epoch, "learning_rate": float(rate(last_update))}
+        numbers |= self._compilations.take_numbers()
         self._writer.write(self.progress.step, "train", numbers)
         self._console.trained(self.progress.step, numbers)
 
@@ -160,11 +164,6 @@ def _resume(
 ) -> tuple[TrainState, Progress]:
     """The newest state of the run and where it stands; `state` and `progress` as they are if it has none."""
     newest = max(checkpoints.steps(), default=0)
-    if not newest and checkpoints.steps():
-        raise UserError(
-            f"{run.workdir}: has parameters that were not trained here; begin with them in another --workdir, with "
-            f"--config.train.init_from={run.workdir}"
-        )
     if run.was_interrupted():
         with run.interrupted() as interrupted:
             step = max(interrupted.steps(), default=0)

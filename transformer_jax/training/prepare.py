@@ -58,6 +58,8 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
         store, parts = known or (open_store(pairs, tokenizer, data.cache_dir, sampling), parts)
     if mark and not known:
         remember_store(mark, tokenizer, sampling, data.cache_dir, store, parts)
+    if hosts.is_first() and store.words is not None:
+        run.keep_words(store.words)
     stream = BatchStream(store, config.batch, tokenizer, config.train.seed, parts, sampling.count if sampling else 1)
     log.info(
         "%s pairs an epoch, of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",

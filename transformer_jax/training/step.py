@@ -20,17 +20,18 @@ __all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step", "movin
 class TrainState(NamedTuple):
     """All that training changes. The random key is not here: it is `fold_in(key, step)`."""
 
-    step: Array  # int32 []: updates done
+    step: Array  # int32 []: batches worked through
     params: Any  # a tree of float32 arrays
     optimizer_state: optax.OptState
     ema: Any = None  # `moving_average` of the parameters in float32; None: there is none
+    skipped: Array | int = 0  # int32 []: how many of the steps changed no parameter (`config.max_skipped`)
 
     @classmethod
     def create(cls, params: Any, optimizer: optax.GradientTransformation, ema_decay: float = 0.0) -> "TrainState":
         """Before the first update: a fresh optimizer state, and with `ema_decay` an average that is the parameters."""
         # A copy: both are donated to the step.
         ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if ema_decay else None
-        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, jnp.zeros((), jnp.int32))
 
     @property
     def inference_params(self) -> Any:
@@ -49,7 +50,8 @@ class StepSums(NamedTuple):
 
 
 def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
-    """ema_t = d_t ema_(t-1) + (1 - d_t) params_t, where d_t = min(decay, (1 + t) / (10 + t)) and t = `step`, from 1.
+    """ema_t = d_t ema_(t-1) + (1 - d_t) params_t, where d_t = min(decay, (1 + t) / (10 + t)) and t = `step`, the number of
+    updates, from 1.
 
     The mean of about the last 1 / (1 - decay) parameters (Polyak and Juditsky 1992). The smaller decay at first, which soon
     forgets the initial parameters, is that of TensorFlow's `ExponentialMovingAverage` and Marian's `--exponential-smoothing`,
@@ -71,7 +73,8 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
     then over `axis_name` (if the rows are also split over devices), and divided by the number of tokens once, at the end. The
     model is given `whole(params)` where there is such a function: the same numbers, elsewhere than the state has them. With
     `config.ema_decay` the state's `ema` follows the new parameters. With `config.max_skipped`, an update in which a number is
-    not finite changes nothing but the step, and its sums are all 0 but `steps`.
+    not finite changes nothing but `step` and `skipped`, and its sums are all 0 but `steps`: the learning rate, Adam's moments
+    and the decay of the moving average go on from the last update that was applied.
     """
 
     def sums_of(params, batch, key, whole):
@@ -113,10 +116,12 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         checked = (sums.loss, norm, *jax.tree.leaves(params))
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in checked]).all()
         told = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()))
-        ema = moving_average(state.ema, params, state.step + 1, config.ema_decay) if config.ema_decay else None
-        new = TrainState(state.step + 1, params, optimizer_state, ema)
+        updates_done = state.step + 1 - state.skipped
+        ema = moving_average(state.ema, params, updates_done, config.ema_decay) if config.ema_decay else None
+        new = TrainState(state.step + 1, params, optimizer_state, ema, state.skipped)
         if config.max_skipped:
-            new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state._replace(step=new.step))
+            unchanged = state._replace(step=new.step, skipped=state.skipped + 1)
+            new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, unchanged)
             told = jax.tree.map(lambda x: jnp.where(finite, x, 0), told)._replace(steps=told.steps)
         return new, told
 
