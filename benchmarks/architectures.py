@@ -12,6 +12,7 @@ On the demo corpus also: error rate of the alignments against the grammar's own,
 with rotary positions, for the sentences that are longer than anything in training.
 """
 
+import bisect
 import dataclasses
 import json
 import sys
@@ -32,7 +33,7 @@ set_up()
 import jax
 import numpy as np
 from elephant import LOOKERS, Probe, probe
-from matplotlib.figure import Figure
+from outputs import make_folder, new_figure, require, save_figure
 
 from transformer_jax.alignment import alignment_error_rate
 from transformer_jax.data import demo
@@ -77,9 +78,12 @@ def run() -> None:
     config = load_config(flags.config, overrides)
     if config.model.family != "transformer":
         raise UserError(f"--config={flags.config}: expected a Transformer's; the LSTMs are derived from it")
+    if config.train.metric != "bleu":
+        raise UserError(f"config.train.metric={config.train.metric} should be bleu: the curves are of BLEU on the dev set")
+    require("matplotlib")
     tests = flags.test or DEMO_SETS
     models = {name: model for name, model in families(config).items() if name in flags.only}
-    flags.output.mkdir(parents=True, exist_ok=True)
+    make_folder(flags.output)
     results = [train_and_test(name, model, config, flags.output, tests) for name, model in models.items()]
     text = table(results)
     print(text)
@@ -97,8 +101,10 @@ def families(config: Config) -> dict[str, ModelConfig]:
     wanted = parameters(transformer, size)
 
     def matched(**own: Any) -> ModelConfig:
+        """The width with the nearest number of parameters, which grows with it; of two that are as near, the smaller."""
         candidates = [ModelConfig(**common, **own, width=width) for width in range(32, 2049, 8)]
-        return min(candidates, key=lambda model: abs(parameters(model, size) - wanted))
+        place = bisect.bisect_left(candidates, wanted, key=lambda model: parameters(model, size))
+        return min(candidates[max(place - 1, 0) : place + 1], key=lambda model: abs(parameters(model, size) - wanted))
 
     return {
         "LSTM": matched(attention="none", direction="backward"),
@@ -167,7 +173,7 @@ def table(results: list[Result]) -> str:
 
 def draw_lengths(results: list[Result], file: Path, buckets: int = 8) -> None:
     """BLEU in buckets of source length, over all test sets together."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=150)
+    figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
     lengths = np.array([len(line.split()) for sources, _ in results[0].sets for line in sources])
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, buckets + 1)[1:], method="higher"))  # the last word of each bucket
@@ -189,7 +195,7 @@ def draw_lengths(results: list[Result], file: Path, buckets: int = 8) -> None:
 
 
 def draw_curves(results: list[Result], file: Path) -> None:
-    figure = Figure(figsize=(10, 4.5), layout="constrained", dpi=150)
+    figure = new_figure(10, 4.5)
     for axes, place, unit, scale in zip(
         figure.subplots(1, 2, sharey=True), (0, 1), ("minutes of training", "million target tokens"), (60, 1e6), strict=True
     ):
@@ -202,7 +208,7 @@ def draw_curves(results: list[Result], file: Path) -> None:
 
 
 def draw_speed(results: dict[str, list[float]], file: Path) -> None:
-    figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=150)
+    figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
     for name, values in results.items():
         axes.plot(LENGTHS, values, marker="o", color=COLORS[name], label=name)
@@ -213,11 +219,11 @@ def draw_speed(results: dict[str, list[float]], file: Path) -> None:
     finish(figure, axes, file)
 
 
-def finish(figure: Figure, axes: Any, file: Path) -> None:
+def finish(figure: Any, axes: Any, file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend()
-    figure.savefig(file)
+    save_figure(figure, file)
 
 
 def speeds(model_config: ModelConfig, config: Config, repeats: int = 5) -> list[float]:

@@ -2,50 +2,102 @@
 
     python benchmarks/curve.py --workdir=runs/mixed --output=curve.png
 
-Minutes are of training alone; evaluation and saving are not in them.
+Minutes are of training alone; evaluation and saving are not in them. The score is the config's `train.metric`; there is none
+where that is the loss.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from outputs import new_figure, require, save_figure
+
+from transformer_jax.command_line import Parser, load_config, main
+from transformer_jax.errors import UserError
+
+NAMES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", required=True)
-    parser.add_argument("--output", required=True, help="a .png, .pdf or .svg")
+class Curve(NamedTuple):
+    """What the lines of `metrics.jsonl` come to; tokens and seconds are those of training up to each line."""
+
+    train: list[tuple[float, float]]  # target tokens, cross-entropy
+    dev: list[tuple[float, float, dict]]  # target tokens, seconds, the numbers of an evaluation
+    tokens: float
+    seconds: float
+    waited: float | None  # seconds for input; None: the run is of a version that did not count them
+
+
+def run() -> None:
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_argument("--workdir", required=True, type=Path)
+    parser.add_argument("--output", required=True, type=Path, help="a .png, .pdf or .svg")
     flags = parser.parse_args()
-    train, dev, tokens, seconds, waited = [], [], 0.0, 0.0, 0.0
-    print("| update | target tokens | minutes | dev cross-entropy | dev perplexity | dev BLEU |")
-    print("|---:|---:|---:|---:|---:|---:|")
-    for line in map(json.loads, (Path(flags.workdir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
+    require("matplotlib")
+    metric = load_config(str(flags.workdir / "config.json")).train.metric
+    curve = read_curve(flags.workdir / "metrics.jsonl")
+    name = NAMES.get(metric, metric)
+    scored = metric != "loss"
+    print("| update | target tokens | minutes | dev cross-entropy | dev perplexity |" + f" dev {name} |" * scored)
+    print("|---:|---:|---:|---:|---:|" + "---:|" * scored)
+    for tokens, seconds, numbers in curve.dev:
+        cells = [f"{numbers['step']:,}", f"{tokens / 1e6:.2f} M", f"{seconds / 60:.1f}", f"{numbers['cross_entropy']:.3f}"]
+        cells += [f"{numbers['perplexity']:.1f}", *([f"{numbers[metric]:.1f}"] if scored else [])]
+        print(f"| {' | '.join(cells)} |")
+    waited = "" if curve.waited is None else f"; {curve.waited / curve.seconds:.4%} of the time waiting for input"
+    print(f"\n{curve.tokens / curve.seconds:,.0f} target tokens/s, compilation included{waited}")
+    draw(curve, metric if scored else None, flags.output)
+
+
+def read_curve(file: Path) -> Curve:
+    """Raises UserError if there is no such file, or no evaluation in it yet."""
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); train.py writes it") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: is damaged ({error}); the same training, gone on with, mends it") from None
+    train, dev, tokens, seconds, waits = [], [], 0.0, 0.0, []
+    for line in lines:
         if line["split"] == "train":
             took = line["target_tokens"] / line["target_tokens_per_second"]
-            tokens, seconds, waited = tokens + line["target_tokens"], seconds + took, waited + took * line["input_wait"]
-            train.append((tokens / 1e6, line["cross_entropy"]))
+            tokens, seconds = tokens + line["target_tokens"], seconds + took
+            waits.append(took * line["input_wait"] if "input_wait" in line else None)
+            train.append((tokens, line["cross_entropy"]))
         else:
-            dev.append((tokens / 1e6, line["cross_entropy"], line["bleu"]))
-            numbers = f"{line['cross_entropy']:.3f} | {line['perplexity']:.1f} | {line['bleu']:.1f}"
-            print(f"| {line['step']:,} | {tokens / 1e6:.2f} M | {seconds / 60:.1f} | {numbers} |")
-    speed = tokens / seconds
-    print(f"\n{speed:,.0f} target tokens/s, compilation included; {waited / seconds:.4%} of the time waiting for input")
-    figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=150)
+            dev.append((tokens, seconds, line))
+    if not train or not dev:
+        raise UserError(f"{file}: has no line of training and one of an evaluation yet; wait until it has")
+    return Curve(train, dev, tokens, seconds, None if None in waits else sum(waits))
+
+
+def draw(curve: Curve, metric: str | None, file: Path) -> None:
+    figure = new_figure(8, 4.5)
     left = figure.add_subplot()
-    right = left.twinx()
-    left.plot(*zip(*train, strict=True), color="tab:blue", alpha=0.4, label="cross-entropy, training text")
-    left.plot(*[[point[i] for point in dev] for i in (0, 1)], color="tab:blue", marker="o", label="cross-entropy, dev set")
-    right.plot(*[[point[i] for point in dev] for i in (0, 2)], color="tab:orange", marker="s", label="BLEU, dev set")
+    axes: list[Any] = [left]
+    left.plot(*millions(curve.train), color="tab:blue", alpha=0.4, label="cross-entropy, training text")
+    of_dev = [(tokens, numbers["cross_entropy"]) for tokens, _, numbers in curve.dev]
+    left.plot(*millions(of_dev), color="tab:blue", marker="o", label="cross-entropy, dev set")
     left.set(xlabel="million target tokens", ylabel="cross-entropy, nats a token", xlim=(0, None))
-    right.set(ylabel="BLEU", ylim=(0, None))
     left.grid(alpha=0.3)
-    lines = [*left.lines, *right.lines]
+    if metric:
+        name, right = NAMES.get(metric, metric), left.twinx()
+        scores = [(tokens, numbers[metric]) for tokens, _, numbers in curve.dev]
+        right.plot(*millions(scores), color="tab:orange", marker="s", label=f"{name}, dev set")
+        right.set(ylabel=name, ylim=(0, None))
+        axes.append(right)
+    lines = [line for each in axes for line in each.lines]
     left.legend(lines, [line.get_label() for line in lines], loc="upper center", bbox_to_anchor=(0.42, 1))
-    figure.savefig(flags.output)
-    return 0
+    save_figure(figure, file)
+
+
+def millions(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """The points' two sides, tokens in millions."""
+    return [tokens / 1e6 for tokens, _ in points], [value for _, value in points]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(run)

@@ -119,6 +119,8 @@ def run() -> None:
     parser.add_argument("--tune", type=int, default=100, metavar="N", help="lines on which Hugging Face's batches are chosen")
     parser.add_argument("--only", nargs="+", choices=PACKAGES, default=list(PACKAGES), help="some of the systems")
     flags = parser.parse_args()
+    if min(*flags.beam, flags.threads, flags.repeats, flags.tune) < 1 or flags.sentences < 0:
+        parser.error("--beam, --threads, --repeats and --tune should be at least 1, --sentences at least 0")
     from decode_peers import Settings
 
     from transformer_jax.data.corpus import read_pairs
@@ -134,6 +136,8 @@ def run() -> None:
             if system.problem:
                 print(f"{system.name} is left out: {system.problem}", flush=True)
         systems = [system for system in systems if not system.problem]
+        if not systems:
+            raise UserError("no system is left to time")
         print(f"\n{machine(flags.threads)}\n", flush=True)
         print(row(COLUMNS) + row(["---"] * 4 + ["---:"] * (len(COLUMNS) - 4)), end="", flush=True)
         notes = []

@@ -5,22 +5,27 @@
 In every copy but the first one word of each side is replaced by the first word of another line, so that few pairs are the same.
 """
 
-import argparse
 import random
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from transformer_jax.command_line import Parser, main
 from transformer_jax.data.lines import open_output, read_lines
+from transformer_jax.errors import UserError
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("corpus")
-    parser.add_argument("copies", type=int)
-    parser.add_argument("output")
+def run() -> None:
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_argument("corpus", help="the prefix of the files to read, up to their .en and .de")
+    parser.add_argument("copies", type=int, help="how many times over, the first included")
+    parser.add_argument("output", help="the prefix of the files to write")
     flags = parser.parse_args()
+    if flags.copies < 1:
+        raise UserError(f"copies={flags.copies} should be at least 1")
+    if Path(f"{flags.output}.en").resolve() == Path(f"{flags.corpus}.en").resolve():
+        raise UserError(f"{flags.output}: is the corpus itself; name another output")
     for language in ("en", "de"):
         lines, draw = read_lines(f"{flags.corpus}.{language}"), random.Random(0)
         with open_output(f"{flags.output}.{language}") as file:
@@ -33,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(run)

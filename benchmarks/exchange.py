@@ -17,6 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from outputs import require
+
 from transformer_jax.command_line import Parser, main, set_up
 
 ROWS = 64
@@ -29,6 +31,9 @@ def run() -> None:
     parser.add_argument("--test", required=True, help="a test set, as for evaluate.py")
     parser.add_argument("--beam", nargs="+", type=int, default=[1, 4])
     flags = parser.parse_args()
+    if min(flags.beam) < 1:
+        parser.error("--beam should be at least 1")
+    require("torch", "transformers", "ctranslate2")
     set_up()
     from transformer_jax import Translator, read_pairs
     from transformer_jax.run import Run
@@ -150,10 +155,13 @@ def compare_translations(translator: Any, lines: list[str], ours: list[Any], fou
     pieces = [tokenizer.pieces([token for token in each.tokens if token != tokenizer.eos_id]) for each in ours]
     differ = [i for i, each in enumerate(found) if each.hypotheses[0] != pieces[i]]
     ended = [i for i, each in enumerate(ours) if len(each.tokens) < limit and i not in set(differ)]
-    apart = max(abs(ours[i].log_prob - found[i].scores[0]) for i in ended)
     share = 1 - len(differ) / len(lines)
     print(f"{name}: {share:.1%} of {len(lines)} translations are the same")
-    print(f"    scores of the {len(ended)} of them that ended: at most {apart:.1e} apart")
+    if ended:
+        apart = max(abs(ours[i].log_prob - found[i].scores[0]) for i in ended)
+        print(f"    scores of the {len(ended)} of them that ended: at most {apart:.1e} apart")
+    else:
+        print("    none of them ended before the limit, so that no scores can be compared")
     row_of = {piece: i for piece, i in tokenizer.vocabulary().items()}
     for i in differ:
         theirs = [*(row_of[piece] for piece in found[i].hypotheses[0]), tokenizer.eos_id]

@@ -5,11 +5,12 @@
 
 Trains a small model once undisturbed, then again, ending the process at random moments (often in the middle of writing a
 checkpoint: one is written every few steps) and starting it again, until it was hit so many times; a training that comes to its
-end before is followed by another. After each, every array of every checkpoint, what stands beside it
-and every line of metrics (but times) are compared bit for bit. A table goes to standard output; the exit code is 1 if anything
+end before is followed by another. After each, every array of every checkpoint, what stands beside it and every line of metrics
+are compared bit for bit, all but `training.metrics.TIMES`. A table goes to standard output; the exit code is 1 if anything
 differs. Sets of checkpoints are compared too: which steps are kept is part of the result.
 """
 
+import dataclasses
 import json
 import random
 import shutil
@@ -19,11 +20,16 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
-from transformer_jax.command_line import Parser, main, set_up
+from outputs import make_folder
+
+from transformer_jax.command_line import Parser, load_config, main, set_up
+from transformer_jax.config import Config, ModelConfig, override, to_json, validate
 from transformer_jax.errors import UserError
 
 set_up()
@@ -32,7 +38,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from transformer_jax.checkpoints import Checkpoints
 from transformer_jax.run import Run
+from transformer_jax.training.metrics import without_times
 
 SMALL = {
     "data.dev": "demo:dev",
@@ -58,12 +66,18 @@ def run() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--output", type=Path, default=Path("runs/faults"), help="a folder for the runs (emptied)")
     flags, overrides = parser.parse_with_overrides()
-    if flags.output.exists() and not (flags.output / "straight").exists():
-        raise UserError(f"{flags.output}: is there and not of this benchmark; name another --output")
+    if flags.kills < 1:
+        parser.error("--kills should be at least 1")
+    config = small_config(overrides)
     flags.output = flags.output.absolute()
-    shutil.rmtree(flags.output, ignore_errors=True)
-    settings = SMALL | dict(item.split("=", 1) for item in overrides)
-    command = [sys.executable, "train.py", "--config=configs/demo.py", *(f"--config.{k}={v}" for k, v in settings.items())]
+    make_folder(flags.output)
+    if any(flags.output.iterdir()) and not (flags.output / "straight.log").exists():
+        raise UserError(f"{flags.output}: is there and not of this benchmark; name another --output")
+    shutil.rmtree(flags.output)
+    make_folder(flags.output)
+    file = flags.output / "config.json"
+    file.write_text(to_json(config), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "train.py"), f"--config={file}"]
 
     started = time.perf_counter()
     # The first fills the compilation cache; the second is as long as the disturbed ones, and should itself be the same.
@@ -85,12 +99,21 @@ def run() -> int:
     return 1 if any(found for _, found in rounds) else 0
 
 
+def small_config(overrides: list[str]) -> Config:
+    """The demo's config with `SMALL`, then `overrides`; for an LSTM without the Transformer's fields and packed rows."""
+    config = load_config(str(ROOT / "configs" / "demo.py"))
+    if "model.family=lstm" in overrides:
+        config.model, config.batch.kind = ModelConfig(family="lstm"), "bucketed"
+    for item in [*(f"{key}={value}" for key, value in SMALL.items()), *overrides]:
+        override(config, *item.split("=", 1))
+    return validate(config)
+
+
 def attempt(command: list[str], workdir: Path, after: float = 0, kind: str = "") -> tuple[int, float, float]:
     """Runs the training, ended by `kind` `after` seconds: (exit code, seconds it ran, seconds from the signal to the end)."""
-    workdir.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     with workdir.with_suffix(".log").open("a") as log:
-        process = subprocess.Popen([*command, f"--workdir={workdir}"], stdout=log, stderr=log, cwd=Path(__file__).parents[1])
+        process = subprocess.Popen([*command, f"--workdir={workdir}"], stdout=log, stderr=log)
         try:
             process.wait(timeout=after or None)
             hit = 0.0
@@ -132,30 +155,38 @@ def moment(workdir: Path) -> str:
 
 
 def differences(expected: Path, found: Path) -> list[str]:
-    """What differs between two runs: metrics but times, kept steps, arrays, progress but times."""
+    """What differs between two runs: metrics, kept steps, arrays, progress; all without times."""
     wrong = []
-    ours, theirs = ([without_times(line) for line in (each / "metrics.jsonl").open()] for each in (found, expected))
-    wrong += [f"metrics line {number}" for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1) if a != b]
-    if len(ours) != len(theirs):
-        wrong.append(f"{len(ours)} metrics lines, not {len(theirs)}")
-    with Run(found).checkpoints() as a, Run(expected).checkpoints() as b:
-        if a.steps() != b.steps():
-            return [*wrong, f"checkpoints {a.steps()}, not {b.steps()}"]
-        for step in a.steps():
-            items = {name: ocp.args.StandardRestore() for name in ("params", "optimizer")}
-            arrays = [jax.tree.map(np.asarray, dict(each._restore(step, **items).items())) for each in (a, b)]
-            leaves = zip(jax.tree.leaves_with_path(arrays[0]), jax.tree.leaves(arrays[1]), strict=True)
-            wrong += [f"step {step}: {jax.tree_util.keystr(path)}" for (path, x), y in leaves if x.tobytes() != y.tobytes()]
-            progress = [vars(each.progress(step)) for each in (a, b)]
-            for each in progress:
-                each["unwritten"] = each["unwritten"][1:]  # the first is a time
-            wrong += [f"step {step}: progress.{name}" for name in progress[0] if progress[0][name] != progress[1][name]]
+    lines = [[without_times(json.loads(line)) for line in (run / "metrics.jsonl").open()] for run in (found, expected)]
+    for number, (line, expected_line) in enumerate(zip(*lines, strict=False), 1):
+        wrong += [f"metrics line {number}: {name}" for name in names_of_different(line, expected_line)]
+    if len(lines[0]) != len(lines[1]):
+        wrong.append(f"{len(lines[0])} metrics lines, not {len(lines[1])}")
+    with Run(found).checkpoints() as checkpoints, Run(expected).checkpoints() as others:
+        if checkpoints.steps() != others.steps():
+            return [*wrong, f"checkpoints {checkpoints.steps()}, not {others.steps()}"]
+        for step in checkpoints.steps():
+            different = names_of_different(saved_at(checkpoints, step), saved_at(others, step))
+            wrong += [f"step {step}: {name}" for name in different]
     return wrong
 
 
-def without_times(line: str) -> dict:
-    other = "input_wait", "compilations"  # a program that goes on compiles anew
-    return {name: value for name, value in json.loads(line).items() if "second" not in name and name not in other}
+def saved_at(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    """All that a checkpoint keeps but times, by name; of each array its type, shape and bytes."""
+    items = [name for name in ("params", "optimizer", "ema") if (checkpoints.folder / str(step) / name).is_dir()]
+    restored = checkpoints._restore(step, **{name: ocp.args.StandardRestore() for name in items})
+    arrays = jax.tree.leaves_with_path({name: jax.tree.map(np.asarray, restored[name]) for name in items})
+    saved = {jax.tree_util.keystr(path): (leaf.dtype, leaf.shape, leaf.tobytes()) for path, leaf in arrays}
+    progress = dataclasses.asdict(checkpoints.progress(step))
+    unwritten = without_times(progress.pop("unwritten"))
+    saved |= {f"progress.{name}": value for name, value in progress.items()}
+    return saved | {f"progress.unwritten.{name}": value for name, value in unwritten.items()}
+
+
+def names_of_different(numbers: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """The names of what is in one of the two alone, or not the same in both."""
+    names = dict.fromkeys([*numbers, *expected])
+    return [name for name in names if name not in numbers or name not in expected or numbers[name] != expected[name]]
 
 
 def report(rounds: list, kind: str, seconds: float) -> None:

@@ -15,7 +15,6 @@ import itertools
 import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,20 +22,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from decode_speed import machine
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from decode_speed import machine
+from outputs import make_folder, new_figure, output_of, require, save_figure, temporary_folder
+
 from transformer_jax.command_line import Parser, main
+from transformer_jax.data.lines import iter_lines
 from transformer_jax.errors import UserError
 
 HERE = Path(__file__).parent
-PAIRS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 4_000_000)
-LENGTHS = (16, 32, 64, 128, 256, 512)
-POSITIONS = (512, 1024, 2048, 4096, 8192, 16_384)
-DEVICES = (1, 2, 4, 8)
+SIZES = {
+    "corpus": [10_000, 30_000, 100_000, 300_000, 1_000_000, 4_000_000],  # pairs
+    "length": [16, 32, 64, 128, 256, 512],  # tokens of a sentence
+    "batch": [512, 1024, 2048, 4096, 8192, 16_384],  # positions
+    "devices": [1, 2, 4, 8],
+}
 BATCH = 4096  # positions of one batch, where it is not the batch that grows
 LENGTH = 32  # tokens of a sentence, where it is not the length that grows
 MODELS = ("Transformer", "LSTM + attention")
@@ -59,22 +61,25 @@ class Growth(NamedTuple):
 
 
 def run() -> None:
-    growths = {"corpus": of_corpus, "length": of_length, "batch": of_batch, "devices": of_devices}
     parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("--of", nargs="+", choices=growths, default=list(growths), help="what is to grow (default: all)")
+    parser.add_argument("--of", nargs="+", choices=SIZES, default=list(SIZES), help="what is to grow (default: all)")
+    parser.add_argument("--sizes", nargs="+", type=int, metavar="N", help="two or more, of the one thing that is to grow")
     parser.add_argument("--corpus", help="PREFIX of a text to enlarge: PREFIX.en and PREFIX.de")
+    parser.add_argument("--vocab_size", type=int, default=8000, help="of the corpus's tokenizer")
     parser.add_argument("--output", required=True, type=Path, help="a folder for the pictures")
-    parser.add_argument("--largest", type=int, default=PAIRS[-1], metavar="N", help="pairs of the largest corpus")
     flags = parser.parse_args()
     if "corpus" in flags.of and not flags.corpus:
         raise UserError("--of corpus needs --corpus=PREFIX, the text to enlarge")
-    if flags.largest < PAIRS[1]:
-        raise UserError(f"--largest={flags.largest} should be at least {PAIRS[1]}: a slope needs two sizes")
-    flags.output.mkdir(parents=True, exist_ok=True)
+    if flags.sizes:
+        check_sizes(flags.of, flags.sizes)
+    require("matplotlib")
+    make_folder(flags.output)
+    growths = {"length": of_length, "batch": of_batch, "devices": of_devices}
     print(machine(os.cpu_count() or 1))
     for name in flags.of:
-        with tempfile.TemporaryDirectory(dir=os.environ.get("XDG_CACHE_HOME")) as folder:
-            growth = growths[name](flags.corpus, flags.largest, Path(folder)) if name == "corpus" else growths[name]()
+        sizes = flags.sizes or SIZES[name]
+        with temporary_folder() as folder:
+            growth = growths[name](sizes) if name in growths else of_corpus(sizes, flags.corpus, flags.vocab_size, Path(folder))
             print(f"\n{name}\n\n{table_row(['', growth.size, *growth.columns])}", end="")
             print(table_row(["---", *["---:"] * (1 + len(growth.columns))]), end="", flush=True)
             # The kinds take turns, so that what else the machine does falls on all of them.
@@ -87,17 +92,33 @@ def run() -> None:
         draw(growth, found, flags.output / f"growth_{name}.png")
 
 
-def of_corpus(corpus: str, largest: int, folder: Path) -> Growth:
-    sizes = [size for size in PAIRS if size <= largest]
-    with open(f"{corpus}.en", encoding="utf-8", newline="\n") as file:
-        copies = math.ceil(sizes[-1] / sum(1 for _ in file))
-    subprocess.run([sys.executable, HERE / "enlarge.py", corpus, str(copies), folder / "big"], check=True)
+def check_sizes(names: list[str], sizes: list[int]) -> None:
+    """Raises UserError unless `sizes` are two or more, ascending, of one thing, and such that nothing else changes with it."""
+    if len(names) > 1:
+        raise UserError("--sizes are of one thing: name it with --of")
+    if len(sizes) < 2 or sizes[0] < 1 or any(size >= larger for size, larger in itertools.pairwise(sizes)):
+        raise UserError(f"--sizes={' '.join(map(str, sizes))} should be two or more, ascending: a slope needs two")
+    rows = BATCH // LENGTH
+    wrong = {
+        "corpus": [],
+        "length": [(size, f"divide {BATCH:,}") for size in sizes if BATCH % size],
+        "batch": [(size, f"be a multiple of {LENGTH}") for size in sizes if size % LENGTH],
+        "devices": [(size, f"divide {rows}") for size in sizes if rows % size],
+    }
+    for size, expected in wrong[names[0]]:
+        raise UserError(f"--sizes: {size} should {expected}")
+
+
+def of_corpus(sizes: Sequence[int], corpus: str, vocab_size: int, folder: Path) -> Growth:
+    copies = math.ceil(sizes[-1] / sum(1 for _ in iter_lines(f"{corpus}.en", expected=True)))
+    output_of([str(HERE / "enlarge.py"), corpus, str(copies), str(folder / "big")], dict(os.environ))
 
     def measure(_: str, pairs: int) -> Found:
         with tempfile.TemporaryDirectory(dir=folder) as own:
             for name, count in (("train", pairs), ("dev", 1000)):
                 first_lines(folder / "big", count, Path(own) / name)
-            return child("new_text", f"{own}/train", own) | child("prepared_text", f"{own}/train", own)
+            arguments = f"{own}/train", own, vocab_size
+            return child("new_text", *arguments) | child("prepared_text", *arguments)
 
     new, parts = ["new text, s", "CPU, s"], ["of it read", "tokenizer", "tokenise"]
     prepared = ["first batch, s", "bucketed epoch, CPU s", "packed epoch, CPU s"]
@@ -107,27 +128,27 @@ def of_corpus(corpus: str, largest: int, folder: Path) -> Growth:
     return Growth("pairs", sizes, [""], columns, panels, measure)
 
 
-def of_length() -> Growth:
+def of_length(sizes: Sequence[int]) -> Growth:
     columns = STEP | {"GFLOP": ".1f", "workspace": ",.0f", "peak - start": ",.0f"}
     panels = {"seconds of a step": ["step, s", "CPU, s"], MEMORY: ["workspace", "peak - start"]}
 
     def measure(model: str, length: int) -> Found:
         return child("training_step", model, BATCH // length, length, "pmap")
 
-    return Growth(f"tokens of a sentence ({BATCH:,} in a batch)", LENGTHS, MODELS, columns, panels, measure)
+    return Growth(f"tokens of a sentence ({BATCH:,} in a batch)", sizes, MODELS, columns, panels, measure)
 
 
-def of_batch() -> Growth:
+def of_batch(sizes: Sequence[int]) -> Growth:
     columns = STEP | {"workspace": ",.0f", "peak - start": ",.0f"}
     panels = {"seconds of a step": ["step, s", "CPU, s"], MEMORY: ["workspace", "peak - start"]}
 
     def measure(model: str, positions: int) -> Found:
         return child("training_step", model, positions // LENGTH, LENGTH, "pmap")
 
-    return Growth(f"positions of a batch (sentences of {LENGTH})", POSITIONS, MODELS, columns, panels, measure)
+    return Growth(f"positions of a batch (sentences of {LENGTH})", sizes, MODELS, columns, panels, measure)
 
 
-def of_devices() -> Growth:
+def of_devices(sizes: Sequence[int]) -> Growth:
     columns = STEP | {"workspace": ",.1f", "state": ",.2f", "peak - start": ",.0f", "exchanges": ".0f"}
     panels = {"seconds of a step": ["step, s", "CPU, s"], "MB of each device": ["workspace", "state"]}
 
@@ -136,15 +157,14 @@ def of_devices() -> Growth:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         return child("training_step", MODELS[0], BATCH // LENGTH, LENGTH, mode, XLA_FLAGS=flags)
 
-    return Growth(f"devices ({BATCH:,} positions of all, the same cores)", DEVICES, MODES, columns, panels, measure)
+    return Growth(f"devices ({BATCH:,} positions of all, the same cores)", sizes, MODES, columns, panels, measure)
 
 
 def child(name: str, *arguments: object, **environment: str) -> Found:
     """What growth_measure.py finds. It compiles anew: how much memory a step takes depends on whether it was compiled there."""
     fixed = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"}
-    command = [sys.executable, str(HERE / "growth_measure.py"), name, *map(str, arguments)]
-    found = subprocess.run(command, env=os.environ | fixed | environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(found.stdout)
+    command = [str(HERE / "growth_measure.py"), name, *map(str, arguments)]
+    return json.loads(output_of(command, os.environ | fixed | environment))
 
 
 def first_lines(corpus: Path, count: int, output: Path) -> None:
@@ -185,7 +205,9 @@ def print_slopes(growth: Growth, found: dict[str, list[Found]]) -> None:
 
 def draw(growth: Growth, found: dict[str, list[Found]], file: Path) -> None:
     """A panel for each unit, both axes logarithmic; dotted, the line that fits the upper half of the sizes."""
-    figure = Figure(figsize=(7 * len(growth.panels), 6.5), layout="constrained", dpi=110)
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure = new_figure(7 * len(growth.panels), 6.5, dpi=110)
     for axes, (unit, columns) in zip(figure.subplots(1, len(growth.panels)), growth.panels.items(), strict=True):
         for number, (kind, column) in enumerate(itertools.product(found, columns)):
             values = [point[column] for point in found[kind]]
@@ -208,7 +230,7 @@ def draw(growth: Growth, found: dict[str, list[Found]], file: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         # Below the picture: among so many lines there is no room that all of the four have.
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), frameon=False, fontsize="small")
-    figure.savefig(file)
+    save_figure(figure, file)
 
 
 def fitted(sizes: Sequence[int], values: Sequence[float]) -> np.ndarray:

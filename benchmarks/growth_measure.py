@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
-from transformer_jax.command_line import set_up
+from transformer_jax.command_line import main, set_up
 
 set_up()
 
@@ -41,10 +41,10 @@ REPEATS = 5  # of a step, the fastest of which counts
 EPOCHS = 2  # of bucketed batches, likewise
 
 
-def new_text(prefix: str, folder: str) -> dict[str, float]:
+def new_text(prefix: str, folder: str, vocab_size: str) -> dict[str, float]:
     """Text that nobody has seen before becomes a stream of batches; its three parts by CPU time, of all cores together."""
     seconds: dict[str, float] = {}
-    config = corpus_config(prefix, folder)
+    config = corpus_config(prefix, folder, vocab_size)
     time_calls(preparation, "read_sources", seconds)
     time_calls(preparation.Tokenizer, "train", seconds)
     time_calls(preparation, "open_store", seconds)
@@ -61,9 +61,9 @@ def new_text(prefix: str, folder: str) -> dict[str, float]:
     }
 
 
-def prepared_text(prefix: str, folder: str) -> dict[str, float]:
+def prepared_text(prefix: str, folder: str, vocab_size: str) -> dict[str, float]:
     """What `new_text` has made is found again, and gives its first batch; then whole epochs, by CPU time, of both kinds."""
-    config = corpus_config(prefix, folder)
+    config = corpus_config(prefix, folder, vocab_size)
     started = time.perf_counter()
     _, stream, _ = preparation.prepare(preparation.open_run(f"{folder}/run", config))
     with prefetch(stream.batches()) as batches:
@@ -118,10 +118,10 @@ def training_step(model: str, rows: str, length: str, mode: str) -> dict[str, fl
     }
 
 
-def corpus_config(prefix: str, folder: str) -> Config:
+def corpus_config(prefix: str, folder: str, vocab_size: str) -> Config:
     return Config(
         data=DataConfig(train=prefix, dev=f"{folder}/dev", cache_dir=f"{folder}/cache"),
-        tokenizer=TokenizerConfig(vocab_size=8000, sample_lines=500_000),
+        tokenizer=TokenizerConfig(vocab_size=int(vocab_size), sample_lines=500_000),
         batch=BatchConfig(row_multiple=8),
     )
 
@@ -160,4 +160,4 @@ def cpu_seconds() -> float:
 MEASUREMENTS = {function.__name__: function for function in (new_text, prepared_text, training_step)}
 
 if __name__ == "__main__":
-    print(json.dumps(MEASUREMENTS[sys.argv[1]](*sys.argv[2:])))
+    main(lambda: print(json.dumps(MEASUREMENTS[sys.argv[1]](*sys.argv[2:]))))

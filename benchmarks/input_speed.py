@@ -23,16 +23,16 @@ import sentencepiece
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from transformer_jax.command_line import Parser, main
 from transformer_jax.config import BatchConfig, DataConfig, TokenizerConfig
 from transformer_jax.data.sources import read_sources
 from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream, Position
 from transformer_jax.data.tokenizer import Tokenizer
-from transformer_jax.errors import UserError
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def run() -> None:
+    parser = Parser(__doc__.splitlines()[0])
     parser.add_argument("--corpus", default="demo:train", help="as data.train in a config")
     parser.add_argument("--source_language", default="en")
     parser.add_argument("--target_language", default="de")
@@ -46,13 +46,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     flags = parser.parse_args()
     sizes = {key: getattr(flags, key) for key in ("tokens", "row_multiple", "shapes", "max_length", "packed_length")}
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            measure(flags, sizes, Path(folder))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    if min(flags.vocab_size, flags.sample_lines, flags.repeats, *sizes.values()) < 1:
+        parser.error("sizes and --repeats should be at least 1")
+    with tempfile.TemporaryDirectory() as folder:
+        measure(flags, sizes, Path(folder))
 
 
 def measure(flags: argparse.Namespace, sizes: dict[str, int], folder: Path) -> None:
@@ -119,4 +116,4 @@ def first_batch_seconds(store: Store, config: BatchConfig, tokenizer: Tokenizer,
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(run)

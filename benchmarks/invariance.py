@@ -19,7 +19,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from transformer_jax.command_line import Parser, main, set_up
-from transformer_jax.errors import UserError
 
 TIE = 1e-5
 
@@ -32,8 +31,8 @@ def run() -> None:
     parser.add_argument("--batch_size", nargs="+", type=int, default=[1, 7, 64], help="lines at a time")
     parser.add_argument("--beam", nargs="+", type=int, default=[1, 4])
     flags = parser.parse_args()
-    if min(flags.batch_size) < 1:
-        raise UserError(f"--batch_size={min(flags.batch_size)} should be 1 or more")
+    if min(flags.batch_size + flags.beam) < 1:
+        parser.error("--batch_size and --beam should be at least 1")
     set_up()
     import jax
 

@@ -40,6 +40,8 @@ def run() -> None:
     parser.add_argument("--config", default="configs/demo.py")
     parser.add_argument("--rounds", type=int, default=8)
     flags, overrides = parser.parse_with_overrides()
+    if flags.rounds < 1:
+        parser.error("--rounds should be at least 1")
     config = load_config(flags.config, overrides)
     key = jax.random.key(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,9 +11,7 @@ most that one of the processes had that tokenise for it. What was measured is in
 import json
 import os
 import resource
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +19,8 @@ STARTED = time.perf_counter()
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
+from outputs import output_of, temporary_folder
+
 from transformer_jax.command_line import Parser, load_config, main, set_up
 
 STAGES = {"new text": [], "prepared": [], "going on late in an epoch": ["--late"]}
@@ -37,11 +37,11 @@ def run() -> None:
         return
     print("| | to the first batch, s | imports, s | its memory, GB | the largest of its processes, GB |")
     print("|---|---:|---:|---:|---:|")
-    with tempfile.TemporaryDirectory(dir=os.environ.get("XDG_CACHE_HOME")) as folder:
+    with temporary_folder() as folder:
         for name, more in STAGES.items():
-            command = [sys.executable, __file__, *sys.argv[1:], f"--workdir={folder}/run", *more]
-            found = subprocess.run(command, env=os.environ | {"XDG_CACHE_HOME": folder}, stdout=subprocess.PIPE, check=True)
-            seconds, imports, own, others = json.loads(found.stdout)
+            command = [__file__, *sys.argv[1:], f"--workdir={folder}/run", *more]
+            numbers = output_of(command, os.environ | {"XDG_CACHE_HOME": folder})
+            seconds, imports, own, others = json.loads(numbers)
             print(f"| {name} | {seconds:.1f} | {imports:.1f} | {own:.2f} | {others:.2f} |", flush=True)
 
 
@@ -62,8 +62,18 @@ def one_start(config, folder: Path, late: bool) -> None:
     memory = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print(json.dumps([seconds, imports, *memory]))
     if not place.exists():
-        positions = (position for _, position in stream.batches())
-        place.write_text(json.dumps(next(position for position in positions if position.offset > 0.9 * stream.pairs)))
+        place.write_text(json.dumps(late_in_the_epoch(stream)))
+
+
+def late_in_the_epoch(stream):
+    """Where a training stands after nine tenths of the first epoch, or after as many of its batches as come before its end."""
+    from transformer_jax.data.stream import Position
+
+    late = Position()
+    for _, position in stream.batches():
+        if position.epoch or late.offset > 0.9 * stream.pairs:
+            return late
+        late = position
 
 
 if __name__ == "__main__":

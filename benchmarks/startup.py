@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from transformer_jax.command_line import Parser, load_config, main
+from transformer_jax.errors import UserError
 
 STAGES = {"text read, tokenised": "parameters, computed in", "one update": "step 1/", "two updates": "step 2/"}
 
@@ -26,10 +27,13 @@ def run() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--repeats", type=int, default=3)
     flags, overrides = parser.parse_with_overrides()
-    load_config(flags.config, overrides)
+    if load_config(flags.config, overrides).train.steps < len(STAGES) - 1:
+        raise UserError("config.train.steps should be at least 2: two updates are timed")
+    if flags.repeats < 0:
+        parser.error("--repeats should be at least 0")
     print(f"| seconds to | {' | '.join(STAGES)} |\n|---|{'---:|' * len(STAGES)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+        os.environ |= {"XDG_CACHE_HOME": f"{folder}/cache", "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache/compiled"}
         for number in range(1 + flags.repeats):
             seconds = start(flags.config, overrides, f"{folder}/run{number}")
             print(
@@ -50,7 +54,9 @@ def start(config: str, overrides: list[str], workdir: str) -> list[float]:
             if len(found) == len(STAGES):
                 training.kill()
                 return found
-    raise RuntimeError(f"{' '.join(command)} ended too soon:\n{''.join(said)}")
+    if training.returncode == 2:  # bad input, which its last line names
+        raise UserError(said[-1].strip().removeprefix("error: "))
+    raise RuntimeError(f"{' '.join(command)} ended too soon, with code {training.returncode}:\n{''.join(said)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ have and whether work goes on meanwhile, what memory a device needs, and how muc
 to tiles. Nothing is run: the cycles are the compiler's estimate, without collectives, and no time.
 """
 
-import importlib.util
 import math
 import os
 import re
@@ -26,6 +25,7 @@ os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 import jax
 from jax.experimental import topologies
+from outputs import make_folder, require
 
 from transformer_jax.command_line import Parser, load_config, main
 from transformer_jax.config import Config
@@ -139,9 +139,7 @@ def shape_named(name: str) -> Shape:
 
 
 def devices_of(topology: str) -> list:
-    """The chips of one host that is not there. Raises UserError for a name that means nothing, and without libtpu."""
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError("libtpu is not installed: pip install 'jax[tpu]'")
+    """The chips of one host that is not there. Raises UserError for a name that means nothing."""
     bounds = re.fullmatch(r"\w+:(\d+)x(\d+)(?:x(\d+))?", topology)
     if not bounds:
         raise UserError(f"--topology={topology}: expected KIND:ROWSxCOLUMNS, such as v5e:2x4")
@@ -161,9 +159,12 @@ def run() -> None:
     parser.add_argument("--pieces", nargs="+", type=int, default=[37_000], help="sizes of the vocabulary")
     parser.add_argument("--keep", metavar="FOLDER", help="write the modules' text there")
     flags, overrides = parser.parse_with_overrides()
+    if min(flags.pieces) < 1:
+        parser.error("--pieces should be at least 1")
+    require("libtpu")
     shapes, devices = {name: shape_named(name) for name in flags.shapes}, devices_of(flags.topology)
     if flags.keep:
-        Path(flags.keep).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(flags.keep))
     print(f"{Path(flags.config).stem}, {len(devices)} x {devices[0].device_kind}", *overrides, sep=", ")
     head = [
         "mode",

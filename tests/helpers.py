@@ -15,6 +15,7 @@ from transformer_jax.data.batching import Batch, Shape, bucketed_batch, packed_b
 from transformer_jax.data.store import Store
 from transformer_jax.models.seq2seq import abstract_parameters
 from transformer_jax.run import Run
+from transformer_jax.training.metrics import without_times
 
 PAD, EOS, START = 0, 1, 3
 VOCAB = 23
@@ -124,18 +125,9 @@ def quick_config(folder: Path) -> Config:
     return config
 
 
-# Of a line of metrics, beside seconds.
-UNTIMED = "input_wait", "compilations"
-
-
 def metrics_of(workdir) -> list[dict]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [untimed(line) for line in lines]
-
-
-def untimed(numbers: dict) -> dict:
-    """Without what depends on how fast it went, and on which programs this process had compiled already."""
-    return {name: value for name, value in numbers.items() if "second" not in name and name not in UNTIMED}
+    return [without_times(line) for line in lines]
 
 
 def write_config(path: Path, config: Config) -> None:
@@ -164,5 +156,5 @@ def assert_same_runs(found, expected, step: int) -> None:
     assert metrics_of(found) == metrics_of(expected)
     (arrays, progress), (expected_arrays, expected_progress) = arrays_of(found, step), arrays_of(expected, step)
     assert_trees_equal(arrays, expected_arrays)
-    assert dataclasses.replace(progress, unwritten=[]) == dataclasses.replace(expected_progress, unwritten=[])
-    assert progress.unwritten[2:] == expected_progress.unwritten[2:]  # the first two are times
+    timeless = [dataclasses.replace(each, unwritten=without_times(each.unwritten)) for each in (progress, expected_progress)]
+    assert timeless[0] == timeless[1]

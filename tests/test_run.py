@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,7 @@ from transformer_jax.training import evaluator, loop, prepare
 from transformer_jax.training import step as step_module
 from transformer_jax.training.loop import train
 from transformer_jax.training.optimizer import learning_rate
+from transformer_jax.training.metrics import TIMES, Meter, without_times
 from transformer_jax.training.step import TrainState
 from transformer_jax.translator import Translator
 
@@ -85,7 +87,8 @@ def params_of(run: Run, which: str):
 
 
 def test_what_is_saved_comes_back_bit_for_bit(run):
-    progress = Progress(3, 1, 40, TOKENIZER.fingerprint, None, 0.1 + 0.2, 2, 4, True, [0.1, 1e300])
+    unwritten = {"seconds": 0.1, "loss.loss": 1e300}
+    progress = Progress(3, 1, 40, TOKENIZER.fingerprint, None, 0.1 + 0.2, 2, 4, unwritten=unwritten)
     with run.checkpoints(2) as checkpoints:
         checkpoints.save(state_at(3), progress)
     with run.checkpoints(2) as checkpoints:
@@ -574,6 +577,69 @@ def test_killed_and_resumed_is_straight(kind, family, samples, ema_decay, tmp_pa
     assert train(config, tmp_path / "resumed") == dataclasses.replace(
         arrays_of(tmp_path / "resumed", 6)[1]
     )  # nothing left to do
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory) -> tuple[Path, Path]:
+    """The same training twice, each with a checkpoint of step 3 whose sums are written at step 4."""
+    folder = tmp_path_factory.mktemp("twins")
+    config = quick_config(folder)
+    config.train.log_every = 4
+    for name in ("first", "second"):
+        train(config, folder / name)
+    return folder / "first", folder / "second"
+
+
+def test_two_trainings_differ_in_times_alone(twins):
+    runs = []
+    for run in twins:
+        numbers = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        with Run(run).checkpoints() as checkpoints:
+            standing = [dataclasses.asdict(checkpoints.progress(step)) for step in checkpoints.steps()]
+        runs.append([*numbers, *(each.pop("unwritten") for each in standing), *standing])
+    names, differing = set(), set()
+    for first, second in zip(*runs, strict=True):
+        assert first.keys() == second.keys()
+        names |= first.keys()
+        differing |= {name for name in first if first[name] != second[name]}
+    assert {"seconds", "steps_per_second"} <= differing <= TIMES <= names
+    assert_same_runs(*twins, 6)
+
+
+def test_a_checkpoint_whose_unwritten_sums_are_a_list_goes_on_as_it_did(twins, tmp_path):
+    """As checkpoints had them before the sums had names: seconds, those waited for input, then the sums in their order."""
+    shutil.copytree(twins[1], tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.rmtree(checkpoints / "6")
+    (file,) = (checkpoints / "3" / "progress").glob("metadata*")
+    saved = json.loads(file.read_text())
+    assert len(saved["unwritten"]) == 10 and saved["unwritten"]["steps"] == 3
+    saved["unwritten"] = list(saved["unwritten"].values())
+    file.write_text(json.dumps(saved))
+    write_manifest(checkpoints / "3")
+    train(Run(tmp_path / "run").config, tmp_path / "run")
+    assert_same_runs(tmp_path / "run", twins[0], 6)
+
+
+def test_a_list_of_sums_is_read_by_position_and_one_of_another_version_is_left_out():
+    saved = {"step": 3, "unwritten": [30.0, 0.5, 8.0, 6.0, 2.0, 4.0, 5.0, 21.0, 3.0, 3.0]}
+    unwritten = Progress.parse(saved).unwritten
+    assert unwritten == {
+        "seconds": 30.0,
+        "waited_seconds": 0.5,
+        "loss.loss": 8.0,
+        "loss.cross_entropy": 6.0,
+        "loss.correct": 2.0,
+        "loss.tokens": 4.0,
+        "source_tokens": 5.0,
+        "gradient_norm": 21.0,
+        "finite": 3.0,
+        "steps": 3.0,
+    }
+    numbers = without_times(Meter(unwritten).take())
+    assert numbers["loss"] == 2.0 and numbers["gradient_norm"] == 7.0 and numbers["target_tokens"] == 4.0
+    for other in ([], [1.0] * 9):
+        assert Progress.parse({"unwritten": other}) == Progress()
 
 
 def test_more_steps_later_are_as_many_steps_at_once(tmp_path):

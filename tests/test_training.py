@@ -20,14 +20,13 @@ from helpers import (
     rows_of,
     sentences,
     tiny_model,
-    untimed,
 )
 
 from transformer_jax.config import Config, TrainConfig
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.training import metrics
-from transformer_jax.training.metrics import Meter, loss_means
+from transformer_jax.training.metrics import TIMES, Meter, loss_means, without_times
 from transformer_jax.training.objective import LossSums, loss_sums
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.parallel import Parallel
@@ -480,11 +479,11 @@ def test_a_meter_goes_on_where_another_was():
     for value in sums[3:]:
         second.add(0, value)
     resumed, expected = second.take(), straight.take()
-    assert untimed(resumed) == untimed(expected)
+    assert without_times(resumed) == without_times(expected)
 
 
 def test_what_another_version_has_not_written_is_left_out():
-    meter = Meter([1.0, 2.0, 3.0])
+    meter = Meter(Meter().unwritten() | {"a sum of another version": 3.0, "loss.tokens": 8.0})
     meter.add(1, step_sums(2.0, 4.0))
     assert meter.take()["loss"] == 0.5
 
@@ -506,6 +505,24 @@ def test_the_meter_counts_a_wait_for_input_if_the_device_is_idle_when_it_ends(mo
     second = Meter(meter.unwritten())  # at 6, which is 7 for the second
     assert second.take()["input_wait"] == 2 / 7  # at 8
     assert second.take()["input_wait"] == 0
+
+
+def test_every_number_of_the_meter_that_a_slower_machine_changes_is_named_as_a_time(monkeypatch):
+    """A new time must be among `TIMES`, or no two trainings are the same any more."""
+
+    def numbers_at(seconds: float) -> tuple[dict, dict]:
+        now = itertools.count(0.0, seconds)
+        monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))
+        meter = Meter()
+        with meter.waiting():
+            pass
+        meter.add(1, step_sums())
+        return meter.unwritten(), dict(meter.take())
+
+    for fast, slow in zip(numbers_at(1.0), numbers_at(1.5), strict=True):
+        changed = {name for name in fast if fast[name] != slow[name]}
+        assert changed and changed <= TIMES
+        assert TIMES & fast.keys() - changed <= {"input_wait"}  # a share of the same clock
 
 
 def test_the_meter_names_the_first_step_that_was_not_finite():

@@ -43,7 +43,7 @@ def copy_run(workdir: str, output: str, which: Sequence[str] = ("best",)) -> lis
         names = _by_step(checkpoints, which)
         best_step = checkpoints.progress(checkpoints.resolve("latest")[0]).best_step
         best_step = best_step if best_step in names else next(iter(names))
-        standing = {"best_step": best_step, "best_score": checkpoints.progress(best_step).score, "unwritten": []}
+        standing = {"best_step": best_step, "best_score": checkpoints.progress(best_step).score, "unwritten": {}}
         unfinished.mkdir(parents=True)
         write_whole(epath.Path(unfinished) / "config.json", to_json(run.config))
         copy = Run(unfinished)

@@ -7,6 +7,20 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 __all__ = ["Progress"]
 
+# `Progress.unwritten` was once a list of these, in this order.
+_UNWRITTEN_LIST = (
+    "seconds",
+    "waited_seconds",
+    "loss.loss",
+    "loss.cross_entropy",
+    "loss.correct",
+    "loss.tokens",
+    "source_tokens",
+    "gradient_norm",
+    "finite",
+    "steps",
+)
+
 
 @dataclasses.dataclass
 class Progress:
@@ -23,19 +37,25 @@ class Progress:
     evaluations_without_better: int = 0
     alignment_layer: int = 0  # whose attention aligned the dev set best at the last evaluation, from 1; 0: nobody knows
     stopped: bool = False  # training ended early: the dev score had stopped rising
-    unwritten: list[float] = dataclasses.field(default_factory=list)  # of `training.metrics.Meter`: sums not in the metrics yet
+    unwritten: dict[str, float] = dataclasses.field(default_factory=dict)  # of `training.metrics.Meter`: not in the metrics yet
     skipped: int = 0  # updates left out because a number in them was not finite
     usual_length: int = 0  # 95th percentile of the tokens of an epoch's sources, EOS included; 0: nobody knows
 
     @classmethod
     def parse(cls, data: Any) -> "Progress":
-        """From what a checkpoint's JSON holds. Raises ValueError for a field that there is not, or a value of another type.
+        """From what a checkpoint's JSON holds; `unwritten` may be the list that it once was. (A list of another length is of a
+        version that kept other sums: they are left out.) Raises ValueError for a field that there is not, or a value of another
+        type.
 
         >>> Progress.parse({"step": 7, "score": 1}).step
         7
         """
         if not isinstance(data, dict):
             raise ValueError("not an object with keys")
+        unwritten = data.get("unwritten")
+        if _is_of(unwritten, list[float]):
+            known = len(unwritten) == len(_UNWRITTEN_LIST)
+            data = {**data, "unwritten": dict(zip(_UNWRITTEN_LIST, unwritten, strict=True)) if known else {}}
         hints = get_type_hints(cls)
         for name, value in data.items():
             if name not in hints or not _is_of(value, hints[name]):
@@ -69,4 +89,6 @@ def _is_of(value: Any, hint: Any) -> bool:
         return any(_is_of(value, each) for each in get_args(hint))
     if get_origin(hint) is list:
         return type(value) is list and all(_is_of(each, *get_args(hint)) for each in value)
+    if get_origin(hint) is dict:
+        return type(value) is dict and all(_is_of(each, get_args(hint)[1]) for each in value.values())
     return type(value) in (int, float) if hint is float else type(value) is hint

@@ -3,7 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 
@@ -11,7 +12,31 @@ from transformer_jax.errors import UserError
 from transformer_jax.training.objective import LossSums
 from transformer_jax.training.step import StepSums
 
-__all__ = ["Meter", "loss_means"]
+__all__ = ["TIMES", "Meter", "loss_means", "without_times"]
+
+# Every number of `metrics.jsonl` and of `Meter.unwritten` that is a time, a rate, or depends on which programs this process had
+# compiled before: two trainings of the same config differ in these numbers and in no others.
+TIMES = frozenset(
+    {
+        "seconds",
+        "waited_seconds",
+        "target_tokens_per_second",
+        "source_tokens_per_second",
+        "steps_per_second",
+        "input_wait",
+        "compilations",
+        "compile_seconds",
+    }
+)
+
+
+def without_times(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that are the same in each training of the same config: all whose names are not in `TIMES`.
+
+    >>> without_times({"step": 100, "loss": 1.5, "steps_per_second": 8.1})
+    {'step': 100, 'loss': 1.5}
+    """
+    return {name: value for name, value in numbers.items() if name not in TIMES}
 
 
 def loss_means(sums: LossSums) -> dict[str, float]:
@@ -32,6 +57,13 @@ def loss_means(sums: LossSums) -> dict[str, float]:
 
 # Python's floats: a float32 sum of token counts is exact up to 16.7 million only.
 _ZERO = StepSums(LossSums(0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
+_SUM_NAMES = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(_ZERO)]
+
+
+def _named(seconds: float, waited: float, sums: StepSums) -> dict[str, float]:
+    """What a checkpoint keeps of a meter."""
+    times = {"seconds": seconds, "waited_seconds": waited}
+    return times | dict(zip(_SUM_NAMES, jax.tree.leaves(sums), strict=True))
 
 
 _UNDER_WAY = 2  # steps of an accelerator: one that it works on, one that waits
@@ -42,17 +74,17 @@ _ADVICE = "Lower optimizer.learning_rate, raise optimizer.warmup_steps or set op
 class Meter:
     """Keeps the sums of steps on the device until somebody asks: only then are they fetched.
 
-    `unwritten` is what another meter's `unwritten()` gave: this one goes on from there. `skipped` counts the updates that were
-    left out because a number in them was not finite; more than `max_skipped` in all are a UserError.
+    `unwritten` is what another meter's `unwritten()` returned: this one goes on from there. `skipped` counts the updates that
+    were left out because a number in them was not finite; more than `max_skipped` in all are a UserError.
     """
 
-    def __init__(self, unwritten: Sequence[float] = (), skipped: int = 0, max_skipped: int = 0):
-        nothing = [0.0, 0.0, *jax.tree.leaves(_ZERO)]
-        # Other numbers are of a version that kept others: its checkpoint is good, and one line of metrics is of fewer steps.
-        seconds, waited, *sums = unwritten if len(unwritten) == len(nothing) else nothing
+    def __init__(self, unwritten: Mapping[str, float] | None = None, skipped: int = 0, max_skipped: int = 0):
+        nothing = _named(0.0, 0.0, _ZERO)
+        # Other names are of a version that kept other sums: its checkpoint is good, and one line of metrics is of fewer steps.
+        start = unwritten if unwritten and unwritten.keys() == nothing.keys() else nothing
         self._pending: list[tuple[int, StepSums]] = []
-        self._total: StepSums = jax.tree.unflatten(jax.tree.structure(_ZERO), sums)
-        self._since, self._waited = time.perf_counter() - seconds, waited
+        self._total = jax.tree.unflatten(jax.tree.structure(_ZERO), [start[name] for name in _SUM_NAMES])
+        self._since, self._waited = time.perf_counter() - start["seconds"], start["waited_seconds"]
         self.skipped, self._max_skipped = skipped, max_skipped
 
     def add(self, step: int, sums: StepSums) -> None:
@@ -86,11 +118,13 @@ class Meter:
             self._total = jax.tree.map(lambda total, leaf: total + float(leaf), self._total, sums)
         self._pending.clear()
 
-    def unwritten(self) -> list[float]:
-        """Seconds, those waited for input, and sums since the last `take`, for a checkpoint: a resumed run then writes what a
-        straight one does."""
+    def unwritten(self) -> dict[str, float]:
+        """What there is since the last `take`, by name, for a checkpoint: a resumed run then writes what a straight one does.
+
+        `seconds` and, of them, `waited_seconds` for input; then each sum of `StepSums`, such as `loss.tokens`.
+        """
         self.check_finite()
-        return [time.perf_counter() - self._since, self._waited, *jax.tree.leaves(self._total)]
+        return _named(time.perf_counter() - self._since, self._waited, self._total)
 
     def take(self) -> Mapping[str, float]:
         """The numbers of all steps since the last call, and a fresh start. Rates are per second of wall clock."""
