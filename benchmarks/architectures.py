@@ -24,16 +24,17 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # ruff: noqa: E402 (memory and the compilation cache are set up before JAX is imported)
-from transformer_jax.command_line import Parser, load_config, main, set_up
+from outputs import make_folder, new_figure, require, save_figure, set_up_or_end
+
+from transformer_jax.command_line import Parser, load_config, main
 from transformer_jax.config import Config, ModelConfig
 from transformer_jax.errors import UserError
 
-set_up()
+set_up_or_end()
 
 import jax
 import numpy as np
 from elephant import LOOKERS, Probe, probe
-from outputs import make_folder, new_figure, require, save_figure
 
 from transformer_jax.alignment import alignment_error_rate
 from transformer_jax.data import demo

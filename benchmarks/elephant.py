@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.command_line import Parser, main
+from transformer_jax.command_line import Parser, main, set_up
 from transformer_jax.data import demo
 from transformer_jax.data.batching import Shape, bucketed_batch
 from transformer_jax.data.store import Store
@@ -52,6 +52,7 @@ def run() -> None:
     parser.add_argument("--workdir", required=True, help="a run that was trained on the demo corpus")
     parser.add_argument("--checkpoint", default="best")
     flags = parser.parse_args()
+    set_up()
     found = probe(Translator.load(flags.workdir, flags.checkpoint))
     print(f"{found.sentences} sentences: {found.right:.1%} of pronouns right, both of a pair {found.both_right:.1%}")
     for word, look in found.looks.items():

@@ -26,13 +26,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
-from outputs import make_folder
+from outputs import make_folder, set_up_or_end
 
-from transformer_jax.command_line import Parser, load_config, main, set_up
+from transformer_jax.command_line import Parser, load_config, main
 from transformer_jax.config import Config, ModelConfig, override, to_json, validate
 from transformer_jax.errors import UserError
 
-set_up()
+set_up_or_end()
 
 import jax
 import numpy as np

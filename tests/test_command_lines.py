@@ -249,8 +249,10 @@ class TestEvaluate:
         (found,) = evaluated(report=str(tmp_path / "report.json"), bootstrap=0)
         assert found.analysis.by_unseen is None and "words.npy: damaged" in found.analysis.training_text
         words.unlink()  # as in a run of an older version
-        (found,) = evaluated(report=str(tmp_path / "report.txt"), bootstrap=0)
-        words.write_bytes(kept)
+        try:
+            (found,) = evaluated(report=str(tmp_path / "report.txt"), bootstrap=0)
+        finally:
+            words.write_bytes(kept)
         assert found.analysis.by_unseen is None and "train.en" in found.analysis.training_text
         written = (tmp_path / "report.txt").read_text(encoding="utf-8")
         assert written.startswith(found.as_text()) and "no BLEU by unseen words: " in written and "worst sentences" in written

@@ -630,7 +630,7 @@ def test_decoder_yml_names_the_vocabulary_or_one_must_be_alone(marians, tmp_path
             "vocab_size is 1000, but no table of the",
         ),
         ("config.json", {"encoder_layers": 1000}, "weights are not those of 1001 layers"),
-        ("config.json", {"d_model": 1 << 19}, "has shape"),
+        ("config.json", {"d_model": 1 << 16}, "has shape"),
     ],
 )
 def test_sizes_that_no_file_has_are_told_before_memory_is_taken(file, changes, told, theirs, tmp_path):

@@ -34,8 +34,8 @@ from transformer_jax.run import MetricsWriter, Run
 from transformer_jax.training import evaluator, loop, prepare
 from transformer_jax.training import step as step_module
 from transformer_jax.training.loop import train
-from transformer_jax.training.optimizer import learning_rate
 from transformer_jax.training.metrics import TIMES, Meter, without_times
+from transformer_jax.training.optimizer import learning_rate
 from transformer_jax.training.step import TrainState
 from transformer_jax.translator import Translator
 
@@ -88,7 +88,7 @@ def params_of(run: Run, which: str):
 
 def test_what_is_saved_comes_back_bit_for_bit(run):
     unwritten = {"seconds": 0.1, "loss.loss": 1e300}
-    progress = Progress(3, 1, 40, TOKENIZER.fingerprint, None, 0.1 + 0.2, 2, 4, unwritten=unwritten)
+    progress = Progress(3, 1, 40, TOKENIZER.fingerprint, "corpus", 0.1 + 0.2, 2.0, 4, unwritten=unwritten)
     with run.checkpoints(2) as checkpoints:
         checkpoints.save(state_at(3), progress)
     with run.checkpoints(2) as checkpoints:
@@ -194,7 +194,7 @@ def test_a_lean_copy_has_averages_or_raw_parameters_and_says_which(tmp_path, mon
             params_of(copied, f"3:{other}")
         with copied.checkpoints() as checkpoints:
             progress = checkpoints.progress(3)
-        assert (progress.best_step, progress.score, progress.unwritten, progress.skipped) == (3, -3.0, [], 1)
+        assert (progress.best_step, progress.score, progress.unwritten, progress.skipped) == (3, -3.0, {}, 1)
 
 
 @pytest.mark.parametrize(

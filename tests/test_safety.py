@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import tiny_model
 
-from transformer_jax.config import Config, from_json, to_json, validate
+from transformer_jax.config import Config, from_json
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.files import read_plain
@@ -147,7 +147,7 @@ DAMAGES = {
         '{"x": 1}',
     ],
     "params/_METADATA": ["[]", "null", "[" * 100_000, "{}", ""],
-    "_CHECKPOINT_METADATA": ["[]", "[" * 100_000, "{"],
+    "_CHECKPOINT_METADATA": ["[]", "[" * 100_000, "9" * 10_000],
 }
 
 
@@ -185,8 +185,9 @@ def test_a_config_that_is_no_file_or_never_ends_is_one_line(saved, tmp_path):
     for text in ("[" * 100_000, "9" * 10_000, '{"train": {"seed": ' + "9" * 5000 + "}}"):
         with pytest.raises(UserError, match="not JSON"):
             from_json(text)
-    with pytest.raises(UserError, match="learning_rate should be of type float"):
-        from_json('{"optimizer": {"learning_rate": ' + "9" * 400 + "}}")
+    for sign in ("", "-"):
+        with pytest.raises(UserError, match=rf"learning_rate={sign}inf should be"):
+            from_json('{"optimizer": {"learning_rate": ' + sign + "9" * 400 + "}}")
     for key in ("width", "num_layers"):
         with pytest.raises(UserError, match=f"model.{key}=1000000000 should be at most"):
             from_json(f'{{"model": {{"{key}": 1000000000}}}}')
@@ -253,15 +254,6 @@ def test_metrics_that_are_not_finite_are_null(tmp_path):
         (tmp_path / "metrics.jsonl").write_text(line + "\n")
         MetricsWriter(tmp_path, 1).__exit__()
         assert (tmp_path / "metrics.jsonl").read_text() == ""
-
-
-def test_infinity_in_a_config_is_a_number_of_json():
-    config = Config()
-    config.data.max_ratio, config.data.train = float("inf"), 'a "max_ratio": Infinity,'
-    found = strict(to_json(validate(config)))
-    assert found["data"]["max_ratio"] == float("inf") and found["data"]["train"] == config.data.train
-    assert from_json(to_json(config)) == config
-    assert from_json('{"data": {"max_ratio": Infinity}}').data.max_ratio == float("inf")  # as it was written before
 
 
 def test_a_score_that_is_no_number_is_never_the_best():

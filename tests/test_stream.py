@@ -92,6 +92,21 @@ def test_each_pair_comes_once_an_epoch(kind, small_chunks):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
+def test_every_bit_of_a_seed_counts_and_no_other_seed_has_its_epochs(kind):
+    store = numbered(200)
+
+    def order(seed, number):
+        return [members(store, batch) for batch in epoch(BatchStream(store, CONFIGS[kind], IDS, seed=seed), number)]
+
+    orders = [order(seed, number) for seed in (0, 1, 1 << 32, 1 << 33, (1 << 64) - 1) for number in (0, 1)]
+    assert all(a != b for a, b in itertools.combinations(orders, 2))
+    for seed in (0, 7, (1 << 32) - 1):  # as it was before seeds had 64 bits
+        for part in (0, 3):
+            stream, before = BatchStream(store, CONFIGS[kind], IDS, seed=seed), [seed, 5, part] if part else [seed, 5]
+            assert stream._random(5, part).integers(1 << 62) == np.random.default_rng(before).integers(1 << 62)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
 def test_a_weight_is_how_often_an_epoch_has_a_pair(kind, small_chunks):
     """Three stretches of the store: 100 pairs 0.3 times, 200 once, 50 two and a half times."""
     store, parts = numbered(350), [(100, 0.3), (200, 1.0), (50, 2.5)]

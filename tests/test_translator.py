@@ -232,10 +232,10 @@ def test_a_line_feed_in_a_translation_is_a_space(translator, monkeypatch):
         unknown_id=translator.tokenizer.unknown_id,
         pieces=translator.tokenizer.pieces,
         pad_id=translator.tokenizer.pad_id,
-        decode=lambda rows: ["one\ntwo" for _ in rows],
+        decode=lambda rows: ["one\ntwo\rthree" for _ in rows],
     )
     monkeypatch.setattr(translator, "tokenizer", spelled)
-    assert translator.translate(["a"])[0].text == "one two"
+    assert translator.translate(["a"])[0].text == "one two three"
 
 
 def test_the_n_best_are_the_best_in_order_and_each_is_scored_as_search_scored_it(translator):

@@ -325,6 +325,8 @@ def _require_readable(folder: epath.Path) -> None:
             content = read_plain(path / _METADATA, _LARGEST_METADATA)
             if content and not isinstance(json.loads(content), dict | types.NoneType):
                 raise ValueError("not an object with keys")
+        except json.JSONDecodeError:  # orbax goes on without it, and the checksums tell
+            pass
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", error)
             raise UserError(

@@ -516,7 +516,7 @@ def _build(cls: type, data: Any, where: str) -> Any:
         if dataclasses.is_dataclass(kind):
             values[key] = _build(kind, value, f"{where}: {key}")
         elif kind is float and type(value) is int:
-            values[key] = float(value) if abs(value) < 10**300 else math.copysign(math.inf, 1 if value > 0 else -1)
+            values[key] = float(value) if abs(value) < 10**300 else math.inf * (1 if value > 0 else -1)
         elif type(value) is not kind:
             raise UserError(f"{where}: {key} should be of type {kind.__name__}, found {value!r}")
         else:

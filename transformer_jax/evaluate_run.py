@@ -178,7 +178,7 @@ def _unseen_words(run: Run, trained_here: bool, references: Sequence[str]) -> tu
     data = run.config.data
     try:
         if (words := run.words()) is not None:
-            return words_outside(words, references), data.train
+            return words_outside(words, references, run.config.tokenizer.normalize), data.train
         if not trained_here:
             return None, "the training text of this model is not known: it was not trained here"
         if not is_on_this_disk(data):

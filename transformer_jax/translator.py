@@ -302,8 +302,8 @@ class Translator:
         return best_aligning_layer(list(np.concatenate(looked, axis=1)), written)
 
     def _lines(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
-        # A tokenizer that falls back to bytes can spell a line feed; a translation is one line.
-        return [text.replace("\n", " ") for text in self.tokenizer.decode(rows)]
+        # A tokenizer that falls back to bytes can spell a line feed and others.
+        return [text.translate(_AS_SPACES) for text in self.tokenizer.decode(rows)]
 
     def _checked_pairs(
         self, sources: Iterable[str], targets: Iterable[str | Sequence[int]]

@@ -82,7 +82,7 @@ def fetch(specs: Iterable[str | Spec]) -> None:
 def is_on_this_disk(data: DataConfig) -> bool:
     """Can all of `data.train` be read without a download? Raises UserError as `parse_sources` and `text_files` do."""
     for spec, *_ in parse_sources(data):
-        if is_remote(spec) or spec.startswith(("tfds:", "sacrebleu:")):
+        if is_remote(spec.name) or spec.name.startswith(("tfds:", "sacrebleu:")):
             return False
         text_files(spec, data.source_language, data.target_language)
     return True

@@ -132,7 +132,7 @@ class BatchStream:
             epoch, offset = epoch + 1, 0
 
     def _plans(self, epoch: int, offset: int) -> Iterator[_Plan]:
-        random = np.random.default_rng([self._seed, epoch])
+        random = self._random(epoch)
         more = [random.choice(chosen, count, replace=False) for chosen, count in self._sometimes]
         order = random.permutation(np.concatenate([self._always, *more]))
         if self._samples > 1:
@@ -145,9 +145,13 @@ class BatchStream:
         first = int(np.searchsorted(bounds, offset, side="right")) - 1
         for chunk in range(first, len(bounds) - 1):
             pairs = order[bounds[chunk] : bounds[chunk + 1]]
-            # Counted from 1, because a trailing zero would not change the seed.
-            plans = _packed_plans(self._store, pairs, self.shapes[0], np.random.default_rng([self._seed, epoch, chunk + 1]))
+            plans = _packed_plans(self._store, pairs, self.shapes[0], self._random(epoch, chunk + 1))
             yield from _after(offset - int(bounds[chunk]), plans) if chunk == first else plans
+
+    def _random(self, epoch: int, part: int = 0) -> np.random.Generator:
+        """For the order of an epoch (part 0), or for its chunk number `part`, from 1. The four numbers are apart: NumPy would
+        join the words of a longer seed to the number that follows, and trailing zeros change nothing."""
+        return np.random.default_rng([self._seed & 0xFFFFFFFF, epoch, part, self._seed >> 32])
 
     def _chunk_bounds(self) -> np.ndarray:
         shape = self.shapes[0]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
+from transformer_jax.data.normalization import normalize
 from transformer_jax.data.spool import CHUNK, joined
 
 __all__ = ["vocabulary_of", "words_of", "words_of_part", "words_outside"]
@@ -45,15 +46,20 @@ def vocabulary_of(lines: Sequence[str]) -> np.ndarray:
     return np.union1d(found, _hashes_of_parts(parts))
 
 
-def words_outside(vocabulary: np.ndarray, lines: Iterable[str]) -> set[str]:
-    """The words of `lines` that are not in `vocabulary`.
+def words_outside(vocabulary: np.ndarray, lines: Iterable[str], normalized: bool = False) -> set[str]:
+    """The words of `lines` that are not in `vocabulary`; of a `normalized` text, those of which `normalize` leaves something
+    that is not.
 
     >>> sorted(words_outside(vocabulary_of(["der Hund, ein Tier."]), ["Ja, der Hund.", "Ein Hund!"]))
     ['!', 'Ein', 'Ja']
+    >>> words_outside(vocabulary_of(["der Hund"]), ["der Hu\\u00adnd"], normalized=True)
+    set()
     """
     words = sorted({word for line in lines for word in words_of(line)})
-    known = np.isin(_hashes(words), vocabulary)
-    return set(itertools.compress(words, ~known))
+    spelled = [words_of(normalize(word)) if normalized else [word] for word in words]
+    parts = sorted(set(itertools.chain.from_iterable(spelled)))
+    outside = set(itertools.compress(parts, ~np.isin(_hashes(parts), vocabulary)))
+    return {word for word, of_word in zip(words, spelled, strict=True) if not outside.isdisjoint(of_word)}
 
 
 def _hashes_of_parts(parts: Iterable[str]) -> np.ndarray:
