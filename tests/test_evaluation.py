@@ -34,6 +34,7 @@ class Dictionary:
     """A translator that looks lines up, so that a score is known beforehand."""
 
     config = DecodeConfig(beam=4, length_penalty=0.6)
+    alignment_layer = 2
 
     def __init__(self, translations: dict[str, str]):
         self.translations = translations
@@ -181,6 +182,7 @@ def test_the_report_tells_the_protocol():
     assert run(["a"], ["b"], ["b"], beam=1).search == "greedy"
     aligned = run(["a b"], ["c"], ["c"], align=True)
     assert aligned.alignments == ["0-0 1-0"] and "alignment included" in aligned.as_text() and report.alignments is None
+    assert (aligned.alignment_layer, report.alignment_layer) == (2, None)
     assert run(["a"], ["b"], ["b"]).search == "beam 4, length penalty 0.6"
 
 
