@@ -493,7 +493,7 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):
     [
         dict(positions="learned", max_positions=32),
         pytest.param(dict(positions="sinusoidal"), marks=pytest.mark.slow),
-        FAMILIES["LSTM with attention"],
+        pytest.param(FAMILIES["LSTM with attention"], marks=pytest.mark.slow),
     ],
     ids=str,
 )
