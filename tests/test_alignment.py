@@ -107,7 +107,9 @@ def make_translator(tokenizer, layer=1, **model_changes) -> Translator:
 LINES = ["a b c", "", "d", "h g f e d c b a", "a " * 30]
 
 
-@pytest.mark.parametrize("changes", [{}, dict(family="lstm"), dict(family="lstm", input_feeding=True)], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, pytest.param(dict(family="lstm"), marks=pytest.mark.slow), dict(family="lstm", input_feeding=True)], ids=str
+)
 def test_an_alignment_is_the_argmax_of_the_line_alone(tokenizer, changes):
     translator = make_translator(tokenizer, **changes)
     found = translator.translate(LINES, align=True)

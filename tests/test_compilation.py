@@ -22,7 +22,9 @@ from transformer_jax.training.step import TrainState, make_train_step
 # Compilations
 
 
-@pytest.mark.parametrize(("mode", "step"), [("pmap", "_fun"), ("sharded", "train_step")])  # as JAX calls the compiled ones
+@pytest.mark.parametrize(
+    ("mode", "step"), [("pmap", "_fun"), pytest.param("sharded", "train_step", marks=pytest.mark.slow)]
+)  # as JAX calls the compiled ones
 def test_a_step_is_compiled_once_for_each_shape_and_in_the_end_nothing_is(mode, step, tmp_path, quick_compilation):
     config = tiny_config(tmp_path)
     config.parallel.mode, config.parallel.min_sharded_size = mode, 100

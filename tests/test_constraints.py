@@ -94,7 +94,7 @@ def text_of(tokens, texts=TEXTS):
     return b"".join(texts[token] for token in tokens).decode().removeprefix(" ")
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.6])
+@pytest.mark.parametrize("alpha", [pytest.param(0.0, marks=pytest.mark.slow), 0.6])
 def test_constrained_search_is_brute_force_over_texts_that_have_the_phrases(alpha):
     """Phrases that share beginnings, lie inside each other and overlap, whole words and stems."""
     rows, limit, kept = 16, 5, 0

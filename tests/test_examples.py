@@ -52,6 +52,7 @@ def test_the_language_model_generates_as_it_reads():
     assert len(lines) == 4 and any(lines)
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_what_it_means():
     assert load("classifier")["main"](steps=60, size=2000) > 0.6
 

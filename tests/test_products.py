@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import FAMILIES, VOCAB, each_family, packed_rows_of, random_parameters, rows_of, sentences, tiny_model
+from helpers import FAMILIES, VOCAB, packed_rows_of, random_parameters, rows_of, sentences, tiny_model
 
 from transformer_jax.config import Config, TrainConfig
 from transformer_jax.models.products import activation_dtype, product
@@ -96,7 +96,10 @@ def assert_near(found, exact, far: float) -> None:
     assert found[1] == pytest.approx(exact[1], rel=far)
 
 
-@pytest.mark.parametrize("family", each_family())
+# Eight steps are compiled for each family: the quick tests have the Transformer.
+@pytest.mark.parametrize(
+    "family", [name if name == "Transformer" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
 def test_a_step_in_bfloat16_is_near_one_in_float32_however_it_is_split(family):
     exact = gradient("float32", FAMILIES[family], BUCKETED)
     for split in (dict(), dict(slices=2), dict(devices=2), dict(devices=2, mode="sharded")):
@@ -106,7 +109,9 @@ def test_a_step_in_bfloat16_is_near_one_in_float32_however_it_is_split(family):
         assert np.linalg.norm(rough[0] - exact[0]) > 1e-4 * np.linalg.norm(exact[0])
 
 
-@pytest.mark.parametrize("shape", [(1, 6), (8, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [pytest.param((1, 6), marks=pytest.mark.slow), pytest.param((8, 1), marks=pytest.mark.slow), (1, 1)], ids=str
+)
 def test_a_step_in_bfloat16_takes_one_row_and_one_token(shape):
     rows, length = shape
     batch = rows_of(sentences([length] * rows, [length] * rows), range(rows), rows, length, length)

@@ -214,7 +214,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_tokens(plain):
     )
 
 
-@pytest.mark.parametrize("slices", [2, 4])
+@pytest.mark.parametrize("slices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulation_changes_nothing(slices, plain):
     assert_same_step(jax.jit(make_step(plain.model, accumulation=slices))(fresh(plain.params), BATCH, KEY), plain)
 
@@ -226,7 +226,15 @@ def parallel_config(slices: int, mode: str = "pmap", row_multiple: int = 8) -> C
     return config
 
 
-@pytest.mark.parametrize(("mode", "devices", "slices"), [("pmap", 2, 1), ("pmap", 2, 2), ("sharded", 1, 2), ("sharded", 2, 2)])
+@pytest.mark.parametrize(
+    ("mode", "devices", "slices"),
+    [
+        pytest.param("pmap", 2, 1, marks=pytest.mark.slow),
+        ("pmap", 2, 2),
+        pytest.param("sharded", 1, 2, marks=pytest.mark.slow),
+        ("sharded", 2, 2),
+    ],
+)
 def test_many_devices_are_one_even_where_one_has_most_of_the_tokens(mode, devices, slices, plain):
     parallel = Parallel(parallel_config(slices, mode), jax.devices()[:devices])
     step = parallel.step(make_step(plain.model, accumulation=slices))
