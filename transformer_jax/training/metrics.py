@@ -31,7 +31,7 @@ TIMES = frozenset(
 
 
 def without_times(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers that are the same in each training of the same config: all whose names are not in `TIMES`.
+    """The numbers that are the same in each training of the same config: all but times, rates and counts of compilations.
 
     >>> without_times({"step": 100, "loss": 1.5, "steps_per_second": 8.1})
     {'step': 100, 'loss': 1.5}
