@@ -139,7 +139,8 @@ class Terminology:
 def read_terms(path: str, case: str = "start") -> Terminology:
     """The terms of a file, plain or `.gz`: lines of a term, a tab and its translation.
 
-    Blank lines are passed over, and so are comments: lines that begin with `#`. A term that begins with it is written `\\#`.
+    Blank lines are passed over, and so are comments: lines that begin with `#`. A term that begins with it is written `\\#`; a
+    line `#term`, tab, translation could be either and is refused.
     Raises UserError naming the line for any other line, for a term that has another translation above, and as `Terminology`.
     """
     terms: dict[str, str] = {}
