@@ -4,7 +4,7 @@ BLEU, chrF and TER by sacreBLEU, and ROUGE, each with its signature, over the wh
 it needs.
 """
 
-from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.cli.command_line import Parser, main, set_up
 
 
 def run() -> None:
@@ -49,7 +49,7 @@ def run() -> None:
     parser.add_processes()
     flags = vars(parser.parse_args())
     set_up((flags.pop("coordinator"), flags.pop("processes"), flags.pop("process")))
-    from transformer_jax.evaluate_run import evaluate_run
+    from transformer_jax.cli.evaluate import evaluate_run
 
     evaluate_run(**flags)
 

@@ -4,7 +4,7 @@ Any field of the config can be set: --config.model.num_layers=2. The same comman
 codes: 0 trained to the end, 2 bad input, 75 stopped by SIGTERM or Ctrl-C and to be continued.
 """
 
-from transformer_jax.command_line import Parser, load_config, main, set_up, told_to_all
+from transformer_jax.cli.command_line import Parser, load_config, main, set_up, told_to_all
 
 
 def run() -> None:

@@ -3,7 +3,7 @@
 N lines in, N lines out, in their order; an empty line stays empty. A line is one sentence, or --split_sentences=always.
 """
 
-from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.cli.command_line import Parser, main, set_up
 
 
 def run() -> None:
@@ -50,7 +50,7 @@ def run() -> None:
     parser.add_search()
     flags = vars(parser.parse_args())
     set_up()
-    from transformer_jax.translate import translate_lines
+    from transformer_jax.cli.translate import translate_lines
 
     translate_lines(**flags)
 

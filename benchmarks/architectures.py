@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # ruff: noqa: E402 (memory and the compilation cache are set up before JAX is imported)
 from outputs import make_folder, new_figure, require, save_figure, set_up_or_end
 
-from transformer_jax.command_line import Parser, load_config, main
+from transformer_jax.cli.command_line import Parser, load_config, main
 from transformer_jax.config import Config, ModelConfig
 from transformer_jax.errors import UserError
 
@@ -36,19 +36,19 @@ import jax
 import numpy as np
 from elephant import LOOKERS, Probe, probe
 
-from transformer_jax.alignment import alignment_error_rate
 from transformer_jax.data import demo
 from transformer_jax.data.batching import Shape, bucketed_batch
 from transformer_jax.data.corpus import read_pairs
 from transformer_jax.data.store import Store
-from transformer_jax.evaluation import Report, evaluate
+from transformer_jax.evaluation.metrics import score
+from transformer_jax.evaluation.report import Report, evaluate
+from transformer_jax.inference.alignment import alignment_error_rate
+from transformer_jax.inference.translator import load_translator
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
-from transformer_jax.run import Run
-from transformer_jax.scores import score
+from transformer_jax.runs.run_folder import Run
 from transformer_jax.training.loop import train
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.step import TrainState, make_train_step
-from transformer_jax.translator import load_translator
 
 DEMO_SETS = ("demo:test", "demo:long", "demo:beyond")
 COLORS = {"LSTM": "tab:gray", "LSTM + attention": "tab:orange", "Transformer": "tab:blue", "Transformer, rotary": "tab:cyan"}

@@ -13,14 +13,14 @@ import numpy as np
 
 from transformer_jax.config import Config, ModelConfig
 from transformer_jax.errors import UserError
+from transformer_jax.inference.batched_search import positions_at_once
+from transformer_jax.inference.translator import Translator, load_translator
 from transformer_jax.interop.ctranslate2 import export
 from transformer_jax.interop.hugging_face import to_hugging_face, unsupported
 from transformer_jax.interop.marian import completed
 from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters
 from transformer_jax.models.layers import sinusoids
-from transformer_jax.run import Run
-from transformer_jax.search import positions_at_once
-from transformer_jax.translator import Translator, load_translator
+from transformer_jax.runs.run_folder import Run
 
 _PLACES = 1024  # positions that Hugging Face's model has; it must be more than any line needs
 Translate = Callable[[list[str], int], list[tuple[str, int]]]

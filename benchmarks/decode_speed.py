@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.cli.command_line import Parser, main, set_up
 from transformer_jax.errors import UserError
 
 PACKAGES = {"ours": "jax", "CTranslate2": "ctranslate2", "Hugging Face": "transformers"}
@@ -124,7 +124,7 @@ def run() -> None:
     from decode_peers import Settings
 
     from transformer_jax.data.corpus import read_pairs
-    from transformer_jax.run import Run
+    from transformer_jax.runs.run_folder import Run
 
     data = Run(flags.workdir).config.data
     sets = {test: read_pairs(test, data.source_language, data.target_language) for test in flags.test}
@@ -154,7 +154,7 @@ def compare(
     systems: list[System], test: str, sources: list[str], references: list[str], beam: int, repeats: int, tune: int
 ) -> list[str]:
     """Prints the rows of one test set and beam; returns what is to be said below the table."""
-    from transformer_jax.evaluation import score
+    from transformer_jax.evaluation.report import score
 
     samples = {"Hugging Face": spread(sources, tune)}  # it is too slow for the whole file
     chosen = {system.name: system.fastest(samples.get(system.name, sources), beam) for system in systems}

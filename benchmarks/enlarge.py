@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.command_line import Parser, main
-from transformer_jax.data.lines import open_output, read_lines
+from transformer_jax.cli.command_line import Parser, main
 from transformer_jax.errors import UserError
+from transformer_jax.storage.text_files import open_output, read_lines
 
 
 def run() -> None:

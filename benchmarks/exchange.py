@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from outputs import require
 
-from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.cli.command_line import Parser, main, set_up
 
 ROWS = 64
 
@@ -36,7 +36,7 @@ def run() -> None:
     require("torch", "transformers", "ctranslate2")
     set_up()
     from transformer_jax import Translator, read_pairs
-    from transformer_jax.run import Run
+    from transformer_jax.runs.run_folder import Run
 
     translator = Translator.load(flags.workdir, flags.checkpoint)
     data = Run(flags.workdir).config.data

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
 from outputs import make_folder, set_up_or_end
 
-from transformer_jax.command_line import Parser, load_config, main
+from transformer_jax.cli.command_line import Parser, load_config, main
 from transformer_jax.config import Config, ModelConfig, override, to_json, validate
 from transformer_jax.errors import UserError
 
@@ -38,8 +38,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from transformer_jax.checkpoints import Checkpoints
-from transformer_jax.run import Run
+from transformer_jax.runs.checkpoints import Checkpoints
+from transformer_jax.runs.run_folder import Run
 from transformer_jax.training.metrics import without_times
 
 SMALL = {

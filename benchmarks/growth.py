@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from decode_speed import machine
 from outputs import make_folder, new_figure, output_of, require, save_figure, temporary_folder
 
-from transformer_jax.command_line import Parser, main
-from transformer_jax.data.lines import iter_lines
+from transformer_jax.cli.command_line import Parser, main
 from transformer_jax.errors import UserError
+from transformer_jax.storage.text_files import iter_lines
 
 HERE = Path(__file__).parent
 SIZES = {

@@ -23,12 +23,12 @@ import sentencepiece
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.command_line import Parser, main
+from transformer_jax.cli.command_line import Parser, main
 from transformer_jax.config import BatchConfig, DataConfig, TokenizerConfig
 from transformer_jax.data.sources import read_sources
 from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream, Position
-from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 
 def run() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.cli.command_line import Parser, main, set_up
 
 TIE = 1e-5
 
@@ -38,7 +38,7 @@ def run() -> None:
 
     from transformer_jax import Translator
     from transformer_jax.data.corpus import read_pairs
-    from transformer_jax.run import Run
+    from transformer_jax.runs.run_folder import Run
 
     translator = Translator.load(flags.workdir, flags.checkpoint)
     data = Run(flags.workdir).config.data

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformer_jax.command_line import set_up
+from transformer_jax.cli.command_line import set_up
 from transformer_jax.errors import UserError
 
 if TYPE_CHECKING:

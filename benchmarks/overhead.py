@@ -21,15 +21,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
 from outputs import set_up_or_end
 
-from transformer_jax.command_line import Parser, load_config, main
+from transformer_jax.cli.command_line import Parser, load_config, main
 
 set_up_or_end()
 
 import jax
 
 from transformer_jax.models.seq2seq import build_model, init_parameters
-from transformer_jax.progress import Progress
-from transformer_jax.run import MetricsWriter, Run
+from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.run_folder import MetricsWriter, Run
 from transformer_jax.training.metrics import Meter
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.parallel import Parallel

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
 from outputs import output_of, temporary_folder
 
-from transformer_jax.command_line import Parser, load_config, main, set_up
+from transformer_jax.cli.command_line import Parser, load_config, main, set_up
 
 STAGES = {"new text": [], "prepared": [], "going on late in an epoch": ["--late"]}
 

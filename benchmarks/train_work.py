@@ -14,8 +14,8 @@ from transformer_jax.data.batching import Batch, Shape, bucketed_batch
 from transformer_jax.data.sources import read_sources
 from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 _SIZES = {
     "tiny": {"num_layers": 4, "width": 128, "feed_forward_width": 256, "heads": 4, "dropout": 0.3},

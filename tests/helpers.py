@@ -14,7 +14,7 @@ from transformer_jax.config import Config, ModelConfig, to_json
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch, packed_batch
 from transformer_jax.data.store import Store
 from transformer_jax.models.seq2seq import abstract_parameters
-from transformer_jax.run import Run
+from transformer_jax.runs.run_folder import Run
 from transformer_jax.training.metrics import without_times
 
 PAD, EOS, START = 0, 1, 3

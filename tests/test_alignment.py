@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from helpers import letters, random_parameters, tiny_model
 
-from transformer_jax.alignment import (
+from transformer_jax.config import Config, TokenizerConfig
+from transformer_jax.data import demo
+from transformer_jax.errors import UserError
+from transformer_jax.inference.alignment import (
     alignment_error_rate,
     join_links,
     most_attended,
@@ -13,12 +16,9 @@ from transformer_jax.alignment import (
     pharaoh,
     word_links,
 )
-from transformer_jax.config import Config, TokenizerConfig
-from transformer_jax.data import demo
-from transformer_jax.data.tokenizer import Tokenizer
-from transformer_jax.errors import UserError
+from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model
-from transformer_jax.translator import Translator
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 EOS = 1

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from transformer_jax.analysis import analyse, sentence_chrf, training_targets, unseen_words
 from transformer_jax.config import DataConfig
 from transformer_jax.data import demo
-from transformer_jax.data import words as words_module
+from transformer_jax.data import known_words as words_module
 from transformer_jax.data.corpus import Pairs
-from transformer_jax.data.words import vocabulary_of, words_of, words_outside
+from transformer_jax.data.known_words import vocabulary_of, words_of, words_outside
 from transformer_jax.errors import UserError
-from transformer_jax.scores import score
+from transformer_jax.evaluation.analysis import analyse, sentence_chrf, training_targets, unseen_words
+from transformer_jax.evaluation.metrics import score
 
 EXAMPLES = demo.generate("train", 40)
 PAIRS = Pairs([example.source for example in EXAMPLES], [example.target for example in EXAMPLES])

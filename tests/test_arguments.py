@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from helpers import FAMILIES, letters, random_parameters, tiny_model
 
-from transformer_jax.attention_map import attention_maps
 from transformer_jax.config import Config, TokenizerConfig
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation import evaluate
+from transformer_jax.evaluation.metrics import score
+from transformer_jax.evaluation.report import evaluate
+from transformer_jax.evaluation.significance import differences
+from transformer_jax.inference.translator import Translator, _checked
 from transformer_jax.models.seq2seq import build_model
-from transformer_jax.scores import score
-from transformer_jax.significance import differences
-from transformer_jax.translator import Translator, _checked
+from transformer_jax.tokenization.tokenizer import Tokenizer
+from transformer_jax.visualization.attention_maps import attention_maps
 
 LINES = ["a b", "c"]
 ALONE = "not the string 'a b' alone; write ['a b']"

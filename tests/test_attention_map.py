@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from helpers import FAMILIES, letters, random_parameters, tiny_model
 
-from transformer_jax.attention_map import AttentionMap, attention_maps, draw
 from transformer_jax.config import TokenizerConfig
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model
+from transformer_jax.tokenization.tokenizer import Tokenizer
+from transformer_jax.visualization.attention_maps import AttentionMap, attention_maps, draw
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 MAP = AttentionMap("cross", ("\u2581b", "c", "(end)"), ("\u2581a", "(end)"), np.full((1, 2, 3, 2), 0.5, np.float32))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from transformer_jax.attention_map import AttentionMap
-from transformer_jax.attention_page import write_page
 from transformer_jax.errors import UserError
+from transformer_jax.visualization.attention_maps import AttentionMap
+from transformer_jax.visualization.attention_page import write_page
 
 SOURCE = "The elephant was too tired."
 TRANSLATION = "Der Elefant war zu müde."

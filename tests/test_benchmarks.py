@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 from helpers import tiny_model, write_config
 
-from transformer_jax.command_line import Parser, load_config
+from transformer_jax.cli.command_line import Parser, load_config
 from transformer_jax.config import Config, override
 from transformer_jax.data import demo
 from transformer_jax.training.loop import train

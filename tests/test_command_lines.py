@@ -22,19 +22,21 @@ import jax.numpy as jnp
 import pytest
 from helpers import assert_trees_equal
 
-from transformer_jax import cluster, command_line, watch
-from transformer_jax import evaluate_run as evaluate_run_module
+from transformer_jax.cli import command_line
+from transformer_jax.cli import evaluate as evaluate_run_module
+from transformer_jax.cli.evaluate import evaluate_run
+from transformer_jax.cli.translate import translate_lines
 from transformer_jax.config import from_json, to_json
 from transformer_jax.data import demo
-from transformer_jax.data.lines import iter_lines
+from transformer_jax.distributed import cluster
 from transformer_jax.errors import UserError
-from transformer_jax.evaluate_run import evaluate_run
-from transformer_jax.lean import copy_run
-from transformer_jax.run import Run
+from transformer_jax.evaluation import watch
+from transformer_jax.inference.translator import Translator
+from transformer_jax.runs.lean import copy_run
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.storage.text_files import iter_lines
 from transformer_jax.training import loop
 from transformer_jax.training.loop import train
-from transformer_jax.translate import translate_lines
-from transformer_jax.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 ROOT = Path(__file__).parents[1]

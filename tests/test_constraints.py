@@ -10,8 +10,6 @@ import pytest
 from tables import EOS, IDS, PAD, brute_force, log_prob_of, make_cache, make_step, make_table, translations
 
 from transformer_jax.config import DecodeConfig
-from transformer_jax.data.phrases import Phrase, Prefix, has_phrases
-from transformer_jax.data.surfaces import Surfaces, is_letter
 from transformer_jax.decoding import (
     Continuations,
     Phrases,
@@ -23,7 +21,9 @@ from transformer_jax.decoding import (
     with_phrases,
     with_rules,
 )
-from transformer_jax.search_rows import Request, beam_of, make_rows
+from transformer_jax.inference.phrases import Phrase, Prefix, has_phrases
+from transformer_jax.inference.search_rows import Request, beam_of, make_rows
+from transformer_jax.tokenization.surfaces import Surfaces, is_letter
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NO_PREFIX = Prefix(np.zeros(0, np.int32), False, b"", None)

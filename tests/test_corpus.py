@@ -17,9 +17,9 @@ import sacrebleu.utils
 from transformer_jax.config import DataConfig
 from transformer_jax.data import spool
 from transformer_jax.data.corpus import Cleaning, Pairs, read_pairs
-from transformer_jax.data.lines import check_writable, iter_lines, open_output, read_lines, refuse_shared_stream
 from transformer_jax.data.spool import Spool, joined
 from transformer_jax.errors import UserError
+from transformer_jax.storage.text_files import check_writable, iter_lines, open_output, read_lines, refuse_shared_stream
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
 

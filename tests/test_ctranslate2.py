@@ -10,14 +10,14 @@ import pytest
 from helpers import VOCAB, letters, random_parameters, tiny_config, tiny_model
 
 from transformer_jax.config import Config, TokenizerConfig
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.inference.translator import Translator
 from transformer_jax.interop.ctranslate2 import export, weights_for, write_model
 from transformer_jax.models.layers import sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
-from transformer_jax.run import Run
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.loop import train
-from transformer_jax.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 # Every option of the Transformer that CTranslate2 must be told of, at least once.

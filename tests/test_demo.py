@@ -2,17 +2,15 @@
 
 import doctest
 import hashlib
+import random
 from collections import Counter
 from functools import cache
 from itertools import pairwise
 
 import pytest
 
-from transformer_jax.data import demo
-from transformer_jax.data import demo_grammar as grammar
-from transformer_jax.data import demo_inflection as inflection
-from transformer_jax.data import demo_lexicon as lexicon
-from transformer_jax.data import demo_sentences as sentences
+from transformer_jax.data.demo import corpus as demo
+from transformer_jax.data.demo import grammar, inflection, lexicon, sentences
 
 # Recorded once; a change of the grammar changes the corpus, and every figure measured on it.
 FIRST_THOUSAND = "a45a02c49201140591ffd3c382cfa2d8834f7dba7bbd568a7fcbf68748fc58c2"
@@ -59,7 +57,7 @@ def corpus(split: str) -> list[demo.Example]:
 
 
 def draft() -> grammar.Draft:
-    return grammar.Draft(demo._random("tests", 0))
+    return grammar.Draft(random.Random(0))
 
 
 def phrase(d: grammar.Draft, english: str, case: str, negation: int = 0) -> grammar.Phrase:

@@ -10,8 +10,8 @@ from helpers import letters
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.data import encoders
 from transformer_jax.data.encoders import encode_lines
-from transformer_jax.data.sampling import Sampling
-from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.tokenization.subword_sampling import Sampling
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 LINES = letters(230, 9)
 

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from transformer_jax import caches, cluster, command_line, platform
-from transformer_jax.caches import default_cache_dir, lasting_cache_dir, use_compilation_cache
-from transformer_jax.data.lines import iter_lines, open_output
+from transformer_jax import platform
+from transformer_jax.cli import command_line
+from transformer_jax.cli.evaluate import evaluate_run
+from transformer_jax.distributed import cluster
 from transformer_jax.errors import UserError
-from transformer_jax.evaluate_run import evaluate_run
-from transformer_jax.seeds import key_of, seed_words
+from transformer_jax.models.random_keys import key_of, seed_words
+from transformer_jax.storage import cache_folders as caches
+from transformer_jax.storage.cache_folders import default_cache_dir, lasting_cache_dir, use_compilation_cache
+from transformer_jax.storage.text_files import iter_lines, open_output
 
 ROOT = Path(__file__).parents[1]
 SLURM = {
@@ -123,7 +126,7 @@ WRONG = {
 @pytest.mark.parametrize("variable", WRONG)
 def test_a_wrong_environment_variable_is_one_line(variable):
     name, _, value = variable.partition("=")
-    program = "from transformer_jax.command_line import main, set_up; main(set_up)"
+    program = "from transformer_jax.cli.command_line import main, set_up; main(set_up)"
     environment = os.environ | {name: value}
     done = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True)
     (line,) = done.stderr.splitlines()
@@ -148,7 +151,7 @@ def test_closed_streams_are_bad_input(monkeypatch):
 def test_no_file_takes_the_place_of_a_closed_stream(closed, tmp_path):
     """Lines for standard output and error would otherwise go into the first file that is opened."""
     program = (
-        "import os, sys\nfrom transformer_jax.command_line import main\n"
+        "import os, sys\nfrom transformer_jax.cli.command_line import main\n"
         "def run():\n"
         f"    with open({str(tmp_path / 'file')!r}, 'w') as file:\n"
         "        os.write(1, b'out')\n        os.write(2, b'err')\n        print('a line', file=sys.stderr)\n"
@@ -164,7 +167,7 @@ def test_no_file_takes_the_place_of_a_closed_stream(closed, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_standard_output_is_one_line():
-    program = "from transformer_jax.command_line import main; main(lambda: print('x'))"
+    program = "from transformer_jax.cli.command_line import main; main(lambda: print('x'))"
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "No space left on device" in done.stderr

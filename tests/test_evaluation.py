@@ -12,9 +12,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformer_jax.config import DecodeConfig
 from transformer_jax.data import demo
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation import evaluate
-from transformer_jax.scores import TOKENIZERS, paper_bleu, score, split_compounds
-from transformer_jax.translator import Translation
+from transformer_jax.evaluation.metrics import TOKENIZERS, paper_bleu, score, split_compounds
+from transformer_jax.evaluation.report import evaluate
+from transformer_jax.inference.translator import Translation
 
 REFERENCES = [
     "Der Hund schl\u00e4ft heute im Garten.",

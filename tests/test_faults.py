@@ -13,15 +13,15 @@ import pytest
 from etils import epath
 from helpers import assert_same_runs, quick_config
 
-from transformer_jax import checkpoints as checkpoints_module
 from transformer_jax.errors import ToBeContinued, UserError
-from transformer_jax.manifest import problem, write_manifest
+from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
-from transformer_jax.run import Run, locked
+from transformer_jax.runs import checkpoints as checkpoints_module
+from transformer_jax.runs.run_folder import Run, locked
+from transformer_jax.storage.checksums import problem, write_manifest
 from transformer_jax.training import loop
 from transformer_jax.training.loop import train
 from transformer_jax.training.preemption import Preemption
-from transformer_jax.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 
@@ -258,7 +258,7 @@ def test_a_second_training_of_the_same_folder_is_refused(tmp_path):
 
 def test_the_lock_of_a_killed_training_holds_nobody_up(tmp_path):
     program = (
-        "import sys, time; from transformer_jax.run import locked\n"
+        "import sys, time; from transformer_jax.runs.run_folder import locked\n"
         f"with locked({str(tmp_path / 'run')!r}): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

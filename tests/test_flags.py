@@ -2,7 +2,7 @@
 
 import pytest
 
-from transformer_jax.command_line import Parser, load_config
+from transformer_jax.cli.command_line import Parser, load_config
 from transformer_jax.errors import UserError
 
 

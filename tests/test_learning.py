@@ -21,11 +21,11 @@ from helpers import (
 
 from transformer_jax.config import Config
 from transformer_jax.decoding import at_once, greedy_search
+from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.training.loop import train
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.step import TrainState, make_train_step
-from transformer_jax.translator import Translator
 
 
 def copies(seed: int, rows: int = 32):

@@ -17,21 +17,21 @@ import yaml
 from helpers import assert_trees_equal, random_parameters, tiny_model, write_tsv
 from make_marian_fixtures import ENGLISH, GERMAN, sentences
 
-from transformer_jax.command_line import load_config
+from transformer_jax.cli.command_line import load_config
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.data.batching import Batch
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.inference.translator import Translator
 from transformer_jax.interop.foreign import read_json
 from transformer_jax.interop.marian import completed, export_run, import_run, write_model
 from transformer_jax.interop.marian_vocabulary import parse_vocabulary
 from transformer_jax.interop.marian_weights import HUGGING_FACE, MARIAN, from_parameters, places, to_parameters
 from transformer_jax.interop.safetensors import read_safetensors, write_safetensors
 from transformer_jax.models.seq2seq import build_model
-from transformer_jax.run import Run
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.loop import train
 from transformer_jax.training.start import first_parameters, first_tokenizer
-from transformer_jax.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 FIXTURES = Path(__file__).parent / "marian"

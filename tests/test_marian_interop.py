@@ -13,12 +13,12 @@ from test_marian import logits_of as our_logits
 from test_tokenizer import NASTY
 
 from transformer_jax.config import Config, TokenizerConfig
-from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.inference.translator import Translator
 from transformer_jax.interop.ctranslate2 import export as export_ctranslate2
 from transformer_jax.interop.marian import export_run, import_run, write_model
 from transformer_jax.interop.safetensors import read_safetensors
 from transformer_jax.models.seq2seq import build_model
-from transformer_jax.translator import Translator
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("quick_compilation")]
 

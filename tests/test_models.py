@@ -24,7 +24,7 @@ from helpers import (
     tiny_model,
 )
 
-from transformer_jax.command_line import load_config
+from transformer_jax.cli.command_line import load_config
 from transformer_jax.config import ModelConfig
 from transformer_jax.models.attention import attend, attention_weights, causal_mask, segment_mask
 from transformer_jax.models.layers import Dropout, Projection, rotate, sinusoids

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from transformer_jax.config import Config, DataConfig, TokenizerConfig, differences, from_json, to_json
-from transformer_jax.data import normalization
-from transformer_jax.data.normalization import normalize, visible, word_numbers
 from transformer_jax.data.sources import read_sources
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.run import Run
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.tokenization import normalization
+from transformer_jax.tokenization.normalization import normalize, visible, word_numbers
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 EVERY = [chr(i) for i in range(sys.maxunicode + 1) if not 0xD800 <= i < 0xE000]
 SPACES = [letter for letter in EVERY if letter.isspace()]

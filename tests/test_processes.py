@@ -143,7 +143,7 @@ def test_bad_input_of_all_is_told_by_each(config_file, tmp_path):
 
 def test_a_bug_in_one_ends_all_as_a_bug(tmp_path):
     program = (
-        "import sys; from transformer_jax.command_line import main, set_up; from transformer_jax import hosts\n"
+        "import sys; from transformer_jax.cli.command_line import main, set_up; from transformer_jax import hosts\n"
         "def run():\n"
         "    address, count, process = (flag.partition('=')[2] for flag in sys.argv[1:4])\n"
         "    set_up((address, int(count), int(process)))\n"

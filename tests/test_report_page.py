@@ -7,13 +7,13 @@ import subprocess
 
 import pytest
 
-from transformer_jax.analysis import analyse
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation import Report
-from transformer_jax.report_page import not_in_common, write_report_page
-from transformer_jax.scores import score
-from transformer_jax.significance import Comparison, differences
+from transformer_jax.evaluation.analysis import analyse
+from transformer_jax.evaluation.metrics import score
+from transformer_jax.evaluation.report import Report
+from transformer_jax.evaluation.significance import Comparison, differences
+from transformer_jax.visualization.report_page import not_in_common, write_report_page
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = "</script><script>document.title='taken'</script> <b>&amp;"

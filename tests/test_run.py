@@ -22,22 +22,22 @@ from helpers import (
     tiny_model,
 )
 
-from transformer_jax import lean
-from transformer_jax.checkpoints import parse_checkpoint
 from transformer_jax.config import Config, differences, from_json, override, to_json, validate
 from transformer_jax.data.corpus import read_pairs
-from transformer_jax.data.words import words_outside
+from transformer_jax.data.known_words import words_outside
 from transformer_jax.errors import UserError
-from transformer_jax.manifest import write_manifest
-from transformer_jax.progress import Progress
-from transformer_jax.run import MetricsWriter, Run
+from transformer_jax.inference.translator import Translator
+from transformer_jax.runs import lean
+from transformer_jax.runs.checkpoints import parse_checkpoint
+from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.run_folder import MetricsWriter, Run
+from transformer_jax.storage.checksums import write_manifest
 from transformer_jax.training import evaluator, loop, prepare
 from transformer_jax.training import step as step_module
 from transformer_jax.training.loop import train
 from transformer_jax.training.metrics import TIMES, Meter, without_times
 from transformer_jax.training.optimizer import learning_rate
 from transformer_jax.training.step import TrainState
-from transformer_jax.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 

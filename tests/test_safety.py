@@ -11,12 +11,12 @@ import pytest
 from helpers import tiny_model
 
 from transformer_jax.config import Config, from_json
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.files import read_plain
-from transformer_jax.manifest import problem, write_manifest
-from transformer_jax.progress import Progress
-from transformer_jax.run import MetricsWriter, Run
+from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.run_folder import MetricsWriter, Run
+from transformer_jax.storage.checksums import problem, write_manifest
+from transformer_jax.storage.files import read_plain
+from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.step import TrainState
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from transformer_jax.data.sentences import split_line, split_sentences
+from transformer_jax.inference.sentences import split_line, split_sentences
 
 # "|" stands where a sentence begins.
 ENGLISH = """

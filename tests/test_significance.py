@@ -7,7 +7,7 @@ from sacrebleu.significance import PairedTest
 
 from transformer_jax.data import demo
 from transformer_jax.errors import UserError
-from transformer_jax.significance import differences
+from transformer_jax.evaluation.significance import differences
 
 REFERENCES = [example.target for example in demo.generate("train", 60)]
 

@@ -13,9 +13,9 @@ from transformer_jax.config import Config, DataConfig
 from transformer_jax.data import sources
 from transformer_jax.data.corpus import Pairs, iter_pairs, read_pairs
 from transformer_jax.data.sources import parse_sources, read_sources, stamp
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.run import Run
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.prepare import prepare
 
 

@@ -13,16 +13,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from transformer_jax.caches import default_cache_dir
 from transformer_jax.config import BatchConfig, TokenizerConfig
 from transformer_jax.data import store as store_module
 from transformer_jax.data import stream as stream_module
 from transformer_jax.data.corpus import Pairs, read_pairs
-from transformer_jax.data.sampling import Sampling
 from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream, Position, one_pass, prefetch
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.storage.cache_folders import default_cache_dir
+from transformer_jax.tokenization.subword_sampling import Sampling
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
 IDS = SimpleNamespace(pad_id=9, decoder_start_id=7)

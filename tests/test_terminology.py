@@ -5,9 +5,9 @@ import unicodedata
 
 import pytest
 
-from transformer_jax import terminology
 from transformer_jax.errors import UserError
-from transformer_jax.terminology import Terminology, compiled, read_terms
+from transformer_jax.inference import terminology
+from transformer_jax.inference.terminology import Terminology, compiled, read_terms
 
 TERMS = {
     "elephant": "Elefant",

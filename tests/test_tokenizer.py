@@ -18,11 +18,11 @@ import pytest
 import sentencepiece
 
 from transformer_jax.config import TokenizerConfig
-from transformer_jax.data.lines import read_lines
-from transformer_jax.data.sampling import make_sampler
-from transformer_jax.data.tokenizer import Tokenizer
-from transformer_jax.data.word_table import WordTable, words_are_independent
 from transformer_jax.errors import UserError
+from transformer_jax.storage.text_files import read_lines
+from transformer_jax.tokenization.subword_sampling import make_sampler
+from transformer_jax.tokenization.tokenizer import Tokenizer
+from transformer_jax.tokenization.word_table import WordTable, words_are_independent
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
 WORDS = "ein eine Hund Katze schläft läuft über grüne Wiese the dog cat sleeps runs across green meadow and while".split()

@@ -11,16 +11,16 @@ from helpers import FAMILIES, each_family, letters, random_parameters, tiny_mode
 
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch
-from transformer_jax.data.phrases import has_phrases, read_phrases, read_prefixes
-from transformer_jax.data.sentences import split_line
 from transformer_jax.data.store import Store
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.inference.batched_search import Searcher, _groups
+from transformer_jax.inference.phrases import has_phrases, read_phrases, read_prefixes
+from transformer_jax.inference.sentences import split_line
+from transformer_jax.inference.translator import Translation, Translator
 from transformer_jax.models.seq2seq import attention_of, build_model
-from transformer_jax.search import Searcher, _groups
+from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.evaluator import _best_aligning_layer, _links
 from transformer_jax.training.step import make_eval_step
-from transformer_jax.translator import Translation, Translator
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 LINES = ["a b", "c", "", "h g f e d c b a", "a b c d", "  ", "b b", "e f a c d e", "\u00bd \u4f60", "d"]

@@ -43,18 +43,18 @@ from transformer_jax.errors import UserError
 from transformer_jax.version import __version__
 
 if TYPE_CHECKING:
-    from transformer_jax.alignment import alignment_error_rate
-    from transformer_jax.attention_map import AttentionMap, attention_maps
-    from transformer_jax.caches import use_compilation_cache
     from transformer_jax.data.batching import Batch
     from transformer_jax.data.corpus import read_pairs
     from transformer_jax.data.store import open_store
     from transformer_jax.data.stream import BatchStream, Position, prefetch
-    from transformer_jax.data.tokenizer import Tokenizer
     from transformer_jax.decoding.beam import beam_search
     from transformer_jax.decoding.greedy import greedy_search, sample_search
     from transformer_jax.decoding.loop import at_once
-    from transformer_jax.evaluation import Report, evaluate
+    from transformer_jax.evaluation.metrics import Score, score
+    from transformer_jax.evaluation.report import Report, evaluate
+    from transformer_jax.inference.alignment import alignment_error_rate
+    from transformer_jax.inference.terminology import Terminology
+    from transformer_jax.inference.translator import SearchOptions, Translation, Translator
     from transformer_jax.models.attention import (
         MultiHeadCrossAttention,
         MultiHeadSelfAttention,
@@ -65,11 +65,11 @@ if TYPE_CHECKING:
     from transformer_jax.models.lstm import LSTM
     from transformer_jax.models.seq2seq import build_model, init_parameters
     from transformer_jax.models.transformer import DecoderLayer, EncoderLayer, Transformer
-    from transformer_jax.scores import Score, score
-    from transformer_jax.terminology import Terminology
+    from transformer_jax.storage.cache_folders import use_compilation_cache
+    from transformer_jax.tokenization.tokenizer import Tokenizer
     from transformer_jax.training.loop import train
     from transformer_jax.training.objective import loss_sums
-    from transformer_jax.translator import SearchOptions, Translation, Translator
+    from transformer_jax.visualization.attention_maps import AttentionMap, attention_maps
 
 __all__ = [
     "LSTM",
@@ -125,7 +125,7 @@ __all__ = [
 # Imported when first asked for (PEP 562): `transformer_jax.data` does without JAX, the scripts set the process up before JAX
 # starts its threads, and --help or a mistyped flag should not wait for it.
 _LATER = {
-    "AttentionMap": "attention_map",
+    "AttentionMap": "visualization.attention_maps",
     "Batch": "data.batching",
     "BatchStream": "data.stream",
     "DecoderLayer": "models.transformer",
@@ -135,21 +135,21 @@ _LATER = {
     "MultiHeadCrossAttention": "models.attention",
     "MultiHeadSelfAttention": "models.attention",
     "Position": "data.stream",
-    "Report": "evaluation",
-    "Score": "scores",
-    "SearchOptions": "translator",
-    "Terminology": "terminology",
-    "Tokenizer": "data.tokenizer",
+    "Report": "evaluation.report",
+    "Score": "evaluation.metrics",
+    "SearchOptions": "inference.translator",
+    "Terminology": "inference.terminology",
+    "Tokenizer": "tokenization.tokenizer",
     "Transformer": "models.transformer",
-    "Translation": "translator",
-    "Translator": "translator",
-    "alignment_error_rate": "alignment",
+    "Translation": "inference.translator",
+    "Translator": "inference.translator",
+    "alignment_error_rate": "inference.alignment",
     "at_once": "decoding.loop",
-    "attention_maps": "attention_map",
+    "attention_maps": "visualization.attention_maps",
     "beam_search": "decoding.beam",
     "build_model": "models.seq2seq",
     "causal_mask": "models.attention",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.report",
     "greedy_search": "decoding.greedy",
     "init_parameters": "models.seq2seq",
     "loss_sums": "training.objective",
@@ -157,11 +157,11 @@ _LATER = {
     "prefetch": "data.stream",
     "read_pairs": "data.corpus",
     "sample_search": "decoding.greedy",
-    "score": "scores",
+    "score": "evaluation.metrics",
     "segment_mask": "models.attention",
     "sinusoids": "models.layers",
     "train": "training.loop",
-    "use_compilation_cache": "caches",
+    "use_compilation_cache": "storage.cache_folders",
 }
 
 

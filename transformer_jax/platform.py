@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 
-from transformer_jax import cluster
+from transformer_jax.distributed import cluster
 from transformer_jax.errors import UserError
 
 __all__ = ["find_devices", "import_jax"]

@@ -13,10 +13,10 @@ from typing import NamedTuple
 from etils import epath
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data.lines import iter_lines
-from transformer_jax.data.specs import Spec, parse_spec
+from transformer_jax.data.source_names import Spec, parse_spec
 from transformer_jax.errors import UserError
-from transformer_jax.files import is_remote, to_path
+from transformer_jax.storage.files import is_remote, to_path
+from transformer_jax.storage.text_files import iter_lines
 
 __all__ = ["Cleaning", "Pairs", "iter_pairs", "one_source", "read_pairs", "text_files"]
 

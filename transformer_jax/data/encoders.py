@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from transformer_jax.data.sampling import Sampling
 from transformer_jax.data.spool import CHUNK, joined
-from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.tokenization.subword_sampling import Sampling
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["encode_lines"]
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from transformer_jax.config import Config, DataConfig, override, validate
 from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs, text_files
-from transformer_jax.data.normalization import normalize
-from transformer_jax.data.specs import FILTERS, Spec, parse_list, parse_spec
+from transformer_jax.data.source_names import FILTERS, Spec, parse_list, parse_spec
 from transformer_jax.data.spool import Spool
 from transformer_jax.data.store import local_cache
 from transformer_jax.errors import UserError
-from transformer_jax.files import is_remote
+from transformer_jax.storage.files import is_remote
+from transformer_jax.tokenization.normalization import normalize
 from transformer_jax.version import __version__
 
 __all__ = ["Source", "fetch", "is_on_this_disk", "parse_sources", "read_sources", "stamp"]

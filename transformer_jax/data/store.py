@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from transformer_jax.caches import default_cache_dir
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.encoders import encode_lines
-from transformer_jax.data.sampling import Sampling
+from transformer_jax.data.known_words import vocabulary_of
 from transformer_jax.data.spool import CHUNK, joined
-from transformer_jax.data.tokenizer import Tokenizer
-from transformer_jax.data.words import vocabulary_of
 from transformer_jax.errors import UserError
-from transformer_jax.files import is_remote, to_path
-from transformer_jax.manifest import MANIFEST, problem, sealed, write_manifest
+from transformer_jax.storage.cache_folders import default_cache_dir
+from transformer_jax.storage.checksums import MANIFEST, problem, sealed, write_manifest
+from transformer_jax.storage.files import is_remote, to_path
+from transformer_jax.tokenization.subword_sampling import Sampling
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["Store", "fill", "identity", "load_store", "local_cache", "open_store"]
 

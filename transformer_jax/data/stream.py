@@ -12,8 +12,8 @@ from transformer_jax.config import BatchConfig
 from transformer_jax.data import batching
 from transformer_jax.data.batching import Batch, Shape
 from transformer_jax.data.store import Store
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["BatchStream", "Position", "Prefetch", "one_pass", "prefetch"]
 

@@ -6,7 +6,7 @@ writes a folder that CTranslate2 loads, with the tokenizer in it:
 
     translator = ctranslate2.Translator("demo_ct2")
     tokenizer = sentencepiece.SentencePieceProcessor("demo_ct2/tokenizer/sentencepiece.model")
-    lines = list(map(transformer_jax.data.normalization.normalize, lines))  # where tokenizer.json has "normalization"
+    lines = list(map(transformer_jax.tokenization.normalization.normalize, lines))  # where tokenizer.json has "normalization"
     found = translator.translate_batch(tokenizer.encode(lines, out_type=str), beam_size=4)
     texts = [tokenizer.decode(each.hypotheses[0]) for each in found]
 
@@ -31,15 +31,15 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.cli.command_line import Parser, main, set_up
 from transformer_jax.config import Config, ModelConfig
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.interop.folders import require_possible_output, written_whole
 from transformer_jax.interop.parameters import flat_parameters
 from transformer_jax.models.layers import sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
-from transformer_jax.run import Run
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.storage.output_folders import require_possible_output, written_whole
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["QUANTIZATIONS", "export", "weights_for", "write_model"]
 

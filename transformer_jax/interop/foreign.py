@@ -10,7 +10,7 @@ import sentencepiece
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
-from transformer_jax.files import read_plain
+from transformer_jax.storage.files import read_plain
 
 __all__ = [
     "LARGEST_SIZE",

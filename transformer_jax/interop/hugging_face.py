@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import Config, ModelConfig
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.interop.foreign import (
     LARGEST_SIZE,
@@ -24,6 +23,7 @@ from transformer_jax.interop.foreign import (
 from transformer_jax.interop.marian_weights import HUGGING_FACE
 from transformer_jax.interop.safetensors import read_safetensors, write_safetensors
 from transformer_jax.models.layers import sinusoids
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["EPSILON", "read_hugging_face", "to_hugging_face", "unsupported", "write_hugging_face"]
 

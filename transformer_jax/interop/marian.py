@@ -37,19 +37,19 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from transformer_jax.command_line import Parser, main, set_up
+from transformer_jax.cli.command_line import Parser, main, set_up
 from transformer_jax.config import Config, ModelConfig, validate
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.interop.folders import require_possible_output, written_whole
 from transformer_jax.interop.foreign import Foreign
 from transformer_jax.interop.hugging_face import EPSILON, read_hugging_face, unsupported, write_hugging_face
 from transformer_jax.interop.marian_npz import read_marian
 from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters, to_parameters
 from transformer_jax.interop.parameters import expected_parameters, flat_parameters
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters
-from transformer_jax.progress import Progress
-from transformer_jax.run import Run
+from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.storage.output_folders import require_possible_output, written_whole
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["completed", "export_run", "import_run", "write_model"]
 

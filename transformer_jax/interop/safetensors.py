@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.errors import UserError
-from transformer_jax.files import read_plain
+from transformer_jax.storage.files import read_plain
 
 __all__ = ["read_safetensors", "write_safetensors"]
 

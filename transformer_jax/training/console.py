@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from transformer_jax.progress import Progress
+from transformer_jax.runs.progress import Progress
 from transformer_jax.training.evaluator import Evaluation
 
 __all__ = ["Console"]

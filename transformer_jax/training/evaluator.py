@@ -8,21 +8,21 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from transformer_jax import hosts
-from transformer_jax.alignment import best_aligning_layer
 from transformer_jax.config import Config
 from transformer_jax.data.batching import Batch, Shape
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import one_pass
-from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.distributed import collectives as hosts
+from transformer_jax.distributed.devices import over_rows
 from transformer_jax.errors import UserError
-from transformer_jax.rows import over_rows
-from transformer_jax.scores import make_metric, score_with
+from transformer_jax.evaluation.metrics import make_metric, score_with
+from transformer_jax.inference.alignment import best_aligning_layer
+from transformer_jax.inference.translator import Translator
+from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.metrics import loss_means
 from transformer_jax.training.objective import LossSums
 from transformer_jax.training.step import make_eval_step
-from transformer_jax.translator import Translator
 
 __all__ = ["Evaluation", "make_evaluator"]
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import jax
 
-from transformer_jax.checkpoints import Checkpoints
 from transformer_jax.config import Config, validate
 from transformer_jax.data.stream import Position, prefetch
 from transformer_jax.errors import ToBeContinued, memory_advice
+from transformer_jax.models.random_keys import key_of, seed_words
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
-from transformer_jax.progress import Progress
-from transformer_jax.run import MetricsWriter, Run, locked
-from transformer_jax.seeds import key_of, seed_words
+from transformer_jax.runs.checkpoints import Checkpoints
+from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.run_folder import MetricsWriter, Run, locked
 from transformer_jax.training.compilations import Compilations
 from transformer_jax.training.console import Console
 from transformer_jax.training.evaluator import Evaluation, make_evaluator

@@ -3,16 +3,16 @@
 import itertools
 import logging
 
-from transformer_jax import hosts
 from transformer_jax.config import Config
 from transformer_jax.data.corpus import Pairs, read_pairs
-from transformer_jax.data.notes import recall_store, recall_tokenizer, remember_store, remember_tokenizer
-from transformer_jax.data.sampling import Sampling
+from transformer_jax.data.preparation_notes import recall_store, recall_tokenizer, remember_store, remember_tokenizer
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, stamp
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import BatchStream
-from transformer_jax.data.tokenizer import Tokenizer
-from transformer_jax.run import Run
+from transformer_jax.distributed import collectives as hosts
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.tokenization.subword_sampling import Sampling
+from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.start import first_tokenizer
 
 __all__ = ["open_run", "prepare"]

@@ -6,10 +6,10 @@ from typing import Any
 from flax import linen as nn
 
 from transformer_jax.config import Config
-from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters
-from transformer_jax.run import Run, split_run_name
+from transformer_jax.runs.run_folder import Run, split_run_name
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["first_parameters", "first_tokenizer"]
 

@@ -10,8 +10,8 @@ import optax
 from flax import linen as nn
 from jax import Array
 
-from transformer_jax.alignment import most_attended
 from transformer_jax.config import TrainConfig
+from transformer_jax.inference.alignment import most_attended
 from transformer_jax.training.objective import LossSums, loss_sums
 
 __all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step", "moving_average"]

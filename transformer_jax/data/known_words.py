@@ -1,0 +1,83 @@
+"""The words of a text as sacreBLEU's 13a cuts them, and all words of a training text in a few bytes each."""
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+from transformer_jax.data.spool import CHUNK, joined
+from transformer_jax.tokenization.normalization import normalize
+
+__all__ = ["vocabulary_of", "words_of", "words_of_part", "words_outside"]
+
+_MOST_PARTS = 1_000_000  # different parts of a text that are in memory together
+_TOGETHER = 10_000  # parts that are cut together
+
+
+def words_of(line: str) -> list[str]:
+    """Words as sacreBLEU's 13a cuts them: at white space and punctuation, with their case.
+
+    >>> words_of("Ja, der Hund.")
+    ['Ja', ',', 'der', 'Hund', '.']
+    """
+    return [word for part in line.split() for word in words_of_part(part)]
+
+
+def words_of_part(part: str) -> tuple[str, ...]:
+    """As `words_of`, of text without white space. 13a cuts at punctuation and between parts, so that a line's words are those
+    of its parts."""
+    return (part,) if part.isalnum() else _cut(part)
+
+
+def vocabulary_of(lines: Sequence[str]) -> np.ndarray:
+    """The different words of all lines: the 64-bit hash of each, uint64 [words], ascending.
+
+    Hashes, because a run folder that is shared should not list the words of a text that is not: they tell of a given word
+    whether it is there. Of a million words that are not, none is likely to have the hash of one that is.
+    """
+    found, parts = np.zeros(0, np.uint64), set()
+    for start in range(0, len(lines), CHUNK):
+        parts.update(joined(lines, start, min(start + CHUNK, len(lines))).decode("utf-8").split())
+        if len(parts) > _MOST_PARTS:
+            found, parts = np.union1d(found, _hashes_of_parts(parts)), set()
+    return np.union1d(found, _hashes_of_parts(parts))
+
+
+def words_outside(vocabulary: np.ndarray, lines: Iterable[str], normalized: bool = False) -> set[str]:
+    """The words of `lines` that are not in `vocabulary`; of a `normalized` text, those of which `normalize` leaves something
+    that is not.
+
+    >>> sorted(words_outside(vocabulary_of(["der Hund, ein Tier."]), ["Ja, der Hund.", "Ein Hund!"]))
+    ['!', 'Ein', 'Ja']
+    >>> words_outside(vocabulary_of(["der Hund"]), ["der Hu\\u00adnd"], normalized=True)
+    set()
+    """
+    words = sorted({word for line in lines for word in words_of(line)})
+    spelled = [words_of(normalize(word)) if normalized else [word] for word in words]
+    parts = sorted(set(itertools.chain.from_iterable(spelled)))
+    outside = set(itertools.compress(parts, ~np.isin(_hashes(parts), vocabulary)))
+    return {word for word, of_word in zip(words, spelled, strict=True) if not outside.isdisjoint(of_word)}
+
+
+def _hashes_of_parts(parts: Iterable[str]) -> np.ndarray:
+    words = {part for part in parts if part.isalnum()}
+    others = [part for part in parts if not part.isalnum()]
+    for start in range(0, len(others), _TOGETHER):  # four times as fast as one by one
+        words.update(_13a("  ".join(others[start : start + _TOGETHER])).split())
+    return _hashes(list(words))
+
+
+def _hashes(words: Sequence[str]) -> np.ndarray:
+    digests = b"".join(hashlib.blake2b(word.encode("utf-8"), digest_size=8).digest() for word in words)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
+
+
+_13a = Tokenizer13a()
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _cut(part: str) -> tuple[str, ...]:
+    return tuple(_13a(part).split())

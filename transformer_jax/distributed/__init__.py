@@ -1,0 +1,1 @@
+"""The processes of one program, and the devices of each."""

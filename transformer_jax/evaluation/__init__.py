@@ -1,0 +1,1 @@
+"""Scores of translations: metrics, confidence, comparison, analysis, and the report of a test set."""

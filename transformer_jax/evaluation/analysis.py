@@ -1,0 +1,157 @@
+"""Where a system is good and where it is not: by the length of the source, by words it never saw, sentence by sentence."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+from sacrebleu.metrics import CHRF
+
+from transformer_jax.config import DataConfig
+from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs
+from transformer_jax.data.known_words import words_of, words_of_part
+from transformer_jax.data.sources import parse_sources
+from transformer_jax.evaluation.metrics import check_lines, metrics, score_with, with_interval
+
+__all__ = ["Analysis", "Group", "Sentence", "analyse", "sentence_chrf", "training_targets", "unseen_words"]
+
+_LENGTHS = (5, 10, 15, 20, 30, 40, 60)  # the most words of a source in each group but the last
+_WORST = 20
+_BLOCK = 10_000  # lines of training text that are looked at together
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Sentences of one kind, and how well they are translated together."""
+
+    label: str
+    sentences: int
+    bleu: float  # percent
+    interval: tuple[float, float] | None  # 95% confidence
+    length_ratio: float  # words of the translations over words of the references
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentence:
+    """One sentence of the test set and its translation."""
+
+    line: int  # in the test set, from 1
+    chrf: float  # see `sentence_chrf`
+    source: str
+    hypothesis: str
+    reference: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What `evaluate.py --report` and `--html` tell beyond the scores. Words are those of `words_of`."""
+
+    by_length: list[Group]  # by words of the source
+    by_unseen: list[Group] | None  # by words of the reference that the training text does not have
+    unseen: list[int] | None  # how many those are, for each sentence
+    training_text: str  # where the training text was read, or why there is no `by_unseen`
+    sentence_chrf: list[float]  # of each sentence, in percent
+    worst: list[Sentence]  # the twenty of lowest chrF, worst first
+
+    def as_text(self) -> str:
+        """Some lines for a person."""
+        lines = ["  BLEU by words of the source (words: sacreBLEU's 13a):", *map(_row, self.by_length)]
+        if self.by_unseen is None:
+            lines.append(f"  no BLEU by unseen words: {self.training_text}")
+        else:
+            lines += [f"  BLEU by words of the reference that {self.training_text} does not have:", *map(_row, self.by_unseen)]
+        lines.append(f"  the {len(self.worst)} worst sentences, by chrF:")
+        for each in self.worst:
+            lines.append(f"    line {each.line}, chrF {each.chrf:.1f}")
+            lines += [f"      {name:11} {getattr(each, name)}" for name in ("source", "hypothesis", "reference")]
+        return "\n".join(lines)
+
+
+def analyse(
+    hypotheses: Sequence[str],
+    pairs: Pairs,
+    unseen: set[str] | None,
+    training_text: str,
+    *,
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    bootstrap: int = 0,
+) -> Analysis:
+    """Scores parts of a test set that has been translated. `unseen` are the words that training never had (None: nobody knows).
+
+    `training_text` names the text of these words, or says why there are none; the rest is as in `score`, and so is what is
+    raised. Groups without a sentence are left out; those of few sentences are there, with their number: their BLEU says little.
+    """
+    source, references = pairs
+    check_lines(hypotheses, references, "translations")
+    bleu = metrics(tokenize, lowercase, bootstrap)[0]
+
+    def groups(labels: Sequence[str], of_line: Sequence[int]) -> list[Group]:
+        members = [[i for i, group in enumerate(of_line) if group == number] for number in range(len(labels))]
+        found = []
+        for label, inside in zip(labels, members, strict=True):
+            if inside:
+                ours, theirs = [hypotheses[i] for i in inside], [references[i] for i in inside]
+                # A sentence alone would be all of its resamples, and its interval nothing.
+                scored = score_with(bleu, ours, theirs, bootstrap if len(inside) > 1 else 0)
+                ratio = sum(len(words_of(line)) for line in ours) / max(1, sum(len(words_of(line)) for line in theirs))
+                found.append(Group(label, len(inside), scored.value, scored.interval, ratio))
+        return found
+
+    between = [f"{low + 1} to {high}" for low, high in itertools.pairwise(_LENGTHS)]
+    lengths = [f"up to {_LENGTHS[0]}", *between, f"over {_LENGTHS[-1]}"]
+    of_length = [sum(len(words_of(line)) > most for most in _LENGTHS) for line in source]
+    counts = None if unseen is None else [sum(word in unseen for word in words_of(line)) for line in references]
+    chrf = [sentence_chrf(*pair) for pair in zip(hypotheses, references, strict=True)]
+    worst = sorted(range(len(chrf)), key=chrf.__getitem__)[:_WORST]
+    return Analysis(
+        by_length=groups(lengths, of_length),
+        by_unseen=None if counts is None else groups(["0", "1", "2", "3 or more"], [min(count, 3) for count in counts]),
+        unseen=counts,
+        training_text=training_text,
+        sentence_chrf=chrf,
+        worst=[Sentence(i + 1, chrf[i], source[i], hypotheses[i], references[i]) for i in worst],
+    )
+
+
+def sentence_chrf(hypothesis: str, reference: str) -> float:
+    """chrF (Popovic 2015) of one sentence, in percent.
+
+    BLEU is made for whole sets: a sentence without a common run of four words has 0, or what its smoothing makes of that.
+    chrF needs no smoothing, gives inflected forms their due, and follows human judgement of single sentences better.
+    """
+    # Nothing for nothing is right; sacreBLEU gives 0.
+    return 100.0 if hypothesis == reference else _chrf.sentence_score(hypothesis, [reference]).score
+
+
+def unseen_words(references: Iterable[str], training: Iterable[str]) -> set[str]:
+    """The words of `references` that no line of `training` has, which is gone through once and not kept.
+
+    >>> sorted(unseen_words(["Ja, der Hund.", "Ein Hund!"], ["der Hund, ein Tier."]))
+    ['!', 'Ein', 'Ja']
+    """
+    unseen = {word for line in references for word in words_of(line)}
+    lines = iter(training)
+    while unseen and (block := list(itertools.islice(lines, _BLOCK))):
+        # Most of what a block has comes often in it, and is looked at once.
+        for part in set(" ".join(block).split()):
+            unseen.difference_update(words_of_part(part))
+    return unseen
+
+
+def training_targets(data: DataConfig) -> Iterator[str]:
+    """The target sentences of `data.train` that training uses, as they are here now, one at a time. Raises UserError as
+    `read_pairs` does."""
+    for spec, _, filters in parse_sources(data):
+        # A duplicate has no new words, and to notice it takes memory.
+        cleaning = Cleaning(dataclasses.replace(filters, deduplicate=False))
+        for pair in iter_pairs(spec, data.source_language, data.target_language):
+            if cleaning.keeps(*pair):
+                yield pair[1]
+
+
+_chrf = CHRF()
+
+
+def _row(group: Group) -> str:
+    count = f"{group.sentences} sentence{'s' * (group.sentences != 1)}, length ratio {group.length_ratio:.2f}"
+    return f"    {group.label:10} {with_interval(group.bleu, group.interval)}   {count}"

@@ -1,0 +1,142 @@
+"""A test set translated and scored: the whole of it, or an error."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Unpack
+
+from transformer_jax.arguments import check_options, list_of_texts
+from transformer_jax.config import DecodeConfig
+from transformer_jax.data.source_names import parse_spec
+from transformer_jax.evaluation.analysis import Analysis
+from transformer_jax.evaluation.metrics import Score, check_lines, metrics, paper_bleu, score, with_interval
+from transformer_jax.evaluation.significance import Comparison
+from transformer_jax.inference.alignment import pharaoh
+from transformer_jax.inference.translator import SearchOptions, Translation, Translator
+
+__all__ = ["Report", "evaluate", "in_words"]
+
+
+@dataclasses.dataclass
+class Report:
+    """The scores of one checkpoint on one test set, as `evaluate.py --report` writes them."""
+
+    test: str  # its name
+    checkpoint: str  # which, in words
+    search: str  # how it was searched, `in_words`
+    sentences: int
+    scores: list[Score]
+    exact: float  # share of sentences that equal their reference
+    seconds: float  # of translating, compilation included
+    source_tokens_per_second: float
+    pronouns: dict[str, float] | None = None  # demo sets only: the share with the right gender, and what guessing reaches
+    split: int = 0  # lines that were translated in pieces
+    hypotheses: list[str] = dataclasses.field(default_factory=list, repr=False)
+    alignments: list[str] | None = dataclasses.field(default=None, repr=False)  # as `alignment.pharaoh`, if asked for
+    alignment_layer: int | None = None  # the decoder layer that aligned them, from 1
+    comparison: Comparison | None = None  # with another system
+    analysis: Analysis | None = dataclasses.field(default=None, repr=False)
+
+    def as_text(self) -> str:
+        """Some lines for a person; the analysis has its own."""
+        lines = [f"{self.test}: {self.sentences} sentences, {self.checkpoint}, {self.search}"]
+        width = max(len(each.metric) for each in self.scores)
+        for each in self.scores:
+            lines.append(f"  {each.metric:{width}} {with_interval(each.value, each.interval)}   {each.signature}")
+        lines.append(f"  exactly right {self.exact:.1%} of sentences")
+        if self.pronouns:
+            guesses = ", ".join(f"{name} {share:.1%}" for name, share in self.pronouns.items() if name != "model")
+            lines.append(f"  right gender {self.pronouns['model']:.1%} of pronouns (by guessing: {guesses})")
+        if self.split:
+            lines.append(f"  {self.split} lines were too long for the model and translated in pieces")
+        also = "compilation" if self.alignments is None else "compilation and alignment"
+        lines.append(f"  {self.seconds:.1f} s, {self.source_tokens_per_second:,.0f} source tokens/s, {also} included")
+        if self.alignment_layer:
+            lines.append(f"  words aligned by the attention of decoder layer {self.alignment_layer}")
+        if self.comparison:
+            lines.append(f"  compared with {self.comparison.other}:")
+            for each in self.comparison.differences:
+                told = f"{each.difference:+6.2f} (from {each.other_value:.2f}), p = {each.p_value:.4f}"
+                lines.append(f"  {each.metric:{width}} {told}   {each.signature}")
+        return "\n".join(lines)
+
+    def as_line(self) -> str:
+        """What changes from checkpoint to checkpoint, in one line."""
+        shown = self.scores[:2] + [each for each in self.scores if each.metric.startswith("ROUGE")]
+        scores = [f"{each.metric} {with_interval(each.value, each.interval).strip()}" for each in shown]
+        if self.comparison:
+            bleu = self.comparison.differences[0]
+            scores.append(f"BLEU {bleu.difference:+.2f} (p = {bleu.p_value:.4f}) from {self.comparison.other}")
+        return f"{self.checkpoint}, {self.test}: {', '.join(scores)}, exactly right {self.exact:.1%}"
+
+
+def evaluate(
+    translator: Translator,
+    source: Sequence[str],
+    references: Sequence[str],
+    *,
+    test: str,
+    checkpoint: str,
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    papers_bleu_of: str = "",
+    bootstrap: int = 0,
+    rouge: bool = False,
+    align: bool = False,
+    **search: Unpack[SearchOptions],
+) -> Report:
+    """Translates all of `source` and scores it. Nothing is filtered: an empty line scores as an empty translation.
+
+    `test` and `checkpoint` name in the report what is scored; of the demo's sets (`demo:test`, ..., whole and in their order)
+    it also tells the share of right pronouns. `papers_bleu_of` a language adds `paper_bleu`; `bootstrap` and `rouge` are
+    `score`'s. With `align` the report has word alignments. Raises UserError as `score` and `Translator.translate` do.
+    """
+    source, references = list_of_texts(source, "source"), list_of_texts(references, "references")
+    check_lines(source, references, "source lines")
+    check_options(search, SearchOptions.__annotations__, "evaluate")
+    metrics(tokenize, lowercase, bootstrap, rouge)
+    started = time.perf_counter()
+    translations = translator.translate(source, align=align, **search)
+    seconds = time.perf_counter() - started
+    hypotheses = [translation.text for translation in translations]
+    source_tokens = sum(len(row) for row in translator.tokenizer.encode_source(source))
+    return Report(
+        test=test,
+        checkpoint=checkpoint,
+        search=in_words(translator.search_config(**search)),
+        sentences=len(hypotheses),
+        scores=score(hypotheses, references, tokenize=tokenize, lowercase=lowercase, bootstrap=bootstrap, rouge=rouge)
+        + (paper_bleu(hypotheses, references, papers_bleu_of, bootstrap) if papers_bleu_of else []),
+        exact=sum(map(str.__eq__, hypotheses, references)) / len(hypotheses),
+        seconds=seconds,
+        source_tokens_per_second=source_tokens / seconds,
+        pronouns=_pronouns(test, translations),
+        split=sum(translation.too_long for translation in translations),
+        hypotheses=hypotheses,
+        alignments=[pharaoh(translation.alignment) for translation in translations] if align else None,
+        alignment_layer=translator.alignment_layer or None if align else None,
+    )
+
+
+def in_words(decode: DecodeConfig) -> str:
+    """How a search was done, for a report.
+
+    >>> in_words(DecodeConfig(beam=5, length_penalty=1.0)), in_words(DecodeConfig(temperature=0.7, top_k=10))
+    ('beam 5, length penalty 1.0', 'sampling, temperature 0.7, top 10, seed 0')
+    """
+    if decode.temperature:
+        parts = f"temperature {decode.temperature:g}", f"top {decode.top_k}" * bool(decode.top_k), f"seed {decode.seed}"
+        return "sampling, " + ", ".join(filter(None, [*parts, f"top p {decode.top_p:g}" * (decode.top_p < 1)]))
+    split = "" if decode.split_sentences == "long" else f", sentences split {decode.split_sentences}"
+    return ("greedy" if decode.beam == 1 else f"beam {decode.beam}, length penalty {decode.length_penalty}") + split
+
+
+def _pronouns(test: str, translations: Sequence[Translation]) -> dict[str, float] | None:
+    if not test.lstrip(' "').startswith("demo:"):
+        return None
+    split = parse_spec(test).name.removeprefix("demo:")
+    from transformer_jax.data import demo
+
+    examples = demo.generate(split)
+    right, total = demo.pronoun_accuracy(examples, [translation.text for translation in translations])
+    return {"model": right / total} | demo.pronoun_baselines(examples) if total else None

@@ -1,0 +1,1 @@
+"""Local and gs:// paths, files written whole, checksums, text files, cache folders."""

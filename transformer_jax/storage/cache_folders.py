@@ -1,0 +1,95 @@
+"""Folders of what was computed once and is kept for the next time: they can be deleted whenever nothing uses them."""
+
+import atexit
+import functools
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from transformer_jax.errors import UserError
+from transformer_jax.storage.files import is_remote
+
+__all__ = ["default_cache_dir", "lasting_cache_dir", "use_compilation_cache"]
+
+log = logging.getLogger(__name__)
+
+_LEAST_SECONDS = 0.5  # a program that is compiled sooner is not worth a file
+
+
+def default_cache_dir() -> Path:
+    """`lasting_cache_dir()`, or where there is none a temporary folder, which is gone when this process ends."""
+    return lasting_cache_dir() or _temporary_dir()
+
+
+def lasting_cache_dir() -> Path | None:
+    """$XDG_CACHE_HOME/transformer_jax, or ~/.cache/transformer_jax; None, and a line in the log, where it cannot be written."""
+    return _checked(os.environ.get("XDG_CACHE_HOME", ""), os.environ.get("HOME"))
+
+
+def use_compilation_cache(folder: str | os.PathLike | None = None) -> str | None:
+    """Has JAX keep compiled programs in a folder, where this process and later ones find them: those that took half a second.
+
+    The folder is the one that is named, or else $JAX_COMPILATION_CACHE_DIR, or `compiled` in `lasting_cache_dir()`. To be
+    called once, before the first translation or training step; what was compiled before the call is not kept. Returns the
+    folder; None, with a line in the log, where none was named and none can be written. Raises UserError where the one that is
+    named cannot be written.
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    path = os.fspath(folder) if folder is not None else jax.config.jax_compilation_cache_dir
+    if not path:
+        lasting = lasting_cache_dir()
+        path = str(lasting / "compiled") if lasting else None
+    reason = _why_not_writable(Path(path)) if path and not is_remote(path) else ""
+    if reason and folder is not None:
+        raise UserError(f"{path}: compiled programs cannot be kept there ({reason}); name another folder")
+    if reason:
+        log.warning("%s: cannot be written (%s); programs are compiled anew each time", path, reason)
+    chosen = None if reason else path
+    jax.config.update("jax_compilation_cache_dir", chosen)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+    compilation_cache.reset_cache()  # JAX decides once, with the first program that it compiles, whether it has a cache
+    return chosen
+
+
+@functools.cache
+def _checked(xdg: str, home: str | None) -> Path | None:
+    """What the two environment variables lead to; the log has each line once."""
+    if xdg and not os.path.isabs(xdg):
+        log.warning("XDG_CACHE_HOME=%s has no effect, as the XDG specification says: it should be an absolute path", xdg)
+    try:
+        base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
+        reason = _why_not_writable(base / "transformer_jax") if base.is_absolute() else f"HOME={home} is not an absolute path"
+        where = f"{base / 'transformer_jax'}: {reason}"
+    except RuntimeError:
+        reason = where = f"HOME is not set, and user {os.getuid()} has no name"
+    if not reason:
+        return base / "transformer_jax"
+    log.warning(
+        "there is no cache (%s): text is tokenised and programs are compiled anew each time; set XDG_CACHE_HOME to a folder "
+        "that can be written",
+        where,
+    )
+    return None
+
+
+def _why_not_writable(folder: Path) -> str:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+@functools.cache
+def _temporary_dir() -> Path:
+    try:
+        folder = tempfile.mkdtemp(prefix="transformer_jax-")
+    except OSError as error:
+        raise UserError(f"there is no folder for temporary files ({error}); set TMPDIR to one that can be written") from None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -1,0 +1,174 @@
+"""Lines of UTF-8 text, in and out."""
+
+import codecs
+import contextlib
+import gzip
+import io
+import itertools
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from transformer_jax.errors import UserError
+from transformer_jax.storage.files import to_path
+
+__all__ = [
+    "STANDARD",
+    "check_writable",
+    "iter_lines",
+    "open_output",
+    "read_lines",
+    "refuse_same_files",
+    "refuse_shared_stream",
+]
+
+
+STANDARD = "-"  # as a file's name: standard input, or output; a file of that name is ./-
+
+_GZIP = b"\x1f\x8b"  # the first bytes of such a file, and of no UTF-8 text
+
+
+def read_lines(path: str | Path) -> list[str]:
+    r"""The lines of a UTF-8 text file, plain or gzip's.
+
+    Lines end at `\n` and nowhere else: U+2028, form feeds and the like, at which `str.splitlines` would also cut, are text, and
+    cutting there would shift one side of a corpus against the other. A `\r` before the `\n` goes, as does a byte order mark;
+    the last line may do without its `\n`.
+
+        b"one\r\n\ntwo\xe2\x80\xa8more"  ->  ["one", "", "two\u2028more"]
+
+    Raises UserError if there is no such file, it is empty or damaged, a line is not UTF-8 (naming the line) or has a
+    NUL byte, as UTF-16 has, or the only line ends are `\r`.
+    """
+    return list(iter_lines(path, expected=True))
+
+
+def iter_lines(path: str | Path | None, expected: bool = False, errors: str = "strict") -> Iterator[str]:
+    """As `read_lines`, one line at a time as they come; None and "-" are standard input. No lines at all are an error if some
+    are `expected`. With `errors="replace"` what is not UTF-8, NUL bytes included, becomes U+FFFD. Raises UserError as
+    `read_lines` does, when it comes to it."""
+    name, number = "standard input" if _is_standard(path) else path, 0
+    with _reading(path) as file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+                if not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):  # all of the file
+                    raise UserError(f"{name}: its lines end in CR alone, as on old Macs; convert it with tr '\\r' '\\n'")
+            yield _decoded(line.removesuffix(b"\n").removesuffix(b"\r"), errors, name, number)
+    if expected and not number:
+        raise UserError(f"{name}: the file is empty, expected one sentence a line")
+
+
+@contextlib.contextmanager
+def open_output(path: str | Path | None) -> Iterator[TextIO]:
+    """A UTF-8 file to write, its lines ending in `\\n` on any system; None and "-" are standard output. A `.gz` is
+    compressed, without a name or time in it; what has been flushed can be read. Raises UserError if it cannot be written."""
+    if _is_standard(path):
+        if sys.stdout is None:
+            raise UserError("standard output is closed; name a file with --output, or open it")
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        yield sys.stdout
+        return
+    with contextlib.ExitStack() as files:
+        try:
+            file = files.enter_context(open(path, "wb"))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        if os.fspath(path).endswith(".gz"):
+            file = files.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
+        yield files.enter_context(io.TextIOWrapper(file, encoding="utf-8", newline="\n"))
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises UserError if a file cannot be written; its content stays, and an empty one is made where there is none."""
+    if path == STANDARD:
+        raise UserError(f"{path}: standard output has the scores; name a file")
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def refuse_same_files(**files: str | None) -> None:
+    """Raises UserError if two flags, by their names, name one file."""
+    named = [(name, path) for name, path in files.items() if path and path != STANDARD]
+    for (name, path), (other, same) in itertools.combinations(named, 2):
+        if _same_file(path, same):
+            raise UserError(f"--{other}={same} is the file of --{name}; name another")
+
+
+def refuse_shared_stream(stream: str, **files: str | None) -> None:
+    """Raises UserError if more than one of these flags is "-": `stream` in words, "standard input" or "standard output".
+
+    >>> refuse_shared_stream("standard input", input="-", prefixes="starts.txt", score=None)
+    """
+    named = [f"--{name}" for name, path in files.items() if path == STANDARD]
+    if len(named) > 1:
+        raise UserError(f"{' and '.join(named)} would share {stream}; name a file for all but one")
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise UserError("standard input is closed; give sentences, name a file with --input, or open it")
+    return sys.stdin.buffer
+
+
+@contextlib.contextmanager
+def _reading(path: str | Path | None) -> Iterator[BinaryIO]:
+    if _is_standard(path):
+        with _readable("standard input"):
+            yield _unpacked(_standard_input())
+        return
+    path = to_path(path)
+    with _readable(path), path.open("rb") as file:
+        unpacked = _unpacked(file)
+        if path.suffix == ".gz" and unpacked is file and _first_bytes(file):
+            raise UserError(f"{path}: cannot be read, it is named .gz and is not gzip's; rename or compress it")
+        yield unpacked
+
+
+@contextlib.contextmanager
+def _readable(name: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{name}: cannot be read ({error})") from None
+
+
+def _unpacked(file: BinaryIO) -> BinaryIO:
+    return gzip.GzipFile(fileobj=file) if _first_bytes(file) == _GZIP else file
+
+
+def _first_bytes(file: BinaryIO) -> bytes:
+    if hasattr(file, "peek"):  # a pipe has no way back
+        return file.peek(2)[:2]
+    first = file.read(2)
+    file.seek(0)
+    return first
+
+
+def _is_standard(path: str | Path | None) -> bool:
+    return path is None or path == STANDARD  # a Path is a file: Path("./-") is Path("-")
+
+
+def _same_file(path: str, other: str) -> bool:
+    there = os.path.exists(path) and os.path.exists(other)
+    return os.path.samefile(path, other) if there else os.path.realpath(path) == os.path.realpath(other)
+
+
+def _decoded(line: bytes, errors: str, name: str | Path, number: int) -> str:
+    what = f"{name}: line {number} is not UTF-8"
+    if errors == "strict" and (b"\0" in line or line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))):
+        has = "NUL bytes" if b"\0" in line else "a byte-order mark"
+        how = "iconv -f UTF-16 -t UTF-8" + (", or delete them with tr -d '\\0'" if b"\0" in line else "")
+        raise UserError(f"{what} text: it has {has}, as UTF-16 has; convert it, for example with {how}")
+    try:
+        return line.decode("utf-8", errors).replace("\0", "\ufffd")
+    except UnicodeDecodeError:
+        raise UserError(f"{what}; convert the text, for example with iconv -t UTF-8") from None

@@ -1,0 +1,421 @@
+"""Text to ids and back with SentencePiece. The tokenizer owns every special id; nobody else writes a 0 or a 2 for one."""
+
+import functools
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sentencepiece
+from etils import epath
+
+from transformer_jax.arguments import refuse_bare_text
+from transformer_jax.config import TokenizerConfig
+from transformer_jax.errors import UserError
+from transformer_jax.storage.files import read_plain, write_whole
+from transformer_jax.tokenization import normalization
+from transformer_jax.tokenization.subword_sampling import make_sampler
+from transformer_jax.tokenization.surfaces import Surfaces
+from transformer_jax.tokenization.vocabulary import Vocabulary
+from transformer_jax.tokenization.word_table import SPACE, WordTable, words_are_independent
+
+__all__ = ["Tokenizer"]
+
+_MODEL = "sentencepiece.model"
+_SOURCE_MODEL, _TARGET_MODEL, _VOCABULARY = "source.spm", "target.spm", "vocabulary.json"
+_DESCRIPTION = "tokenizer.json"
+_SPECIAL_IDS = ("pad_id", "eos_id", "unknown_id", "bos_id", "decoder_start_id")
+_ADDED = ("added_ids", "unwritten_ids")  # of imported tokenizers that were extended
+_LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out of its training
+_NORMALIZATION = "normalization"  # the key of its version in the description; not there, or 0: none
+_ERRORS_ONLY = 2  # SentencePiece's log level; it still logs errors that it also raises
+
+
+class Tokenizer:
+    """Encodes source and target text, decodes target ids.
+
+    A folder holds it: `tokenizer.json` names the SentencePiece model of the source and of the target (one file, where the model
+    was trained here), the list of the pieces by their embedding rows (none, where piece i is row i), the special ids, and the
+    version of the normalisation of text (none in runs from before there was one, and for models that were not trained here).
+
+    Attributes:
+        folder: where it was read from
+        vocab_size: rows of the embedding table: the pieces of the vocabulary, or else of the target's model
+        source_vocab_size: the pieces of the vocabulary, or else of the source's model
+        pad_id, bos_id, eos_id, unknown_id: the special ids
+        decoder_start_id: what the decoder sees before its first token
+        normalizes: does it see all text, in training and ever after, as `normalization.normalize` leaves it?
+        fingerprint: SHA-256, in hex, of what the files say; equal fingerprints mean equal ids
+    """
+
+    def __init__(self, folder: epath.PathLike):
+        self.folder = folder = epath.Path(folder)
+        description = _read_description(folder)
+        names = [description["source_model"], description["target_model"]]
+        models = {name: _read_model(folder / name) for name in dict.fromkeys(names)}
+        self._source, self._target = (models[name][0] for name in names)
+        self._tables = {model: WordTable(model) for model, data in models.values() if words_are_independent(data)}
+        self._models = dict(models.values())
+        self._sampler = functools.cache(make_sampler)
+        special = [description[key] for key in _SPECIAL_IDS]
+        listed = description["vocabulary"]
+        self._added, unwritten = (description.get(key, []) for key in _ADDED)
+        self._vocabulary: Vocabulary | None = None
+        if listed:
+            self._vocabulary, pieces = _read_vocabulary(folder / listed, special, description["unknown_id"], self._added)
+            special += unwritten
+        self.vocab_size: int = len(self._vocabulary.pieces) if listed else self._target.get_piece_size()
+        self.source_vocab_size: int = self.vocab_size if listed else self._source.get_piece_size()
+        self.pad_id: int = description["pad_id"]
+        self.eos_id: int = description["eos_id"]
+        self.unknown_id: int = description["unknown_id"]
+        self.bos_id: int = description["bos_id"]
+        self.decoder_start_id: int = description["decoder_start_id"]
+        self.normalizes: bool = description.get(_NORMALIZATION, 0) > 0
+        wrong = [key for key in _SPECIAL_IDS if not 0 <= description[key] < self.vocab_size]
+        if wrong:
+            where = f"{folder / _DESCRIPTION}: {wrong[0]}"
+            raise UserError(f"{where} should be below {self.vocab_size}, the pieces of {listed or names[1]}")
+        # Not a set of ints: decode() looks up a table instead of asking for each id.
+        self._special = np.zeros(self.vocab_size, bool)
+        self._special[special + (self._vocabulary.without_piece if listed else [])] = True
+        digest = hashlib.sha256(_as_written(description))
+        for _, data in models.values():
+            digest.update(hashlib.sha256(data).digest())
+        if listed:
+            digest.update(hashlib.sha256(pieces).digest())
+        self.fingerprint: str = digest.hexdigest()
+
+    @classmethod
+    def train(cls, lines: Iterable[str], config: TokenizerConfig, folder: epath.PathLike) -> "Tokenizer":
+        """Trains one model for both languages on `lines` (all of the source's and all of the target's), writes it to `folder`
+        and loads it.
+
+        Own models have pad 0, EOS 1, unknown 2, BOS 3, and the decoder starts with BOS. With `config.normalize` text is what
+        `normalization.normalize` leaves of it, here and whenever it is encoded; else only runs of spaces become one space. It
+        is neither NFKC nor lower case, unlike SentencePiece's default: a translation's references are not either, and `½`, `…`
+        or a ligature must come back as they were.
+
+        Where there are more than two times `config.sample_lines` lines, so many are kept: those of smallest hash, which does
+        not depend on the order of the lines. Nor does the result: lines are sorted before SentencePiece sees them.
+
+        Raises UserError if the corpus is too small for `config.vocab_size`, or has more characters than that.
+        """
+        if config.normalize:
+            lines = map(normalization.normalize, lines)
+        kept = sorted(_sample(lines, 2 * config.sample_lines))
+        if not any(line.strip() for line in kept):
+            raise UserError("tokenizer: no text to train on, expected at least one line that is not empty")
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(kept),
+                model_writer=model,
+                model_type=config.algorithm,
+                vocab_size=config.vocab_size,
+                character_coverage=config.character_coverage,
+                byte_fallback=config.byte_fallback,
+                normalization_rule_name="identity",
+                pad_id=0,
+                eos_id=1,
+                unk_id=2,
+                bos_id=3,
+                input_sentence_size=0,
+                shuffle_input_sentence=False,
+                max_sentence_length=_LONGEST_LINE,
+                num_threads=16,  # written into the model, so a fixed number whatever the machine
+                minloglevel=_ERRORS_ONLY,
+            )
+        except RuntimeError as error:
+            raise _training_error(str(error), config) from None
+        ids = {"pad_id": 0, "eos_id": 1, "unknown_id": 2, "bos_id": 3, "decoder_start_id": 3}
+        description = {"source_model": _MODEL, "target_model": _MODEL, "vocabulary": None, **ids}
+        if config.normalize:
+            description[_NORMALIZATION] = normalization.VERSION
+        return cls._create(folder, {_MODEL: model.getvalue()}, description)
+
+    @classmethod
+    def of_models(
+        cls,
+        source: bytes,
+        target: bytes,
+        pieces: Sequence[str | None] | None,
+        ids: dict[str, int],
+        folder: epath.PathLike,
+        added: Mapping[int, bool] | None = None,
+    ) -> "Tokenizer":
+        """Writes a tokenizer of two SentencePiece models, and of the `pieces` of the embedding rows (None for a row without),
+        to `folder` and loads it. Where `pieces` is None the models are the same one, and row i is its piece i.
+
+        `ids` are pad_id, eos_id, unknown_id, bos_id and decoder_start_id; where there is no BOS, its id is that of EOS. `added`
+        are the rows of pieces that are one piece wherever a text has them, and whether a translation leaves them out.
+        """
+        if pieces is None:
+            description = {"source_model": _MODEL, "target_model": _MODEL, "vocabulary": None, **ids}
+            return cls._create(folder, {_MODEL: source}, description)
+        description = {"source_model": _SOURCE_MODEL, "target_model": _TARGET_MODEL, "vocabulary": _VOCABULARY, **ids}
+        if added:
+            description |= {"added_ids": [*added], "unwritten_ids": [row for row in added if added[row]]}
+        files = {_SOURCE_MODEL: source, _TARGET_MODEL: target, _VOCABULARY: Vocabulary.to_json(pieces).encode()}
+        return cls._create(folder, files, description)
+
+    @classmethod
+    def _create(cls, folder: epath.PathLike, files: dict[str, bytes], description: dict[str, Any]) -> "Tokenizer":
+        folder = epath.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        # Last, and as a whole: it says that all is there.
+        write_whole(folder / _DESCRIPTION, _as_written(description).decode())
+        return cls(folder)
+
+    @classmethod
+    def load(cls, folder: epath.PathLike) -> "Tokenizer":
+        """Reads what `train` or `of_models` wrote. Raises UserError if a file is missing or damaged."""
+        return cls(folder)
+
+    def copy_to(self, folder: epath.PathLike) -> None:
+        """Writes its files to another folder, what says that all are there as the last. Raises UserError if they are gone."""
+        folder = epath.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        description = _read_description(self.folder)
+        for name in {description["source_model"], description["target_model"], description["vocabulary"]} - {None}:
+            (folder / name).write_bytes(_read(self.folder / name))
+        write_whole(folder / _DESCRIPTION, _as_written(description).decode())
+
+    def normalized(self, lines: Sequence[str]) -> list[str]:
+        """Each line as it is encoded: what `normalization.normalize` leaves of it, or all where text is not normalised."""
+        return list(map(normalization.normalize, lines)) if self.normalizes else list(lines)
+
+    def visible(self, lines: Sequence[str]) -> list[str]:
+        """As `normalized`, with all white space as it is."""
+        return list(map(normalization.visible, lines)) if self.normalizes else list(lines)
+
+    def encode_source(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
+        """The ids of each line, int32 [tokens], with `add_eos` EOS at the end. Text never becomes a special id: `</s>` in a
+        line is four characters.
+
+        "Ein Hund" -> [17, 230, 1]; "" -> [1]
+        """
+        return self._encode(self._source, lines, add_eos)
+
+    def encode_target(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
+        """As `encode_source`, for the target language."""
+        return self._encode(self._target, lines, add_eos)
+
+    def sample_source(self, lines: Sequence[str], alpha: float, seed: int) -> list[np.ndarray]:
+        """As `encode_source`, segmented at random (see `make_sampler`): a function of the arguments, and of the same text.
+        Raises UserError for a tokenizer that was not trained here.
+
+        "Ein Hund" -> [17, 230, 1], or [17, 9, 41, 1], ...
+        """
+        return self._sample(self._source, lines, alpha, seed)
+
+    def sample_target(self, lines: Sequence[str], alpha: float, seed: int) -> list[np.ndarray]:
+        """As `sample_source`, for the target language."""
+        return self._sample(self._target, lines, alpha, seed)
+
+    def decode(self, rows: Iterable[Sequence[int] | np.ndarray]) -> list[str]:
+        """The text of each row of target ids, int [tokens], up to its first EOS; special ids (the unknown one, too) are
+        dropped.
+
+        [3, 17, 230, 1, 0, 0] -> "Ein Hund"
+        """
+        refuse_bare_text(rows, "rows", "rows of ids")
+        texts = [self._text_ids(np.asarray(row)) for row in rows]
+        if self._vocabulary:
+            return [self._vocabulary.decode(self._target, ids) for ids in texts]
+        return self._target.decode(texts) or []
+
+    def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """The piece of every id, special ones included, one to one: [17, 230, 1] -> ["▁Ein", "▁Hund", "</s>"]."""
+        return self._pieces(self._target, ids)
+
+    def source_pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """As `pieces`, of the source's ids."""
+        return self._pieces(self._source, ids)
+
+    def vocabulary(self) -> dict[str, int]:
+        """The row of every piece; rows without a piece are left out."""
+        unnamed = set(self._vocabulary.without_piece if self._vocabulary else [])
+        pieces = self.pieces(range(self.vocab_size))
+        return {piece: row for row, piece in enumerate(pieces) if row not in unnamed}
+
+    def added_pieces(self) -> dict[int, bool]:
+        """The rows of pieces that are one piece wherever a text has them, and whether a translation leaves them out."""
+        return {row: bool(self._special[row]) for row in self._added}
+
+    def models(self) -> tuple[bytes, bytes]:
+        """The SentencePiece models of source and target, as they are in their files."""
+        return self._models[self._source], self._models[self._target]
+
+    @functools.cached_property
+    def surfaces(self) -> Surfaces:
+        """The text that each of the target's ids stands for."""
+        pieces = self.pieces(range(self.vocab_size))
+        texts = [b"" if self._special[i] else self._surface(piece) for i, piece in enumerate(pieces)]
+        # The space at the beginning is taken away where it is SPACE, not where it is a byte.
+        return Surfaces(texts, [i for i, piece in enumerate(pieces) if piece == "<0x20>"])
+
+    def words(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """For each of the target's `ids` the number, from 0, of the word that it belongs to, int64 [tokens]: words as
+        `str.split` finds them. -1 for special ids but the unknown one.
+
+        ["▁Der", "▁Ele", "fant", ".", "</s>"] -> [0, 1, 1, 1, -1]
+        """
+        texts = [b"?" if i == self.unknown_id else self.surfaces.texts[int(i)] for i in ids]
+        text, starts = b"".join(texts), [0, *itertools.accumulate(map(len, texts))][:-1]
+        # Bytes that are no UTF-8 stand for themselves, so that places in the text are places in `starts`.
+        line = text.decode("utf-8", errors="surrogateescape")
+        ends = [len(line[: word.end()].encode("utf-8", errors="surrogateescape")) for word in re.finditer(r"\S+", line)]
+        found = np.minimum(np.searchsorted(ends, starts, side="right"), len(ends) - 1)  # a space belongs to what follows it
+        special = self._special[np.asarray(ids, np.int64)] & (np.asarray(ids) != self.unknown_id)
+        return np.where(special, -1, found)
+
+    def _surface(self, piece: str) -> bytes:
+        if piece.startswith("<0x") and self._target.is_byte(self._target.piece_to_id(piece)):
+            return bytes([int(piece[3:5], 16)])  # "<0xE2>"
+        return piece.replace(SPACE, " ").encode()
+
+    def _encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], add_eos: bool) -> list[np.ndarray]:
+        refuse_bare_text(lines, "lines")
+        if not len(lines):
+            return []
+        lines = self.normalized(lines)
+        if self._vocabulary:
+            return self._rows(*self._vocabulary.encode(model, lines), add_eos)
+        if model in self._tables and not any(SPACE in line for line in lines):
+            return self._rows(*self._tables[model].encode(lines), add_eos)
+        encoded = model.encode(list(lines), out_type=int, num_threads=os.cpu_count() or 1)
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return self._rows(np.fromiter(itertools.chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths, add_eos)
+
+    def _sample(
+        self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], alpha: float, seed: int
+    ) -> list[np.ndarray]:
+        refuse_bare_text(lines, "lines")
+        if not len(lines):
+            return []
+        if self._vocabulary:
+            raise UserError("tokenizer.samples: only for tokenizers as they are trained here; set it to 0")
+        lines = self.normalized(lines)
+        return self._rows(*self._sampler(self._models[model], alpha).encode(lines, seed), True)
+
+    def _pieces(self, model: sentencepiece.SentencePieceProcessor, ids: Sequence[int] | np.ndarray) -> list[str]:
+        if self._vocabulary:
+            return [self._vocabulary.pieces[int(i)] for i in ids]
+        return [model.id_to_piece(int(i)) for i in ids]
+
+    def _rows(self, flat: np.ndarray, lengths: np.ndarray, add_eos: bool) -> list[np.ndarray]:
+        ends = np.cumsum(lengths)
+        if add_eos:
+            flat = np.insert(flat, ends, self.eos_id)
+            ends += np.arange(1, len(ends) + 1)
+        # Views: an array of its own for each line takes three times as long.
+        return [flat[start:stop] for start, stop in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
+
+    def _text_ids(self, row: np.ndarray) -> list[int]:
+        ends = np.flatnonzero(row == self.eos_id)
+        row = row[: ends[0]] if len(ends) else row
+        return row[~self._special[row]].tolist() if len(row) else []
+
+
+def _sample(lines: Iterable[str], count: int) -> list[str]:
+    """The `count` lines of smallest hash, in memory for twice as many."""
+    kept, largest = [], None
+    for line in lines:
+        if largest is None or _hash(line) < largest:
+            kept.append(line)
+        if len(kept) == 2 * count:
+            kept = sorted(kept, key=_hash)[:count]
+            largest = _hash(kept[-1])
+    return sorted(kept, key=_hash)[:count] if len(kept) > count else kept
+
+
+def _hash(line: str) -> bytes:
+    return hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest()[::-1]
+
+
+def _as_written(description: dict[str, Any]) -> bytes:
+    """The content of `tokenizer.json`. Fingerprints are made of this, not of the file, whose line ends git may change."""
+    return (json.dumps(description, indent=2) + "\n").encode()
+
+
+def _read_description(folder: epath.Path) -> dict[str, Any]:
+    path = folder / _DESCRIPTION
+    try:
+        description = json.loads(_read(path))
+        if not isinstance(description, dict):
+            raise ValueError("not an object with keys")
+        missing = [key for key in ("source_model", "target_model", "vocabulary", *_SPECIAL_IDS) if key not in description]
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: damaged, expected JSON; take the tokenizer's folder from its run again") from None
+    if missing or any(type(description[key]) is not int for key in _SPECIAL_IDS):
+        what = missing[0] if missing else "a special id that is a whole number"
+        raise UserError(f"{path}: damaged, {what} is missing; take the tokenizer's folder from its run again")
+    version = description.get(_NORMALIZATION, 0)
+    if version not in range(normalization.VERSION + 1):
+        known = f"expected {normalization.VERSION} at most, or none; use the version of this program that trained the run"
+        raise UserError(f"{path}: {_NORMALIZATION} is {version!r}, {known}")
+    added, unwritten = (description.get(key, []) for key in _ADDED)
+    if not all(type(rows) is list and all(type(row) is int for row in rows) for rows in (added, unwritten)):
+        raise UserError(f"{path}: damaged, {' and '.join(_ADDED)} should be lists of rows; take the folder from its run again")
+    if not {*unwritten} <= {*added}:
+        raise UserError(f"{path}: damaged, unwritten_ids should be among added_ids; take the folder from its run again")
+    # A run folder may be a stranger's: it must not make us read files elsewhere.
+    names = [description["source_model"], description["target_model"]]
+    names += [] if description["vocabulary"] is None else [description["vocabulary"]]
+    if not all(map(_is_name, names)):
+        raise UserError(f"{path}: source_model, target_model and vocabulary should be names of files in the same folder")
+    return description
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isprintable() and name not in ("", "..") and epath.Path(name).name == name
+
+
+def _read_vocabulary(path: epath.Path, special: list[int], unknown_id: int, added: list[int]) -> tuple[Vocabulary, bytes]:
+    content = _read(path)
+    try:
+        vocabulary = Vocabulary.parse(content, special, unknown_id, added)
+        return vocabulary, Vocabulary.to_json(json.loads(content)).encode()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({error}); take the tokenizer's folder from its run again") from None
+
+
+def _read_model(path: epath.Path) -> tuple[sentencepiece.SentencePieceProcessor, bytes]:
+    data = _read(path)
+    try:
+        if not data:
+            raise RuntimeError("empty")
+        return sentencepiece.SentencePieceProcessor(model_proto=data), data
+    except RuntimeError:
+        raise UserError(f"{path}: damaged, not a SentencePiece model; take the tokenizer's folder from its run again") from None
+
+
+def _read(path: epath.Path) -> bytes:
+    try:
+        return read_plain(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a tokenizer's folder holds {_DESCRIPTION} and {_MODEL}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _training_error(message: str, config: TokenizerConfig) -> Exception:
+    # SentencePiece tells these two only in words.
+    size = config.vocab_size
+    largest = re.search(r"size too high .*<= (\d+)", message)
+    if largest:
+        return UserError(f"tokenizer.vocab_size={size} is too large for this corpus, use at most {largest[1]} or add text")
+    smallest = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
+    if smallest:
+        return UserError(
+            f"tokenizer.vocab_size={size} is smaller than this corpus's characters, raise it to at least {smallest[1]}"
+        )
+    return UserError(f"tokenizer: SentencePiece cannot train on this corpus ({' '.join(message.split())})")
