@@ -13,7 +13,7 @@ from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.known_words import words_outside
 from transformer_jax.data.sources import fetch, is_on_this_disk
-from transformer_jax.distributed import collectives as hosts
+from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.analysis import analyse, training_targets, unseen_words
 from transformer_jax.evaluation.metrics import metrics
@@ -75,7 +75,7 @@ def evaluate_run(
         raise UserError("--watch scores every checkpoint; leave --checkpoint out")
     if not watch_minutes > 0:
         raise UserError(f"--watch_minutes={watch_minutes:g} should be above 0")
-    if sys.stdout is None and hosts.is_first():
+    if sys.stdout is None and collectives.is_first():
         raise UserError("standard output, where the scores go, is closed; open it, or send it to a file or /dev/null")
     if alignment_layer is not None and not html:
         raise UserError("--alignment_layer is for --html, whose page has word alignments; leave it out")
@@ -85,7 +85,7 @@ def evaluate_run(
     metrics(tokenize, lowercase, bootstrap, rouge)
     data, model = run.config.data, run.config.model
     align = html is not None and (alignment_layer is not None or (model.family, model.attention) != ("lstm", "none"))
-    with hosts.first_before_others("test sets"):
+    with collectives.first_before_others("test sets"):
         fetch(test)
     sets = [_TestSet(name, read_pairs(name, data.source_language, data.target_language)) for name in test]
     other = _other_system(compare, sets, data, search) if compare else None
@@ -122,7 +122,7 @@ def evaluate_run(
             if files.analysed:
                 each.analysis = analyse(each.hypotheses, pairs, unseen, training_text, bootstrap=bootstrap, **words)
             reports.append(each)
-            if hosts.is_first():
+            if collectives.is_first():
                 print(each.as_line() if watch else each.as_text(), flush=True)
                 files.write(reports)
     return reports
@@ -196,8 +196,8 @@ class _Files:
     def __init__(self, workdir: str, sets: Sequence[_TestSet], output: str | None, report: str | None, html: str | None):
         self._workdir, self._sets = workdir, sets
         self._output, self._report, self._html = output, report, html
-        self.analysed = hosts.is_first() and bool(report or html)
-        if hosts.is_first():
+        self.analysed = collectives.is_first() and bool(report or html)
+        if collectives.is_first():
             for path in filter(None, (output, report, html)):
                 check_writable(path)
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 
-from transformer_jax.distributed import collectives as hosts
+from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
 from transformer_jax.runs.checkpoints import Checkpoints
@@ -29,10 +29,10 @@ def new_checkpoints(workdir: str, minutes: float, pause: float = 10.0) -> Iterat
     while True:
         run, ended = Run(workdir), False  # read anew: more steps may have been asked for
         new: list[int] = []
-        if hosts.gather(run.has_checkpoints())[0]:
+        if collectives.gather(run.has_checkpoints())[0]:
             with run.checkpoints() as checkpoints:
                 whole = [step for step in checkpoints.steps() if sealed(checkpoints.folder / str(step))]
-                new = hosts.gather([step for step in whole if step not in done])[0]
+                new = collectives.gather([step for step in whole if step not in done])[0]
                 for step in new:
                     translator = translator or Translator.of_run(run)
                     if found := _load(translator, checkpoints, step):
@@ -41,7 +41,7 @@ def new_checkpoints(workdir: str, minutes: float, pause: float = 10.0) -> Iterat
                 done.update(new)
                 ended = bool(whole) and _is_last(checkpoints, whole[-1], run.config.train.steps)
         late = time.monotonic() - waiting_since > 60 * minutes
-        ended, late = hosts.gather([ended, late])[0]
+        ended, late = collectives.gather([ended, late])[0]
         if ended and not new:
             return
         if late:
@@ -57,7 +57,7 @@ def _load(translator: Translator, checkpoints: Checkpoints, step: int) -> tuple[
         found = translator.with_checkpoint(checkpoints, str(step))
     except UserError as error:
         wrong = str(error)
-    wrong = next(filter(None, hosts.gather(wrong)), "")  # all have it, or none goes on with it
+    wrong = next(filter(None, collectives.gather(wrong)), "")  # all have it, or none goes on with it
     if wrong:
         log.warning("step %d is left out: %s", step, wrong)
     return None if wrong else found

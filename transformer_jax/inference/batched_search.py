@@ -18,7 +18,7 @@ from transformer_jax.decoding.constraints import constrained_search, with_phrase
 from transformer_jax.decoding.greedy import greedy_search, sample_search
 from transformer_jax.decoding.loop import Sentences
 from transformer_jax.decoding.rules import TokenTexts, restricted, with_rules
-from transformer_jax.distributed import collectives as hosts
+from transformer_jax.distributed import collectives
 from transformer_jax.distributed.devices import over_rows
 from transformer_jax.errors import UserError, memory_advice
 from transformer_jax.inference.alignment import log_coverage, mean_attention, most_attended
@@ -130,7 +130,7 @@ class Searcher:
                     for numbers, length, slots in _groups([len(requests[i].source) for i in left], tokens)
                 ]
                 search = functools.partial(of_group, beam=kind[1], full_cache=full_cache)
-                found = hosts.in_turns(search, groups, between)
+                found = collectives.in_turns(search, groups, between)
                 for (numbers, *_), of_groups in zip(groups, found, strict=True):
                     for i, of_row in zip(numbers, of_groups, strict=True):
                         results[i] = [Found(*each) for each in of_row]  # another process's have come as lists

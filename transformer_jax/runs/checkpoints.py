@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from transformer_jax.distributed import collectives as hosts
+from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
 from transformer_jax.runs.progress import Progress
 from transformer_jax.storage.checksums import problem, sealed, write_manifest
@@ -82,7 +82,7 @@ class Checkpoints:
             # Orbax warns of each of its defaults that does not go with read_only.
             options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
         else:
-            with hosts.first_before_others(f"damaged checkpoints of {folder}") as first:
+            with collectives.first_before_others(f"damaged checkpoints of {folder}") as first:
                 if first:
                     _put_damaged_aside(folder, spare)
             options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, cleanup_tmp_directories=True)
@@ -132,7 +132,7 @@ class Checkpoints:
     def _seal(self, step: int) -> None:
         with _room_for(self.folder, step):
             self._manager.wait_until_finished()
-            if hosts.is_first():
+            if collectives.is_first():
                 write_manifest(self.folder / str(step))
 
     def wait(self) -> None:

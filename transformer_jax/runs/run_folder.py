@@ -28,7 +28,7 @@ import numpy as np
 from etils import epath
 
 from transformer_jax.config import Config, continued, differences, from_json, to_json
-from transformer_jax.distributed import collectives as hosts
+from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
 from transformer_jax.runs.checkpoints import Checkpoints, is_step
 from transformer_jax.storage.checksums import sealed
@@ -174,7 +174,7 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
     a network file system without locks) there is none, and nobody may start two trainings of one folder.
     """
     workdir = to_path(workdir)
-    if not hosts.is_first() or is_remote(workdir):
+    if not collectives.is_first() or is_remote(workdir):
         yield
         return
     try:
@@ -216,7 +216,7 @@ class MetricsWriter:
         self._path = to_path(workdir) / "metrics.jsonl"
         self._lines: list[str] = []
         self._board = self._file = None
-        if not hosts.is_first():
+        if not collectives.is_first():
             return
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines()

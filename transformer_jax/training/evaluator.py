@@ -13,7 +13,7 @@ from transformer_jax.data.batching import Batch, Shape
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import one_pass
-from transformer_jax.distributed import collectives as hosts
+from transformer_jax.distributed import collectives
 from transformer_jax.distributed.devices import over_rows
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.metrics import make_metric, score_with
@@ -66,7 +66,7 @@ def make_evaluator(
             sums, places = jax.device_get(eval_step(params, batch))
             return [float(np.sum(rows, dtype=np.float64)) for rows in sums], _links(batch, places, tokenizer.eos_id)
 
-        sums, links = zip(*hosts.in_turns(of_batch, batches, between), strict=True)
+        sums, links = zip(*collectives.in_turns(of_batch, batches, between), strict=True)
         layer = _best_aligning_layer(links)
         numbers = loss_means(LossSums(*map(sum, zip(*sums, strict=True))))
         del numbers["loss"]  # without label smoothing it is the cross-entropy

@@ -9,7 +9,7 @@ from transformer_jax.data.preparation_notes import recall_store, recall_tokenize
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, stamp
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import BatchStream
-from transformer_jax.distributed import collectives as hosts
+from transformer_jax.distributed import collectives
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def open_run(workdir: str, config: Config) -> Run:
     """As `Run.open_or_create`, by the first process; the others then find the folder there. Raises UserError as that does."""
-    with hosts.first_before_others("run folder") as first:
+    with collectives.first_before_others("run folder") as first:
         return Run.open_or_create(workdir, config) if first else Run(workdir)
 
 
@@ -31,7 +31,7 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     the dev set. Raises UserError for text that cannot be read, and as `Tokenizer.train` and `BatchStream` do."""
     config = run.config
     data = config.data
-    with hosts.first_before_others("data sets"):
+    with collectives.first_before_others("data sets"):
         fetch([*(source.spec for source in parse_sources(data)), data.dev])
     dev = read_pairs(data.dev, data.source_language, data.target_language)  # first: if it cannot be read, nobody waits to know
     sampling = Sampling(config.tokenizer.samples, config.tokenizer.alpha) if config.tokenizer.samples else None
@@ -43,7 +43,7 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     if not kept and not run.tokenizer_file.exists():
         pairs, parts = read_sources(data, config.tokenizer.normalize)
     # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
-    with hosts.first_before_others("tokenizer"):
+    with collectives.first_before_others("tokenizer"):
         if not run.tokenizer_file.exists() and kept:
             kept.copy_to(run.tokenizer_folder)
         elif not run.tokenizer_file.exists():
@@ -54,11 +54,11 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     known = recall_store(mark, tokenizer, sampling, data.cache_dir) if mark else None
     if not known and pairs is None:
         pairs, parts = read_sources(data, tokenizer.normalizes)
-    with hosts.first_before_others("tokenised text"):
+    with collectives.first_before_others("tokenised text"):
         store, parts = known or (open_store(pairs, tokenizer, data.cache_dir, sampling), parts)
     if mark and not known:
         remember_store(mark, tokenizer, sampling, data.cache_dir, store, parts)
-    if hosts.is_first() and store.words is not None:
+    if collectives.is_first() and store.words is not None:
         run.keep_words(store.words)
     stream = BatchStream(store, config.batch, tokenizer, config.train.seed, parts, sampling.count if sampling else 1)
     log.info(
