@@ -20,6 +20,7 @@ import sentencepiece
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import read_lines
+from transformer_jax.tokenization.special_ids import SpecialIds
 from transformer_jax.tokenization.subword_sampling import make_sampler
 from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.tokenization.word_table import WordTable, words_are_independent
@@ -327,3 +328,11 @@ def test_damaged_files_are_named(tmp_path):
         assert "tokenizer.json" in told()
     description.unlink()
     assert "tokenizer.json: no such file" in told()
+
+
+def test_special_ids_are_one_record(tokenizer):
+    ids = tokenizer.special_ids
+    assert ids == SpecialIds(
+        start=tokenizer.decoder_start_id, eos=tokenizer.eos_id, pad=tokenizer.pad_id, never_generated=(2, 3)
+    )
+    assert ids.never_generated == (tokenizer.unknown_id, tokenizer.bos_id)

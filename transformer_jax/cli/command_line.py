@@ -15,7 +15,17 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from transformer_jax.config import Config, from_json, full_name, is_config_class, override, unknown_key, validate
+from transformer_jax.config import (
+    Config,
+    SearchOptions,
+    from_json,
+    full_name,
+    is_config_class,
+    override,
+    unknown_key,
+    validate,
+)
+from transformer_jax.config.fields import Flag, annotations, record, value_type
 from transformer_jax.distributed import cluster
 from transformer_jax.errors import ToBeContinued, UserError
 from transformer_jax.platform import find_devices, import_jax
@@ -55,28 +65,13 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_search(self) -> None:
-        """Flags of `translator.SearchOptions`, but for `nbest`."""
+        """A flag for each field of `SearchOptions` that has a `Flag`."""
         group = self.add_argument_group("search, and sampling (default: the config's decode)")
-        group.add_argument("--beam", type=int, help="hypotheses of the search, 1 is greedy")
-        group.add_argument("--length_penalty", type=float, help="0 favours short translations")
-        group.add_argument("--coverage_penalty", type=float, help="against translations that leave out parts of the source")
-        group.add_argument(
-            "--max_length_ratio", type=float, help="a translation has at most ratio * source tokens + extra tokens"
-        )
-        group.add_argument("--max_length_extra", type=int, metavar="N")
-        group.add_argument("--min_length_ratio", type=float, help="... and at least ratio * source tokens + extra")
-        group.add_argument("--min_length_extra", type=int, metavar="N")
-        group.add_argument("--no_repeat_ngram", type=int, metavar="N", help="no run of N tokens comes twice")
-        group.add_argument(
-            "--split_sentences", metavar="WHICH", help="lines translated sentence by sentence: never, long, always"
-        )
-        group.add_argument("--temperature", type=float, help="above 0: draw each token from P^(1/temperature)")
-        group.add_argument("--top_k", type=int, metavar="N", help="draw from the N most probable")
-        group.add_argument("--top_p", type=float, metavar="SHARE", help="draw from the fewest with this share of probability")
-        group.add_argument("--seed", type=int, help="of what is drawn, a function of it and the sentence")
-        group.add_argument(
-            "--decode_tokens", type=int, dest="tokens", metavar="N", help="source positions at once, for each hypothesis"
-        )
+        for name, annotation in annotations(SearchOptions).items():
+            flag = record(annotation, Flag)
+            if flag is not None:
+                kind = value_type(annotation)
+                group.add_argument(f"--{flag.name or name}", type=kind, dest=name, metavar=flag.metavar, help=flag.help)
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError, where argparse would print its usage and exit."""

@@ -137,7 +137,7 @@ def _rules(config: ModelConfig) -> Iterator[Rule]:
     if config.positions == "learned":
         yield Rule("encoder/position_encodings/encodings", ("source_positions",), _same)
         yield Rule("decoder/position_encodings/encodings", ("target_positions",), _same)
-    for side, layers in (("encoder", config.num_layers), ("decoder", config.decoder_layers or config.num_layers)):
+    for side, layers in (("encoder", config.num_layers), ("decoder", config.decoder_depth)):
         if config.norm == "pre":
             yield from _norm_rules(f"{side}_norm", side)
         for i in range(layers):
@@ -211,8 +211,7 @@ def _head_rows(kernel: np.ndarray, *, width: int) -> np.ndarray:
 
 def _head_widths(config: ModelConfig) -> tuple[int, int, int]:
     """Of a head's keys, of its values, and the one width that has room for both."""
-    key_width = config.key_width or config.width // config.heads
-    value_width = config.value_width or key_width
+    key_width, value_width = config.key_head_width, config.value_head_width
     return key_width, value_width, max(key_width, value_width)
 
 
@@ -234,7 +233,7 @@ def _empty_spec(config: ModelConfig) -> Any:
     }
     spec = TransformerSpec(
         TransformerEncoderSpec(config.num_layers, **shared),
-        TransformerDecoderSpec(config.decoder_layers or config.num_layers, **shared),
+        TransformerDecoderSpec(config.decoder_depth, **shared),
     )
     if not config.scale_embedding:
         spec.encoder.scale_embeddings = spec.decoder.scale_embeddings = np.float32(1)

@@ -329,7 +329,7 @@ def to_hugging_face(
         "decoder_vocab_size": tokenizer.vocab_size,
         "d_model": model.width,
         "encoder_layers": model.num_layers,
-        "decoder_layers": model.decoder_layers or model.num_layers,
+        "decoder_layers": model.decoder_depth,
         "encoder_attention_heads": model.heads,
         "decoder_attention_heads": model.heads,
         "encoder_ffn_dim": model.feed_forward_width,

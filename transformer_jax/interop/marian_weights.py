@@ -48,7 +48,7 @@ def places(config: ModelConfig) -> Iterator[Place]:
         yield Place("output_embedding/table", None, "lm_head.weight", "decoder_ff_logit_out_Wt")
     if config.output_bias:
         yield Place("bias", None, "final_logits_bias", "decoder_ff_logit_out_b")
-    for stack, layers in (("encoder", config.num_layers), ("decoder", config.decoder_layers or config.num_layers)):
+    for stack, layers in (("encoder", config.num_layers), ("decoder", config.decoder_depth)):
         if config.norm == "pre":
             yield from _norm(f"{stack}_norm", f"model.{stack}.layer_norm", f"{stack}_top", "")
         for i in range(layers):

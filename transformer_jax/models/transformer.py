@@ -141,7 +141,7 @@ class Transformer(EmbeddingTables):
             self.target_positions = self.param("target_positions", start, (config.max_positions, config.width))
         self.drop = Dropout(config.dropout)
         self.encoder = [EncoderLayer(config, dtype) for _ in range(config.num_layers)]
-        self.decoder = [DecoderLayer(config, dtype) for _ in range(config.decoder_layers or config.num_layers)]
+        self.decoder = [DecoderLayer(config, dtype) for _ in range(config.decoder_depth)]
         if config.norm == "pre":
             self.encoder_norm = LayerNorm(dtype, config.norm_epsilon)
             self.decoder_norm = LayerNorm(dtype, config.norm_epsilon)

@@ -19,6 +19,7 @@ from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
 from transformer_jax.storage.files import read_plain, write_whole
 from transformer_jax.tokenization import normalization
+from transformer_jax.tokenization.special_ids import SpecialIds
 from transformer_jax.tokenization.subword_sampling import make_sampler
 from transformer_jax.tokenization.surfaces import Surfaces
 from transformer_jax.tokenization.vocabulary import Vocabulary
@@ -253,6 +254,12 @@ class Tokenizer:
     def models(self) -> tuple[bytes, bytes]:
         """The SentencePiece models of source and target, as they are in their files."""
         return self._models[self._source], self._models[self._target]
+
+    @property
+    def special_ids(self) -> SpecialIds:
+        """The special ids as the searches take them."""
+        never_generated = {self.bos_id, self.unknown_id} - {self.eos_id}
+        return SpecialIds(self.decoder_start_id, self.eos_id, self.pad_id, tuple(sorted(never_generated)))
 
     @functools.cached_property
     def surfaces(self) -> Surfaces:

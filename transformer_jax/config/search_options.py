@@ -1,0 +1,101 @@
+"""The options of a search: how translations are searched for, or drawn."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from transformer_jax.config.fields import AtLeast, AtMost, Flag, HostOnly, MayChange, ZeroOr, annotations, record
+
+__all__ = ["DecodeConfig", "SearchOptions"]
+
+
+# A type checker would have the fields of DecodeConfig frozen, too, if it knew that those of its parent are.
+_FROZEN = not TYPE_CHECKING
+
+
+@dataclass(frozen=_FROZEN, slots=True)
+class SearchOptions:
+    """Beam search (Wu et al. 2016 for the length penalty), greedy search or sampling.
+
+    It is hashable, so that it can be a static argument of a jitted function. `DecodeConfig` has the same fields, and a config
+    file can set them one by one.
+
+    >>> SearchOptions(beam=1, seed=7).compiled() == SearchOptions(beam=1)
+    True
+    """
+
+    beam: Annotated[int, AtMost(10_000), Flag("hypotheses of the search, 1 is greedy")] = 4  # 1: greedy; at most 10,000
+    length_penalty: Annotated[float, AtLeast(0), AtMost(10), Flag("0 favours short translations")] = 0.6
+    # what score loses for source tokens that got little attention; 0.2 is usual
+    coverage_penalty: Annotated[
+        float, AtLeast(0), AtMost(1000), Flag("against translations that leave out parts of the source")
+    ] = 0.0
+    # a translation has at most ratio * (source tokens) + extra tokens; the ratio may be 1,000, extra 100,000 at most
+    max_length_ratio: Annotated[
+        float,
+        AtLeast(0),
+        AtMost(1000),
+        HostOnly(),
+        Flag("a translation has at most ratio * source tokens + extra tokens"),
+    ] = 2.0
+    max_length_extra: Annotated[int, AtLeast(0), AtMost(100_000), HostOnly(), Flag(metavar="N")] = 16
+    # ... and at least ratio * (source tokens) + extra tokens, EOS included
+    min_length_ratio: Annotated[
+        float, AtLeast(0), AtMost(1000), HostOnly(), Flag("... and at least ratio * source tokens + extra")
+    ] = 0.0
+    min_length_extra: Annotated[int, AtLeast(0), AtMost(100_000), HostOnly(), Flag(metavar="N")] = 0
+    # no run of so many tokens comes twice; 0: it may
+    no_repeat_ngram: Annotated[int, AtLeast(0), AtMost(100_000), Flag("no run of N tokens comes twice", "N")] = 0
+    # Which lines are translated sentence by sentence: never | long: those of more than batch.max_length tokens, as many
+    # sentences together as have the usual length of training's sources (the 95th percentile) | always
+    split_sentences: Annotated[
+        Literal["never", "long", "always"],
+        HostOnly(),
+        Flag("lines translated sentence by sentence: never, long, always", "WHICH"),
+    ] = "long"
+    nbest: Annotated[int, AtMost(10_000)] = 1  # how many translations of each sentence; of a beam at most as many as it has
+    # source positions decoded at once, counted for each hypothesis; 0: 4096 on CPU, 65,536 elsewhere
+    tokens: Annotated[
+        int,
+        AtLeast(0),
+        MayChange(),
+        HostOnly(),
+        Flag("source positions at once, for each hypothesis", "N", "decode_tokens"),
+    ] = 0
+    # whose attention aligns words, from 1; 0: the one that aligned the dev set best
+    alignment_layer: Annotated[int, AtLeast(0), MayChange(), HostOnly()] = 0
+
+    # Sampling, instead of search: each token is drawn.
+    temperature: Annotated[
+        float,
+        AtLeast(0),
+        AtMost(1e6),
+        ZeroOr(1e-6),  # below it, log P / temperature is no number of 32 bits
+        Flag("above 0: draw each token from P^(1/temperature)"),
+    ] = 0.0  # 0: search; else tokens are drawn with probability P^(1 / temperature) / Z
+    # ... from so many of the most probable; 0: from all
+    top_k: Annotated[int, AtLeast(0), Flag("draw from the N most probable", "N")] = 0
+    # ... from the fewest that have this share of the probability together
+    top_p: Annotated[float, AtMost(1), Flag("draw from the fewest with this share of probability", "SHARE")] = 1.0
+    # what is drawn for a sentence is a function of seed and sentence; 2**64 - 1 at most
+    seed: Annotated[
+        int, AtLeast(0), AtMost((1 << 64) - 1), HostOnly(), Flag("of what is drawn, a function of it and the sentence")
+    ] = 0
+
+    def compiled(self) -> "SearchOptions":
+        """What a compiled search depends on: these options, with the fields that are `HostOnly` at their defaults."""
+        fields = annotations(SearchOptions)
+        return SearchOptions(**{name: getattr(self, name) for name in fields if record(fields[name], HostOnly) is None})
+
+
+class DecodeConfig(SearchOptions):
+    """The same fields as a section of the config: a config file sets them one by one."""
+
+    __slots__ = ()
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__
+    __hash__ = None
+
+    def frozen(self) -> SearchOptions:
+        """These options as they are now."""
+        return SearchOptions(**dataclasses.asdict(self))

@@ -1,0 +1,228 @@
+"""The sections of a config: typed dataclasses, whose annotations say what each field may be.
+
+A config file in `configs/` has a function `get_config()` that returns a `Config`. Every field can be overridden on the command
+line (`--config.model.num_layers=2`). The run folder keeps the config as `config.json`, which is data and is never executed.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from transformer_jax.config.fields import AtLeast, AtMost, Between, Fraction, MayChange, MayDiffer, MayGrow, OnlyFor
+from transformer_jax.config.search_options import DecodeConfig
+
+__all__ = [
+    "BatchConfig",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ParallelConfig",
+    "TokenizerConfig",
+    "TrainConfig",
+]
+
+
+@dataclass(slots=True)
+class DataConfig:
+    """Where the text is. A source is one of
+
+    * `demo:train`, `demo:dev`, `demo:test`, `demo:long`, `demo:beyond`: the built-in corpus
+    * `PREFIX`: the two files `PREFIX.<source_language>` and `PREFIX.<target_language>`, plain or `.gz`
+    * `FILE.tsv` or `FILE.tsv.gz`: one pair a line, source and target separated by a tab, of two columns or as `columns` says
+    * `tfds:NAME/CONFIG` or `tfds:NAME/CONFIG#SPLIT`: a data set of TensorFlow Datasets, such as `tfds:wmt14_translate/de-en`
+    * `sacrebleu:NAME`: a named test set of sacreBLEU (dev and test only)
+
+    Files may be on an object store (gs://BUCKET/...), as may `cache_dir`. Options may come after any of them:
+
+    * `(tag=WORD)` puts WORD and a space before each source sentence, for example to tell back-translated text from other
+    * `(columns=3,1)`, of a `FILE.tsv` of any number of columns, says which are source and target, from 1
+
+    `train` may list several, each with a weight, how often an epoch has each of its pairs, and filters of its own:
+    `wmt/europarl, wmt/news * 2, mined/web * 0.5 (max_ratio=3 tag=<web>)`. A path with a comma, a star or parentheses goes in
+    double quotes: `"wmt/news, new" * 2`.
+
+    Cleaning applies to training text alone; dev and test sets are never filtered.
+    """
+
+    train: str = "demo:train"
+    dev: str = "demo:dev"
+    source_language: str = "en"
+    target_language: str = "de"
+    max_words: int = 250  # training pairs with more white-space separated words on a side are dropped
+    max_ratio: float = 9.0  # ... and pairs where one side has more than this many times the words of the other, plus 5
+    deduplicate: bool = True  # keep the first of identical training pairs
+    cache_dir: Annotated[str, MayChange()] = (
+        ""  # where tokenised corpora are kept; empty: $XDG_CACHE_HOME/transformer_jax or ~/.cache/transformer_jax
+    )
+
+
+@dataclass(slots=True)
+class TokenizerConfig:
+    """One SentencePiece model for both languages, trained on the training text."""
+
+    vocab_size: Annotated[int, Between(5, 2**31 - 1, "at least 5, four of them special, and below 2**31")] = 8000
+    algorithm: Literal["bpe", "unigram"] = "bpe"
+    # the share of the text's characters that the vocabulary has
+    character_coverage: Annotated[float, Between(0.98, 1, "from 0.98 to 1: SentencePiece takes no other")] = 1.0
+    byte_fallback: bool = True  # characters outside the vocabulary become UTF-8 bytes, so that any text survives a round trip
+    sample_lines: int = 10_000_000  # train on at most two times so many lines, of both sides together
+    # Text is normalised before it is cut into pieces, in training and ever after (data/normalization.py): white space becomes
+    # spaces, invisible characters go, letters with accents are one character. A run keeps what it was begun with.
+    normalize: bool = True
+
+    # Subword regularisation: the model sees training text (no other) segmented in several ways. Each training pair is segmented
+    # `samples` times at random, and each epoch draws one of these.
+    samples: Annotated[int, AtLeast(0), AtMost(1000), MayDiffer()] = 0  # 0: the best segmentation alone
+    alpha: Annotated[float, MayDiffer()] = (
+        0.1  # bpe: the chance of each merge to be left out (BPE-dropout); unigram: the power of the probabilities
+    )
+
+
+@dataclass(slots=True)
+class BatchConfig:
+    """How sentences become arrays of few static shapes."""
+
+    kind: Literal["bucketed", "packed"] = "bucketed"  # one sentence a row, several shapes | many sentences a row, one shape
+    tokens: Annotated[int, AtMost(1 << 24)] = (
+        4096  # positions of the longer side of one global batch: rows times length is at most this
+    )
+    shapes: Annotated[int, AtMost(1000)] = 12  # bucketed: at most so many shapes, their edges fitted to the corpus
+    # the rows of every shape are a multiple of this; devices times accumulation must divide it
+    row_multiple: Annotated[int, AtMost(1 << 20)] = 64
+    max_length: int = 256  # training pairs with more tokens on a side (EOS included) are dropped
+    packed_length: Annotated[int, AtMost(1 << 20)] = 256  # packed: tokens in a row of the longer side
+
+
+@dataclass(slots=True)
+class ModelConfig:
+    """The letters of `models/seq2seq.py`: D width, F feed_forward_width, H heads, K key_width, L num_layers.
+
+    A field that its family has no use for must keep its default.
+    """
+
+    family: Literal["transformer", "lstm"] = "transformer"
+    num_layers: Annotated[int, AtMost(1000)] = 6
+    width: Annotated[int, AtMost(1 << 16)] = 512
+    # all: source, target and output share one table | target: target and output | none
+    tied_embeddings: Literal["all", "target", "none"] = "all"
+    output_bias: bool = False
+    scale_embedding: bool = True  # what is read of a table is multiplied by sqrt(width)
+    # Transformer: on embedding plus position and on what is added to a residual; LSTM: between layers
+    dropout: Annotated[Fraction, MayDiffer()] = 0.1
+    # auto: bfloat16 on TPU and GPU, float32 on CPU. Parameters and their gradients are float32. On CPU bfloat16 is for products
+    # with parameters alone: faster where the processor has them (avx512_bf16), not elsewhere
+    compute_dtype: Annotated[Literal["auto", "float32", "bfloat16"], MayDiffer()] = "auto"
+
+    # Transformer
+    decoder_layers: Annotated[int, AtLeast(0), AtMost(1000), OnlyFor("transformer")] = 0  # 0: as many as num_layers
+    feed_forward_width: Annotated[int, AtMost(1 << 18), OnlyFor("transformer")] = 2048
+    heads: Annotated[int, AtMost(1 << 12), OnlyFor("transformer")] = 8
+    # of one head's queries and keys; 0: width / heads
+    key_width: Annotated[int, AtLeast(0), AtMost(1 << 16), OnlyFor("transformer")] = 0
+    value_width: Annotated[int, AtLeast(0), AtMost(1 << 16), OnlyFor("transformer")] = 0  # of one head's values; 0: key_width
+    # post: norm(x + f(x)), the paper's | pre: x + f(norm(x)), with a last norm on each stack
+    norm: Annotated[Literal["post", "pre"], OnlyFor("transformer")] = "post"
+    norm_epsilon: Annotated[float, AtMost(1), OnlyFor("transformer")] = 1e-6  # added to the variance
+    # sinusoidal: interleaved; all three sinusoidal ones are in models/layers.py
+    positions: Annotated[
+        Literal["sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian", "learned", "rotary"], OnlyFor("transformer")
+    ] = "sinusoidal"
+    # learned positions: rows of the table, and so the longest sentence the model can take
+    max_positions: Annotated[int, AtMost(1 << 20), OnlyFor("transformer")] = 512
+    activation: Annotated[Literal["relu", "gelu", "silu", "swiglu"], OnlyFor("transformer")] = "relu"
+    attention_bias: Annotated[bool, OnlyFor("transformer")] = False  # on queries, keys, values and what attention gives
+    attention_dropout: Annotated[Fraction, MayDiffer(), OnlyFor("transformer")] = 0.0  # on the attention weights
+    activation_dropout: Annotated[Fraction, MayDiffer(), OnlyFor("transformer")] = 0.0  # on the feed-forward activations
+
+    # LSTM
+    attention: Annotated[Literal["none", "dot", "scaled_dot", "cosine", "general", "additive"], OnlyFor("lstm")] = (
+        "general"  # none: the decoder sees the last state alone
+    )
+    # of reading: forward | backward, the reversed source of Sutskever et al. | both, with D/2 each
+    direction: Annotated[Literal["forward", "backward", "both"], OnlyFor("lstm")] = "both"
+    # the decoder also reads what attention made of the step before (Luong et al., section 3.3)
+    input_feeding: Annotated[bool, OnlyFor("lstm")] = False
+
+    @property
+    def decoder_depth(self) -> int:
+        """The number of the decoder's layers."""
+        return self.decoder_layers or self.num_layers
+
+    @property
+    def key_head_width(self) -> int:
+        """The width of one head's queries and keys."""
+        return self.key_width or self.width // self.heads
+
+    @property
+    def value_head_width(self) -> int:
+        """The width of one head's values."""
+        return self.value_width or self.key_head_width
+
+
+@dataclass(slots=True)
+class OptimizerConfig:
+    """Adam (Kingma and Ba, 2015) and its learning rate."""
+
+    # inverse_sqrt: the paper's; each after a linear warm-up
+    schedule: Literal["inverse_sqrt", "constant", "cosine"] = "inverse_sqrt"
+    learning_rate: Annotated[float, AtLeast(0)] = 0.0  # the peak; 0: the paper's, (width * warmup_steps) ** -0.5
+    warmup_steps: Annotated[int, AtLeast(0), AtMost((1 << 31) - 1)] = 4000
+    decay_steps: Annotated[int, AtLeast(0)] = 0  # cosine: the step at which the rate reaches zero; 0: train.steps
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.98
+    epsilon: float = 1e-9
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0  # decoupled (AdamW), on matrices only
+    clip_norm: Annotated[float, AtLeast(0)] = 0.0  # largest global norm of the gradient; 0: no clipping
+
+
+@dataclass(slots=True)
+class TrainConfig:
+    """The loop: how long, how often, from which seed. Steps are updates of the parameters."""
+
+    steps: Annotated[int, MayGrow()] = 100_000
+    # of the first parameters, the order of the text and dropout; 2**64 - 1 at most
+    seed: Annotated[int, AtLeast(0), AtMost((1 << 64) - 1)] = 0
+    # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with: model and tokenizer.* must be as there (but
+    # dropout, compute_dtype, tokenizer.samples, alpha); empty: with fresh ones
+    init_from: str = ""
+    label_smoothing: Fraction = 0.1
+    accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
+    log_every: Annotated[int, MayChange()] = 100
+    evaluate_every: int = 1000
+    # by which a checkpoint is best on the dev set
+    metric: Literal["bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "loss"] = "bleu"
+    # dev sentences whose translations are written to the log at each evaluation
+    samples: Annotated[int, AtLeast(0), MayChange()] = 3
+    checkpoint_every: Annotated[int, MayChange()] = 1000
+    # the latest so many are kept, and the best
+    keep_checkpoints: Annotated[int, Between(2, math.inf, "2 or more: one to go back to"), MayChange()] = 10
+    patience: Annotated[int, AtLeast(0)] = 0  # stop after so many evaluations without a better score; 0: never
+    # keep and evaluate an exponential moving average of the parameters (0.9999 is usual); 0: none
+    ema_decay: Fraction = 0.0
+    # leave out so many updates in which a number is not finite before giving up; 0: give up at the first
+    max_skipped: Annotated[int, AtLeast(0), MayChange()] = 0
+
+
+@dataclass(slots=True)
+class ParallelConfig:
+    """How a training is spread over accelerators. Parameters agree up to float summation order, with dropout off: with it on,
+    these fields and the number of devices change the masks, and nothing else."""
+
+    # pmap: every device has the whole state | sharded: each has a part of what is large (FSDP)
+    mode: Annotated[Literal["pmap", "sharded"], MayChange()] = "pmap"
+    min_sharded_size: Annotated[int, MayChange()] = 65_536  # sharded: arrays of fewer numbers are whole on every device
+
+
+@dataclass(slots=True)
+class Config:
+    """All of them, as a run folder keeps them in `config.json`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)

@@ -1,0 +1,122 @@
+"""What makes a config possible: the type and limits of each field, as its annotation has them, and what fields say together."""
+
+import dataclasses
+import math
+from typing import Any
+
+from transformer_jax.config.fields import OnlyFor, annotations, choices, limits, record, value_type
+from transformer_jax.config.keys import key_annotations, key_values, nearest
+from transformer_jax.config.search_options import SearchOptions
+from transformer_jax.config.sections import BatchConfig, Config, ModelConfig
+from transformer_jax.errors import UserError
+
+__all__ = ["from_dict", "validate"]
+
+
+def validate(config: Config) -> Config:
+    """Returns `config` unchanged, or raises UserError naming the first field whose type or value cannot be.
+
+    >>> validate(Config(model=ModelConfig(heads=7)))
+    Traceback (most recent call last):
+    transformer_jax.errors.UserError: config: model.heads=7 should be a divisor of model.width=512
+    """
+    from_dict(Config, dataclasses.asdict(config), "config")
+    for key, value in key_values(config).items():
+        _validate_field(key, value, key_annotations()[key])
+    alpha, algorithm = config.tokenizer.alpha, config.tokenizer.algorithm
+    is_chance = algorithm != "bpe" or alpha <= 1
+    _require(is_chance, "tokenizer.alpha", alpha, "at most 1 with tokenizer.algorithm=bpe: a chance")
+    _validate_search(config.decode)
+    _validate_model(config.model, config.batch)
+    _validate_batch(config.batch, config.train.accumulation)
+    return config
+
+
+def from_dict(cls: type, data: Any, where: str) -> Any:
+    """An instance of a dataclass with the values of `data`, and of the dataclasses in it. Raises UserError for a key or a type
+    that is wrong; `where` begins its message."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected an object with keys, found {data!r}")
+    types = {name: value_type(annotation) for name, annotation in annotations(cls).items()}
+    for key in data:
+        if key not in types:
+            raise UserError(f"{where}: unknown key {key!r}{nearest(key, types)}")
+    values = {}
+    for key, value in data.items():
+        kind = types[key]
+        if dataclasses.is_dataclass(kind):
+            values[key] = from_dict(kind, value, f"{where}: {key}")
+        elif kind is float and type(value) is int:
+            values[key] = float(value) if abs(value) < 10**300 else math.inf * (1 if value > 0 else -1)
+        elif type(value) is not kind:
+            raise UserError(f"{where}: {key} should be of type {kind.__name__}, found {value!r}")
+        else:
+            values[key] = value
+    return cls(**values)
+
+
+def _validate_field(key: str, value: Any, annotation: Any) -> None:
+    names = choices(annotation)
+    if names:
+        _require(value in names, key, value, f"one of {', '.join(names)}{nearest(value, names)}")
+    for limit in limits(annotation):
+        _require(limit.allows(value), key, value, limit)
+
+
+def _validate_search(decode: SearchOptions) -> None:
+    expected = f"at most decode.beam={decode.beam}, or with decode.temperature above 0"
+    _require(decode.temperature > 0 or decode.nbest <= decode.beam, "decode.nbest", decode.nbest, expected)
+    may_cover = not decode.coverage_penalty or (decode.beam > 1 and not decode.temperature)
+    expected = "0 with decode.beam=1 and with decode.temperature: nothing is chosen by scores there"
+    _require(may_cover, "decode.coverage_penalty", decode.coverage_penalty, expected)
+
+
+def _validate_model(model: ModelConfig, batch: BatchConfig) -> None:
+    for name, annotation in annotations(ModelConfig).items():
+        only = record(annotation, OnlyFor)
+        value, default = getattr(model, name), getattr(ModelConfig(), name)
+        is_used = only is None or only.family == model.family
+        expected = f"left out: model.family={model.family} has no use for it"
+        _require(is_used or value == default, f"model.{name}", value, expected)
+    if model.family == "lstm":
+        _validate_lstm(model, batch)
+    else:
+        _validate_transformer(model, batch)
+
+
+def _validate_lstm(model: ModelConfig, batch: BatchConfig) -> None:
+    _require(batch.kind != "packed", "batch.kind", batch.kind, "bucketed: an LSTM would run on from sentence to sentence")
+    if model.direction == "both":
+        _require(model.width % 2 == 0, "model.width", model.width, "even: each direction of the encoder has half of it")
+    if model.attention == "none":
+        _require(not model.input_feeding, "model.input_feeding", True, "false where model.attention is none")
+
+
+def _validate_transformer(model: ModelConfig, batch: BatchConfig) -> None:
+    if not model.key_width:
+        _require(model.width % model.heads == 0, "model.heads", model.heads, f"a divisor of model.width={model.width}")
+    if model.positions.startswith("sinusoidal"):
+        _require(model.width % 2 == 0, "model.width", model.width, "even, for sinusoidal positions")
+    if model.positions == "sinusoidal_marian":
+        _require(model.width >= 4, "model.width", model.width, "at least 4, for model.positions=sinusoidal_marian")
+    if model.positions == "rotary":
+        width = model.key_head_width
+        _require(width % 2 == 0, "model.key_width", width, "even, for rotary positions")
+    if model.positions == "learned":
+        expected = f"at least batch.max_length={batch.max_length}"
+        _require(model.max_positions >= batch.max_length, "model.max_positions", model.max_positions, expected)
+
+
+def _validate_batch(batch: BatchConfig, accumulation: int) -> None:
+    multiple, length = batch.row_multiple, batch.packed_length
+    if batch.kind == "packed":
+        _require(batch.max_length <= length, "batch.max_length", batch.max_length, f"at most batch.packed_length={length}")
+        smallest = multiple * length
+        _require(batch.tokens >= smallest, "batch.tokens", batch.tokens, f"at least row_multiple * packed_length = {smallest}")
+    expected = f"a divisor of batch.row_multiple={multiple}"
+    _require(multiple % accumulation == 0, "train.accumulation", accumulation, expected)
+
+
+def _require(is_true: bool, key: str, value: Any, expected: Any) -> None:
+    if not is_true:
+        raise UserError(f"config: {key}={value!r} should be {expected}")
