@@ -5,18 +5,20 @@
 An encoder layer under a causal mask is a decoder-only layer; it generates with the key/value cache of a translation model.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
 
-from transformer_jax import Embedding, EncoderLayer, ModelConfig, at_once, causal_mask, sample_search, sinusoids
+import transformer_jax as tj
 from transformer_jax.data import demo
 
-PAD, END, START = 0, 1, 2  # in front of the letters
-LENGTH = 64
-CONFIG = ModelConfig(num_layers=2, width=64, feed_forward_width=256, heads=4, dropout=0.0)
+PAD, END, START, LENGTH = 0, 1, 2, 64  # the special ids stand in front of the letters
+IDS = tj.SpecialIds(START, END, PAD)
+CONFIG = tj.ModelConfig(width=64, feed_forward_width=256, heads=4, dropout=0.0)
 OPTIMIZER = optax.adam(3e-3)
 
 
@@ -24,12 +26,11 @@ class LanguageModel(nn.Module):
     vocab_size: int
 
     def setup(self):
-        self.embedding = Embedding(self.vocab_size, CONFIG.width)
-        self.layers = [EncoderLayer(CONFIG) for _ in range(CONFIG.num_layers)]
+        self.embedding, self.layers = tj.Embedding(self.vocab_size, CONFIG.width), [tj.EncoderLayer(CONFIG) for _ in range(2)]
 
     def __call__(self, ids):  # int32 [B, T] -> the logits of what follows each, [B, T, V]
-        x = self.embedding(ids) + sinusoids(jnp.arange(ids.shape[1])[None], CONFIG.width)
-        mask = causal_mask((ids != PAD).astype(jnp.int32))
+        x = self.embedding(ids) + tj.sinusoids(jnp.arange(ids.shape[1])[None], CONFIG.width)
+        mask = tj.causal_mask((ids != PAD).astype(jnp.int32))
         for layer in self.layers:
             x = layer(x, mask)
         return self.embedding.logits(x)
@@ -38,7 +39,7 @@ class LanguageModel(nn.Module):
         return [layer.init_cache(rows, length) for layer in self.layers]
 
     def step(self, token, index, cache):  # int32 [N] at place `index` -> the log-probabilities of what follows, [N, V], cache
-        x, cache = self.embedding(token[:, None]) + sinusoids(index[None, None], CONFIG.width), list(cache)
+        x, cache = self.embedding(token[:, None]) + tj.sinusoids(index[None, None], CONFIG.width), list(cache)
         for number, layer in enumerate(self.layers):
             x, cache[number] = layer.step(x, index, cache[number])
         return nn.log_softmax(self.embedding.logits(x)[:, 0]), cache
@@ -68,9 +69,9 @@ def main(steps: int = 600, rows: int = 64) -> list[str]:
         params, moments, loss = train_step(params, moments, ids[draw.integers(len(ids), size=rows)])
         if number % 100 == 0:
             print(f"step {number}: {loss:.3f} nats a letter")
-    four = at_once(model.apply(params, 4, LENGTH, method="init_cache"), jnp.full(4, LENGTH))
-    options = dict(key=jax.random.key(1), length=LENGTH, temperature=0.7, start_id=START, eos_id=END, pad_id=PAD)
-    drawn = sample_search(lambda *args: model.apply(params, *args, method="step"), four, **options)
+    four = tj.single_batch(model.apply(params, 4, LENGTH, method="init_cache"), jnp.full(4, LENGTH))
+    step, options = functools.partial(model.apply, params, method="step"), tj.SearchOptions(temperature=0.7)
+    drawn = tj.sample_search(step, four, IDS, options, key=jax.random.key(1), length=LENGTH)
     return ["".join(letters[i - 3] for i in row if i > 2) for row in np.asarray(drawn.tokens[:, 0])]
 
 

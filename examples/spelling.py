@@ -9,11 +9,12 @@ which letter follows which two. The search asks for a function alone: (token, in
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax import at_once, beam_search
+from transformer_jax import SearchOptions, SpecialIds, beam_search, single_batch
 from transformer_jax.data import demo
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PAD, END, START = 26, 27, 28
+IDS = SpecialIds(start=START, eos=END, pad=PAD)
 SLIP = 0.1
 ROWS = "qwertyuiop", "asdfghjkl", "zxcvbnm"
 
@@ -59,8 +60,8 @@ def correct(typed: list[str], beams: int = 8, returned: int = 3) -> list[list[tu
         return follows[before, token] + slips[:, now].T, token
 
     cache, limits = jnp.full(len(typed) * beams, START, jnp.int32), jnp.array([len(word) + 1 for word in typed])
-    options = dict(beams=beams, length=longest, returned=returned, length_penalty=0.0)
-    found = beam_search(step, at_once(cache, limits, jnp.asarray(seen)), start_id=START, eos_id=END, pad_id=PAD, **options)
+    options = SearchOptions(beam=beams, nbest=returned, length_penalty=0.0)
+    found = beam_search(step, single_batch(cache, limits, jnp.asarray(seen)), IDS, options, length=longest)
     texts = [["".join(LETTERS[i] for i in row if i < 26) for row in rows] for rows in np.asarray(found.tokens)]
     return [list(zip(*each, strict=True)) for each in zip(texts, np.asarray(found.log_prob).tolist(), strict=True)]
 

@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from transformer_jax.tokenization.special_ids import SpecialIds
+
 PAD, EOS, START = 0, 1, 2
-IDS = {"start_id": START, "eos_id": EOS, "pad_id": PAD}
+IDS = SpecialIds(START, EOS, PAD)
 STATES = 97  # a prefix is hashed into one of these; the table depends on it and thereby on the whole prefix
 
 
@@ -34,6 +36,16 @@ def make_step(table):
         return log_probs, {"state": state, "prefix": prefix, "sentence": cache["sentence"]}
 
     return step
+
+
+def in_search_cache(step):
+    """The step, with its cache as `SearchCache.model`."""
+
+    def next_step(token, index, cache, *memory):
+        log_probs, model_cache = step(token, index, cache.model, *memory)
+        return log_probs, cache._replace(model=model_cache)
+
+    return next_step
 
 
 def make_cache(sentences, beams, length):

@@ -10,8 +10,8 @@ from transformer_jax.data import demo
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import (
     alignment_error_rate,
+    hard_alignment,
     join_links,
-    most_attended,
     mutual_information,
     pharaoh,
     word_links,
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 EOS = 1
 
 
-def test_most_attended_is_the_mean_of_heads_and_never_an_end():
+def test_hard_alignment_is_the_mean_of_heads_and_never_an_end():
     weights = np.zeros((1, 2, 2, 4), np.float32)  # [B, H, T, S]
     weights[0, 0] = [[0.4, 0.3, 0.3, 0], [0.1, 0.1, 0.8, 0]]
     weights[0, 1] = [[0.1, 0.6, 0.3, 0], [0.1, 0.2, 0.7, 0]]
     sown = {"intermediates": {"decoder_0": {"cross_attention": {"attention_weights": (jnp.asarray(weights),)}}}}
     source = jnp.array([[7, 8, EOS, 0]])
-    assert most_attended(sown, source, EOS).tolist() == [[[1, 1]]]
-    assert most_attended({}, source, EOS) is None
+    assert hard_alignment(sown, source, EOS).tolist() == [[[1, 1]]]
+    assert hard_alignment({}, source, EOS) is None
 
 
 def test_no_links_from_or_to_an_end():
@@ -145,7 +145,7 @@ def test_learned_positions_align_up_to_the_end_of_their_table(tokenizer, max_pos
     small = make_translator(tokenizer, positions="learned", max_positions=max_positions)
     lines = ["\u4f60" * 6, "h g"]
     assert 16 < len(tokenizer.encode_source(lines)[0]) <= 20  # padded to more than 20
-    assert small.align(lines, lines[::-1], params=cut) == translator.align(lines, lines[::-1])
+    assert small.with_params(cut).align(lines, lines[::-1]) == translator.align(lines, lines[::-1])
     with pytest.raises(UserError, match=f"too long for model.max_positions={max_positions}"):
         small.align(["a " * 70], ["a"])
 

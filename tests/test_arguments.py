@@ -9,7 +9,8 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation.metrics import score
 from transformer_jax.evaluation.report import evaluate
 from transformer_jax.evaluation.significance import differences
-from transformer_jax.inference.translator import Translator, _checked
+from transformer_jax.inference.arguments import checked_lines
+from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.visualization.attention_maps import attention_maps
@@ -92,7 +93,7 @@ def test_what_does_not_go_together_is_a_user_error(what, translator):
     "lines", [tuple(LINES), iter(LINES), (line for line in LINES), np.array(LINES), np.array(LINES, object)]
 )
 def test_lines_may_be_any_list_iterator_or_array(lines):
-    assert _checked(lines, None, None, None) == (LINES, ["", ""], [[], []])
+    assert checked_lines(lines, None, None) == (LINES, ["", ""], [[], []])
 
 
 def test_what_is_drawn_depends_on_each_bit_of_the_seed(translator):
@@ -103,4 +104,4 @@ def test_what_is_drawn_depends_on_each_bit_of_the_seed(translator):
 
 
 def test_arguments_that_were_checked_are_as_they_were():
-    assert _checked(LINES, ("x", ""), [("p q",), iter(["r"])], {"a": "b"}) == (LINES, ["x", ""], [["p q"], ["r"]])
+    assert checked_lines(LINES, ("x", ""), [("p q",), iter(["r"])]) == (LINES, ["x", ""], [["p q"], ["r"]])

@@ -7,31 +7,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import EOS, IDS, PAD, brute_force, log_prob_of, make_cache, make_step, make_table, translations
+from tables import (
+    EOS,
+    IDS,
+    PAD,
+    brute_force,
+    in_search_cache,
+    log_prob_of,
+    make_cache,
+    make_step,
+    make_table,
+    translations,
+)
 
-from transformer_jax.config import DecodeConfig
+from transformer_jax.config import SearchOptions
 from transformer_jax.decoding import (
     Continuations,
     Phrases,
+    SearchCache,
     TokenTexts,
-    at_once,
     beam_search,
+    begin_phrases,
     constrained_search,
-    restricted,
-    with_phrases,
-    with_rules,
+    constrained_step,
+    make_constraints,
+    single_batch,
 )
-from transformer_jax.inference.phrases import Phrase, Prefix, has_phrases
-from transformer_jax.inference.search_rows import Request, beam_of, make_rows
+from transformer_jax.inference.phrases import NO_PREFIX, Phrase, Prefix, has_phrases
+from transformer_jax.inference.pieces import Piece
+from transformer_jax.inference.search_rows import beam_of, pack_rows
 from transformer_jax.tokenization.surfaces import Surfaces, is_letter
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-NO_PREFIX = Prefix(np.zeros(0, np.int32), False, b"", None)
 
 
-def arrays_of(requests, vocab_size):
-    """The arrays that `make_rows` makes of phrases and prefixes."""
-    return make_rows(requests, 1, 1 << 20, PAD, vocab_size, DecodeConfig())[0]
+def arrays_of(pieces, vocab_size):
+    """The arrays that `pack_rows` makes of phrases and prefixes."""
+    return pack_rows(pieces, 1, 1 << 20, PAD, vocab_size, SearchOptions()).rows
+
+
+def piece_of(prefix=NO_PREFIX, phrases=()):
+    return Piece(np.array([EOS]), prefix=prefix, phrases=phrases)
 
 
 def texts_of(surfaces):
@@ -39,20 +55,21 @@ def texts_of(surfaces):
     return TokenTexts(*map(jnp.asarray, columns))
 
 
-@functools.partial(jax.jit, static_argnames=("beams", "length", "alpha", "returned"))
-def run_constrained(table, cache, max_length, phrases, texts, beams, length, alpha, returned):
-    options = dict(beams=beams, returned=returned, length=length, length_penalty=alpha, texts=texts)
-    return constrained_search(make_step(table), at_once(with_phrases(cache, phrases), max_length), **options, **IDS)
+@functools.partial(jax.jit, static_argnames=("length", "options"))
+def run_constrained(table, cache, max_length, phrases, texts, length, options):
+    queue = single_batch(SearchCache(cache, phrases=begin_phrases(phrases)), max_length)
+    return constrained_search(in_search_cache(make_step(table)), queue, IDS, options, length=length, texts=texts)
 
 
 def search_constrained(table, limits, phrases, *, beams, alpha=0.6, returned=None, surfaces=None):
     """`phrases` are `Phrase`s, or tuples of tokens, whole words each."""
     words = [[each if isinstance(each, Phrase) else plain(each) for each in of_row] for of_row in phrases]
-    arrays = arrays_of([Request(np.array([EOS]), NO_PREFIX, of_row) for of_row in words], table.shape[2]).phrases
+    arrays = arrays_of([piece_of(phrases=of_row) for of_row in words], table.shape[2]).phrases
     arrays = jax.tree.map(lambda leaf: np.repeat(leaf, beams, axis=0), arrays)
     cache, longest = make_cache(range(len(limits)), beams, max(limits)), max(limits)
     texts = None if surfaces is None else texts_of(surfaces)
-    out = run_constrained(table, cache, jnp.asarray(limits), arrays, texts, beams, longest, alpha, returned or beams)
+    options = SearchOptions(beam=beams, nbest=returned or beams, length_penalty=alpha)
+    out = run_constrained(table, cache, jnp.asarray(limits), arrays, texts, longest, options)
     return jax.tree.map(np.asarray, out)
 
 
@@ -204,10 +221,10 @@ def test_a_phrase_alone_is_what_it_is_beside_others():
 
 def test_the_beam_grows_with_the_phrases_of_its_sentence():
     of_size = lambda *sizes: [plain((3,) * size) for size in sizes]  # noqa: E731
-    beams = [beam_of(of_size(*sizes), DecodeConfig(beam=4)) for sizes in ((), (1,), (3,), (4,), (2, 2, 3), (4, 4), (500,))]
+    beams = [beam_of(of_size(*sizes), SearchOptions(beam=4)) for sizes in ((), (1,), (3,), (4,), (2, 2, 3), (4, 4), (500,))]
     assert beams == [4, 4, 4, 8, 8, 16, 128]
-    assert beam_of(of_size(2), DecodeConfig(beam=1)) == 4 and beam_of([], DecodeConfig(beam=1)) == 1
-    assert beam_of(of_size(2), DecodeConfig(beam=5)) == 5
+    assert beam_of(of_size(2), SearchOptions(beam=1)) == 4 and beam_of([], SearchOptions(beam=1)) == 1
+    assert beam_of(of_size(2), SearchOptions(beam=5)) == 5
 
 
 # Prefixes
@@ -221,10 +238,11 @@ def prefix_of(surfaces, ids, text, ends_word=False):
 
 
 @functools.partial(jax.jit, static_argnames=("beams", "length"))
-def run_restricted(table, cache, max_length, rules, texts, beams, length):
-    step = restricted(make_step(table), eos_id=EOS, texts=texts)
-    return beam_search(step, at_once(with_rules(cache, length=length, **rules), max_length), beams=beams, returned=beams,
-                       length=length, **IDS)  # fmt: skip
+def run_restricted(table, cache, max_length, prefixes, texts, beams, length):
+    step = constrained_step(in_search_cache(make_step(table)), eos_id=EOS, texts=texts)
+    constraints = make_constraints(len(cache["state"]), length=length, prefixes=prefixes)
+    queue = single_batch(SearchCache(cache, constraints=constraints), max_length)
+    return beam_search(step, queue, IDS, SearchOptions(beam=beams, nbest=beams), length=length)
 
 
 def test_a_prefix_that_ends_inside_a_word_is_brute_force_over_texts_that_begin_with_it():
@@ -242,11 +260,10 @@ def test_a_prefix_that_ends_inside_a_word_is_brute_force_over_texts_that_begin_w
     cases += [((3,), b""), ((4, 6), b"")]
     whole = [False] * 8 + [True, True]
     prefixes = [prefix_of(surfaces, *case, ends_word) for case, ends_word in zip(cases, whole, strict=True)]
-    arrays = arrays_of([Request(np.array([EOS]), prefix) for prefix in prefixes], len(PIECES))
-    names = "prefix", "prefix_length", "whole", "continuation"
-    rules = jax.tree.map(lambda leaf: np.repeat(leaf, 800, axis=0), {name: getattr(arrays, name) for name in names})
+    arrays = arrays_of(list(map(piece_of, prefixes)), len(PIECES)).prefixes
+    arrays = jax.tree.map(lambda leaf: np.repeat(leaf, 800, axis=0), arrays)
     table, rows = make_table(60, len(cases), len(PIECES)), range(len(cases))
-    given = make_cache(rows, 800, limit), jnp.full(len(cases), limit), rules, texts_of(surfaces)
+    given = make_cache(rows, 800, limit), jnp.full(len(cases), limit), arrays, texts_of(surfaces)
     out = jax.tree.map(np.asarray, run_restricted(table, *given, beams=800, length=limit))
     for row, (ids, text) in enumerate(cases):
         every, count = brute_force(table, row, limit, 0.6), len(ids)
@@ -282,8 +299,8 @@ def test_tokens_that_agree_with_a_text_lead_to_its_end():
 
 def test_continuations_of_rows_without_text_are_empty():
     surfaces = Surfaces(PIECES)
-    requests = [Request(np.array([EOS]), prefix) for prefix in (NO_PREFIX, prefix_of(surfaces, (), b" ab"))]
-    found = arrays_of(requests, len(PIECES)).continuation
+    pieces = [piece_of(), piece_of(prefix_of(surfaces, (), b" ab"))]
+    found = arrays_of(pieces, len(PIECES)).prefixes.continuation
     assert isinstance(found, Continuations) and found.size.tolist() == [0, 3] and found.low.shape == (2, 4)
-    assert arrays_of(requests[:1], len(PIECES)).continuation is None
-    assert isinstance(arrays_of([requests[0]._replace(phrases=[plain((3,))])], 8).phrases, Phrases)
+    assert arrays_of(pieces[:1], len(PIECES)).prefixes is None
+    assert isinstance(arrays_of([piece_of(phrases=[plain((3,))])], 8).phrases, Phrases)

@@ -16,6 +16,7 @@ from tables import (
     START,
     brute_force,
     hashed,
+    in_search_cache,
     log_prob_of,
     make_cache,
     make_step,
@@ -23,16 +24,20 @@ from tables import (
     translations,
 )
 
+from transformer_jax.config import SearchOptions
 from transformer_jax.decoding import (
-    Sentences,
-    at_once,
-    beam,
+    DecodingQueue,
+    Prefixes,
+    SearchCache,
     beam_search,
+    beam_slots,
+    constrained_step,
     greedy_search,
     length_divisors,
-    restricted,
+    make_constraints,
     sample_search,
-    with_rules,
+    single_batch,
+    top_candidates,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -48,18 +53,19 @@ def strict():
     jax.config.update("jax_numpy_rank_promotion", before)
 
 
-@functools.partial(jax.jit, static_argnames=("beams", "length", "options"))
-def run(table, cache, max_length, beams, length, options):
-    function = greedy_search if beams is None else functools.partial(beam_search, beams=beams)
-    return function(make_step(table), at_once(cache, max_length), length=length, **IDS, **dict(options))
+@functools.partial(jax.jit, static_argnames=("greedy", "ids", "options", "length", "longest"))
+def run(table, cache, max_length, greedy, ids, options, length, longest):
+    function = greedy_search if greedy else beam_search
+    return function(make_step(table), single_batch(cache, max_length), ids, options, length=length, max_length=longest)
 
 
-def search(table, max_length, *, beams, length=None, sentences=None, **options):
+def search(table, max_length, *, beams, length=None, longest=0, sentences=None, never_generated=(), **options):
     """Jitted beam search (greedy search where `beams` is None) over the sentences of the table, NumPy results."""
     sentences = range(len(max_length)) if sentences is None else sentences
     length = length or max(max_length)
-    cache = make_cache(sentences, beams or 1, length)
-    out = run(table, cache, np.array(max_length, np.int32), beams, length, tuple(options.items()))
+    cache, ids = make_cache(sentences, beams or 1, length), IDS._replace(never_generated=never_generated)
+    options = SearchOptions(beam=beams or 1, **options)
+    out = run(table, cache, np.array(max_length, np.int32), beams is None, ids, options, length, longest)
     return jax.tree.map(np.asarray, out)
 
 
@@ -70,8 +76,10 @@ def assert_same(a, b):
     np.testing.assert_array_equal(a.tokens[:, :, :width], b.tokens[:, :, :width])
     for x in (a, b):
         assert (x.tokens[:, :, width:] == PAD).all()
+        assert not x.token_log_probs[:, :, width:].any()
     np.testing.assert_array_equal(a.log_prob, b.log_prob)
     np.testing.assert_array_equal(a.score, b.score)
+    np.testing.assert_array_equal(a.token_log_probs[:, :, :width], b.token_log_probs[:, :, :width])
 
 
 def rows(out, which):
@@ -81,7 +89,7 @@ def rows(out, which):
 @pytest.mark.parametrize(("seed", "alpha"), list(enumerate([0.0, 0.6, 1.0, 0.6, 1.0])))
 def test_wide_beam_is_brute_force(alpha, seed):
     table, limits = make_table(seed, 4, 6), [4, 1, 2, 3]
-    out = search(table, limits, beams=60, returned=60, length_penalty=alpha)
+    out = search(table, limits, beams=60, nbest=60, length_penalty=alpha)
     for row, limit in enumerate(limits):
         truth = brute_force(table, row, limit, alpha)
         count = len(truth)
@@ -109,16 +117,20 @@ def test_batch_mates_and_width_change_nothing(beams):
 
 @pytest.mark.parametrize(("beams", "alpha"), [(None, 0.0), (None, 1.5), (1, 0.6), (3, 0.0), (5, 0.6), (5, 1.5)])
 def test_hypotheses_are_what_they_say(beams, alpha):
-    """True log-probabilities, penalty by length, best first, ended by EOS within the limit, pad behind, no forbidden id."""
+    """True log-probabilities, penalty by length, best first, ended by EOS within the limit, pad behind, no suppressed id."""
     table, limits = make_table(2, 6, 12, 1.0), [8, 1, 2, 5, 8, 6]
-    table[:, :, [PAD, START, 7]] = -0.01  # the most tempting tokens are the forbidden ones
-    options = {} if beams is None else {"returned": beams}
-    out = search(table, limits, beams=beams, length_penalty=alpha, forbidden_ids=(7,), **options)
+    table[:, :, [PAD, START, 7]] = -0.01  # the most tempting tokens are the suppressed ones
+    options = {} if beams is None else {"nbest": beams}
+    out = search(table, limits, beams=beams, length_penalty=alpha, never_generated=(7,), **options)
     for row, limit in enumerate(limits):
-        for tokens, log_prob, score in zip(translations(out, row), out.log_prob[row], out.score[row], strict=True):
+        columns = out.log_prob[row], out.score[row], out.token_log_probs[row]
+        for tokens, log_prob, score, token_log_probs in zip(translations(out, row), *columns, strict=True):
+            assert not token_log_probs[len(tokens) :].any()
             if not tokens:
                 assert log_prob == score == -np.inf
                 continue
+            expected = np.diff([0, *(log_prob_of(table, row, tokens[: i + 1]) for i in range(len(tokens)))])
+            np.testing.assert_allclose(token_log_probs[: len(tokens)], expected, rtol=1e-4, atol=1e-5)
             assert tokens[-1] == EOS and tokens.count(EOS) == 1 and len(tokens) <= limit
             assert not {PAD, START, 7} & set(tokens)
             np.testing.assert_allclose(log_prob, log_prob_of(table, row, tokens), rtol=1e-5)
@@ -141,7 +153,7 @@ def test_limit_one_is_eos_alone_and_limit_zero_nothing():
 def test_minus_infinity_is_safe():
     table = make_table(4, 3, 8)
     table[:, :, 3:7] = -np.inf  # one word and EOS remain
-    out = search(table, [5, 2, 3], beams=4, returned=4)
+    out = search(table, [5, 2, 3], beams=4, nbest=4)
     assert (out.length > 0).sum(axis=1).tolist() == [4, 2, 3]
     table[0] = -np.inf
     out = search(table, [5, 2, 3], beams=4)
@@ -152,21 +164,21 @@ def test_minus_infinity_is_safe():
 def test_stopping_early_changes_nothing(alpha):
     """The best of one returned is the best of all returned, which keeps every sentence alive longer."""
     table, limits = make_table(6, 12, 20, 1.5), [10] * 12
-    every = search(table, limits, beams=4, returned=4, length_penalty=alpha)
-    for returned in (1, 3):
-        few = search(table, limits, beams=4, returned=returned, length_penalty=alpha)
-        assert_same(few, jax.tree.map(lambda x, n=returned: x[:, :n], every._replace(cut=None)))
+    every = search(table, limits, beams=4, nbest=4, length_penalty=alpha)
+    for nbest in (1, 3):
+        few = search(table, limits, beams=4, nbest=nbest, length_penalty=alpha)
+        assert_same(few, jax.tree.map(lambda x, n=nbest: x[:, :n], every._replace(cut=None)))
 
 
 @pytest.mark.parametrize(("beams", "sharpness"), [(None, 3.0), (4, 6.0)])
 def test_with_less_room_a_sentence_is_found_as_before_or_cut(beams, sharpness):
     table, limits = make_table(6, 30, 20, sharpness), list(range(3, 13)) * 3
-    ample, little = (search(table, limits, beams=beams, length=length, longest=12) for length in (12, 7))
-    assert not ample.cut.any() and not little.cut[np.array(limits) <= 7].any()
-    assert little.cut[ample.length[:, 0] > 7].all()
-    kept = ~little.cut
-    assert little.cut.any() and (kept & (np.array(limits) > 7)).any()
-    assert_same(*(jax.tree.map(lambda x: x[kept], out) for out in (ample, little)))
+    full, short = (search(table, limits, beams=beams, length=length, longest=12) for length in (12, 7))
+    assert not full.cut.any() and not short.cut[np.array(limits) <= 7].any()
+    assert short.cut[full.length[:, 0] > 7].all()
+    kept = ~short.cut
+    assert short.cut.any() and (kept & (np.array(limits) > 7)).any()
+    assert_same(*(jax.tree.map(lambda x: x[kept], out) for out in (full, short)))
 
 
 def position_step(probabilities, steps=None):
@@ -181,13 +193,14 @@ def position_step(probabilities, steps=None):
     return step
 
 
-def run_positions(probabilities, alpha, steps=None, beams=2, returned=1):
+def run_positions(probabilities, alpha, steps=None, beams=2, nbest=1):
     length = len(probabilities)
 
     @jax.jit
     def found(probabilities):
-        step, sentences = position_step(probabilities, steps), at_once(jnp.zeros((beams, 1)), jnp.array([length]))
-        return beam_search(step, sentences, beams=beams, returned=returned, length=length, length_penalty=alpha, **IDS)
+        step, queue = position_step(probabilities, steps), single_batch(jnp.zeros((beams, 1)), jnp.array([length]))
+        options = SearchOptions(beam=beams, nbest=nbest, length_penalty=alpha)
+        return beam_search(step, queue, IDS, options, length=length)
 
     out = found(np.array(probabilities, np.float32))
     jax.effects_barrier()
@@ -208,7 +221,7 @@ def test_the_loop_stops_as_soon_as_nothing_can_win():
     assert run_positions(words, 0.0, steps) == [(3, 3, EOS)]
     assert steps == [0, 1, 2]
     more = []
-    assert run_positions(words, 0.0, more, returned=2)[0] == (3, 3, EOS)
+    assert run_positions(words, 0.0, more, nbest=2)[0] == (3, 3, EOS)
     assert len(steps) < len(more) < 10
     some = []
     assert run_positions(words, 0.6, some) == [(3, 3, EOS)]
@@ -219,24 +232,25 @@ def test_finished_sentences_do_not_keep_the_loop_alive():
     """The second row only fills the batch, the third is done at its limit of 2: the loop ends with the first, at 3."""
     steps = []
 
-    def found(hypotheses, search, **options):
+    def found(search, beams):
         step = position_step([[1e-9, 1e-9, 1e-9, 1.0]] * 8, steps)
-        return search(step, at_once(jnp.zeros((3 * hypotheses, 1)), jnp.array([3, 0, 2])), length=8, **IDS, **options)
+        queue = single_batch(jnp.zeros((3 * beams, 1)), jnp.array([3, 0, 2]))
+        return search(step, queue, IDS, SearchOptions(beam=beams), length=8)
 
-    out = jax.jit(lambda: found(3, beam_search, beams=3))()
+    out = jax.jit(lambda: found(beam_search, 3))()
     jax.effects_barrier()
     assert steps == [0, 1, 2] and out.length[:, 0].tolist() == [3, 0, 2]
     steps.clear()
-    jax.jit(lambda: found(1, greedy_search))()
+    jax.jit(lambda: found(greedy_search, 1))()
     jax.effects_barrier()
     assert steps == [0, 1, 2]
 
 
 def test_ties_go_to_the_lower_token():
     even = [[0.1] * 10] * 3
-    assert run_positions(even, 0.0, beams=4, returned=1) == [(EOS,)]
+    assert run_positions(even, 0.0, beams=4, nbest=1) == [(EOS,)]
     worded = [[0.1, 1e-9, *[0.1] * 8], [0.1] * 10]
-    assert run_positions(worded, 0.0, beams=2, returned=2) == [(3, EOS), (4, EOS)]
+    assert run_positions(worded, 0.0, beams=2, nbest=2) == [(3, EOS), (4, EOS)]
 
 
 @pytest.mark.parametrize("vocabulary", [3, 64, 97, 640, 1009])
@@ -247,12 +261,12 @@ def test_two_stage_top_k_is_top_k(vocabulary, digits):
     log_probs = np.round(rng.standard_normal((batch * beams, vocabulary)), digits).astype(np.float32) - 5
     log_prob = np.round(-np.abs(rng.standard_normal((batch, beams))), digits).astype(np.float32)
     log_prob[0, 1:] = -np.inf
-    forbidden = (0, vocabulary // 2, vocabulary - 1)
+    suppressed = (0, vocabulary // 2, vocabulary - 1)
     masked = log_probs.copy()
-    masked[:, list(forbidden)] = -np.inf
+    masked[:, list(suppressed)] = -np.inf
     total = (masked.reshape(batch, beams, vocabulary) + log_prob[:, :, None]).reshape(batch, -1)
     value, place = lax.top_k(total, 2 * beams)
-    ours = jax.jit(functools.partial(beam.best_continuations, forbidden=forbidden))(log_probs, log_prob)
+    ours = jax.jit(functools.partial(top_candidates.best_continuations, suppressed=suppressed))(log_probs, log_prob)
     np.testing.assert_array_equal(ours[0], value)
     real = np.asarray(value) > -np.inf
     np.testing.assert_array_equal((ours[1] * vocabulary + ours[2])[real], place[real])
@@ -261,11 +275,11 @@ def test_two_stage_top_k_is_top_k(vocabulary, digits):
 def test_slots_move_as_few_rows_as_can_be():
     parent = jnp.array([[2, 0, 2, 2], [3, 2, 1, 0], [1, 1, 1, 1], [0, 3, 0, 0]])
     alive = jnp.array([[True] * 4, [True] * 4, [True, True, False, False], [False] * 4])
-    hypothesis, slots = beam._assign_slots(parent, alive)
+    hypothesis, slots = beam_slots.assign_slots(parent, alive)
     assert hypothesis.tolist() == [[1, 2, 0, 3], [3, 2, 1, 0], [1, 0, 2, 3], [0, 1, 2, 3]]
     assert slots.tolist() == [[0, 2, 2, 2], [0, 1, 2, 3], [1, 1, 2, 3], [0, 1, 2, 3]]
     cache = {"a": jnp.arange(16), "b": jnp.arange(32.0).reshape(16, 2, 1)}
-    moved = beam._reorder(cache, slots)
+    moved = beam_slots.reorder_cache(cache, slots)
     where = (np.arange(4)[:, None] * 4 + np.asarray(slots)).ravel()
     assert all((np.asarray(moved[name]) == np.asarray(cache[name])[where]).all() for name in cache)
 
@@ -273,11 +287,11 @@ def test_slots_move_as_few_rows_as_can_be():
 def test_what_is_refused():
     table = make_table(0, 1, 6)
     for options, words in (
-        ({"forbidden_ids": (EOS,)}, "EOS"),
+        ({"never_generated": (EOS,)}, "EOS"),
         ({"length_penalty": -0.1}, "length_penalty"),
         ({"length_penalty": float("nan")}, "length_penalty"),
-        ({"returned": 3}, "returned"),
-        ({"returned": 0}, "returned"),
+        ({"nbest": 3}, "nbest"),
+        ({"nbest": 0}, "nbest"),
     ):
         with pytest.raises(ValueError, match=words):
             search(table, [3], beams=2, **options)
@@ -287,10 +301,10 @@ def test_what_is_refused():
 # Sampling
 
 
-@functools.partial(jax.jit, static_argnames=("samples", "length", "options"))
-def run_sample(table, cache, max_length, numbers, samples, length, seed, options):
-    given = dict(samples=samples, key=jax.random.key(seed), numbers=numbers)
-    return sample_search(make_step(table), at_once(cache, max_length), length=length, **given, **IDS, **dict(options))
+@functools.partial(jax.jit, static_argnames=("length", "options"))
+def run_sample(table, cache, max_length, numbers, length, seed, options):
+    queue, key = single_batch(cache, max_length), jax.random.key(seed)
+    return sample_search(make_step(table), queue, IDS, options, key=key, numbers=numbers, length=length)
 
 
 def draw(table, limits, *, samples=1, sentences=None, length=None, seed=0, **options):
@@ -298,7 +312,8 @@ def draw(table, limits, *, samples=1, sentences=None, length=None, seed=0, **opt
     length = length or max(limits)
     cache = make_cache(sentences, samples, length)
     arrays = jnp.asarray(limits, jnp.int32), jnp.asarray(sentences, jnp.int32)
-    return jax.tree.map(np.asarray, run_sample(table, cache, *arrays, samples, length, seed, tuple(options.items())))
+    options = SearchOptions(nbest=samples, **{"temperature": 1.0} | options)
+    return jax.tree.map(np.asarray, run_sample(table, cache, *arrays, length, seed, options))
 
 
 def distribution(table, limit, temperature=1.0, top_k=0, top_p=1.0, prefix=(), state=0, previous=START):
@@ -357,23 +372,26 @@ def test_sampling_that_cannot_be():
             draw(make_table(0, 1, 6), [3], **options)
 
 
-# Rules
+# Constraints
 
 
 @functools.partial(jax.jit, static_argnames=("beams", "length", "n"))
 def run_restricted(table, cache, max_length, rules, beams, length, n):
-    step = restricted(make_step(table), eos_id=EOS, no_repeat_ngram=n)
-    sentences = at_once(with_rules(cache, length=length, no_repeat_ngram=n, **rules), max_length)
+    step = constrained_step(in_search_cache(make_step(table)), eos_id=EOS, no_repeat_ngram=n)
+    constraints = make_constraints(len(cache["state"]), length=length, no_repeat_ngram=n, **rules)
+    queue = single_batch(SearchCache(cache, constraints=constraints), max_length)
     if beams is None:
-        return greedy_search(step, sentences, length=length, **IDS)
-    return beam_search(step, sentences, beams=beams, returned=beams, length=length, **IDS)
+        return greedy_search(step, queue, IDS, SearchOptions(), length=length)
+    return beam_search(step, queue, IDS, SearchOptions(beam=beams, nbest=beams), length=length)
 
 
 def search_restricted(table, limits, beams, n=0, length=None, **rules):
-    length, each = length or max(limits), jnp.asarray(limits, jnp.int32)
+    length, max_length = length or max(limits), jnp.asarray(limits, jnp.int32)
     rules = {name: np.repeat(np.array(value, np.int32), beams or 1, axis=0) for name, value in rules.items()}
+    if "prefix" in rules:
+        rules["prefixes"] = Prefixes(rules.pop("prefix"), rules.pop("prefix_length"))
     cache = make_cache(range(len(limits)), beams or 1, length)
-    return jax.tree.map(np.asarray, run_restricted(table, cache, each, rules, beams, length, n))
+    return jax.tree.map(np.asarray, run_restricted(table, cache, max_length, rules, beams, length, n))
 
 
 def keeps(tokens, n, least, prefix):
@@ -419,7 +437,7 @@ def test_rules_hold_in_any_search_and_without_batch_mates(n, beams):
 
 def test_rules_that_ask_for_nothing_change_nothing():
     table, limits = make_table(13, 3, 20), [7, 4, 9]
-    expected = search(table, limits, beams=4, returned=4)
+    expected = search(table, limits, beams=4, nbest=4)
     assert_same(search_restricted(table, limits, 4), expected)
     rules = {"min_length": [1, 0, 1], "prefix": [[0], [0], [0]], "prefix_length": [0, 0, 0]}
     assert_same(search_restricted(table, limits, 4, 10, **rules), expected)
@@ -439,25 +457,26 @@ def waiting_step(table):
     return step
 
 
-@functools.partial(jax.jit, static_argnames=("hypotheses", "slots", "together", "length", "kind"))
-def run_waiting(table, limits, real, hypotheses, slots, together, length, kind):
+@functools.partial(jax.jit, static_argnames=("hypotheses", "slots", "refill_size", "length", "kind"))
+def run_waiting(table, limits, real, hypotheses, slots, refill_size, length, kind):
     def begin(numbers, index):
         sentence = jnp.repeat(numbers, hypotheses)
         cache = {"state": jnp.zeros_like(sentence), "sentence": sentence}
         if kind == "restricted":
             least = jnp.full(len(sentence), 3)
-            cache = with_rules(cache, length=length, start=index, min_length=least, no_repeat_ngram=2)
+            rules = dict(length=length, start=index, min_length=least, no_repeat_ngram=2)
+            cache = SearchCache(cache, constraints=make_constraints(len(sentence), **rules))
         return cache, limits[numbers], jnp.full(len(numbers), index)
 
-    sentences, step = Sentences(begin, len(limits), real, slots, together), waiting_step(table)
+    queue, step = DecodingQueue(begin, len(limits), real, slots, refill_size), waiting_step(table)
     if kind == "restricted":
-        step = restricted(step, eos_id=EOS, no_repeat_ngram=2)
+        step = constrained_step(in_search_cache(step), eos_id=EOS, no_repeat_ngram=2)
     if kind == "greedy":
-        return greedy_search(step, sentences, length=length, **IDS)
+        return greedy_search(step, queue, IDS, SearchOptions(), length=length)
+    options = SearchOptions(beam=hypotheses, nbest=hypotheses, temperature=1.0 if kind == "sample" else 0.0)
     if kind == "sample":
-        chance = dict(key=jax.random.key(0), numbers=jnp.arange(len(limits)))
-        return sample_search(step, sentences, samples=hypotheses, length=length, **chance, **IDS)
-    return beam_search(step, sentences, beams=hypotheses, returned=hypotheses, length=length, **IDS)
+        return sample_search(step, queue, IDS, options, key=jax.random.key(0), numbers=jnp.arange(len(limits)), length=length)
+    return beam_search(step, queue, IDS, options, length=length)
 
 
 @pytest.mark.parametrize("kind", ["greedy", "sample", "beam", "restricted"])
@@ -467,16 +486,16 @@ def test_a_sentence_that_waited_is_searched_as_if_alone(kind):
     limits = np.random.default_rng(0).integers(3, 12, 24)
     limits[[2, 9]] = 0
     run_with = functools.partial(run_waiting, table, jnp.asarray(limits), 21, hypotheses, length=12, kind=kind)
-    expected = rows(jax.tree.map(np.asarray, run_with(slots=24, together=24)), slice(21))
+    expected = rows(jax.tree.map(np.asarray, run_with(slots=24, refill_size=24)), slice(21))
     assert (expected.length[:, 0] > 0).tolist() == (limits[:21] > 0).tolist()
-    for slots, together in ((1, 1), (4, 2), (6, 6)):
-        assert_same(rows(jax.tree.map(np.asarray, run_with(slots=slots, together=together)), slice(21)), expected)
+    for slots, refill_size in ((1, 1), (4, 2), (6, 6)):
+        assert_same(rows(jax.tree.map(np.asarray, run_with(slots=slots, refill_size=refill_size)), slice(21)), expected)
 
 
 def test_slots_are_filled_as_soon_as_enough_are_free():
     """Two slots: eight sentences of one step take four. With one of seven steps, which keeps a slot, seven or ten."""
 
-    def steps_of(limits, together):
+    def steps_of(limits, refill_size):
         steps = []
 
         def step(token, index, cache, start):
@@ -486,8 +505,8 @@ def test_slots_are_filled_as_soon_as_enough_are_free():
         def begin(numbers, index):
             return jnp.zeros((len(numbers), 1)), jnp.asarray(limits)[numbers], jnp.full(len(numbers), index)
 
-        sentences = Sentences(begin, len(limits), np.int32(len(limits)), 2, together)
-        jax.jit(lambda: greedy_search(step, sentences, length=9, **IDS))()
+        queue = DecodingQueue(begin, len(limits), np.int32(len(limits)), 2, refill_size)
+        jax.jit(lambda: greedy_search(step, queue, IDS, SearchOptions(), length=9))()
         jax.effects_barrier()
         return len(steps)
 
@@ -496,21 +515,21 @@ def test_slots_are_filled_as_soon_as_enough_are_free():
     assert steps_of([7, 1, 1, 1, 1, 1, 1, 1], 2) == 10
 
 
-def test_a_bonus_is_part_of_the_score_and_of_the_choice():
+def test_a_coverage_score_is_part_of_the_score_and_of_the_choice():
     """A translation of more words costs less here, as if they covered more of the source; brute force knows all of them."""
     table, limits = make_table(33, 4, 6), [4, 4, 3, 2]
     cache = make_cache(range(4), 60, 4)
 
-    def bonus(cache):
+    def coverage_score(cache):
         words = jnp.sum(cache["prefix"][:, :, 0] >= 3, axis=1)
         return jnp.minimum(words - 3.0, 0.0)
 
-    options = dict(beams=60, returned=60, length=4, length_penalty=0.6, **IDS)
+    queue, options = single_batch(cache, jnp.array(limits)), SearchOptions(beam=60, nbest=60)
 
-    def found(bonus):
-        return jax.jit(lambda table: beam_search(make_step(table), at_once(cache, jnp.array(limits)), bonus=bonus, **options))
+    def found(score):
+        return jax.jit(lambda table: beam_search(make_step(table), queue, IDS, options, length=4, coverage_score=score))
 
-    out, plain = (jax.tree.map(np.asarray, found(each)(table)) for each in (bonus, None))
+    out, plain = (jax.tree.map(np.asarray, found(score)(table)) for score in (coverage_score, None))
     for row, limit in enumerate(limits):
         every = [(score + min(len(tokens) - 4, 0), tokens) for score, _, tokens in brute_force(table, row, limit, 0.6)]
         every.sort(key=lambda each: -each[0])

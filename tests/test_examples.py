@@ -30,6 +30,7 @@ def test_examples_are_short_and_use_public_names_alone(file):
     assert len(text.splitlines()) < 80
     imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
     ours = {(node.module, alias.name) for node in imports for alias in node.names if node.module.startswith("transformer_jax")}
+    ours |= {("transformer_jax", name) for name in re.findall(r"\btj\.(\w+)", text)}  # `import transformer_jax as tj`
     assert ours and ours <= {("transformer_jax", name) for name in transformer_jax.__all__} | {("transformer_jax.data", "demo")}
 
 

@@ -19,10 +19,11 @@ from helpers import (
     write_tsv,
 )
 
-from transformer_jax.config import Config
-from transformer_jax.decoding import at_once, greedy_search
+from transformer_jax.config import Config, SearchOptions
+from transformer_jax.decoding import greedy_search, single_batch
 from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model, init_parameters
+from transformer_jax.tokenization.special_ids import SpecialIds
 from transformer_jax.training.loop import train
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.step import TrainState, make_train_step
@@ -68,8 +69,8 @@ def test_it_learns_to_copy(model):
             logits, cache = call("decode_step", token, index, memory, cache)
             return jax.nn.log_softmax(logits), cache
 
-        ids = dict(start_id=START, eos_id=EOS, pad_id=PAD)
-        return greedy_search(advance, at_once(cache, jnp.full(32, 8)), length=8, **ids).tokens[:, 0, :6]
+        queue, ids = single_batch(cache, jnp.full(32, 8)), SpecialIds(START, EOS, PAD)
+        return greedy_search(advance, queue, ids, SearchOptions(), length=8).tokens[:, 0, :6]
 
     unseen = copies(10_000)
     right = (translate(unseen) == unseen.target_output).all(axis=1)

@@ -13,10 +13,12 @@ from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch
 from transformer_jax.data.store import Store
 from transformer_jax.errors import UserError
-from transformer_jax.inference.batched_search import Searcher, _groups
+from transformer_jax.inference.batched_search import Searcher
+from transformer_jax.inference.length_batches import search_groups
 from transformer_jax.inference.phrases import has_phrases, read_phrases, read_prefixes
 from transformer_jax.inference.sentences import split_line
-from transformer_jax.inference.translator import Translation, Translator
+from transformer_jax.inference.translation import Translation
+from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import attention_of, build_model
 from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.evaluator import _best_aligning_layer, _links
@@ -134,7 +136,7 @@ def test_given_parameters_stand_in_for_the_own(translator, tokenizer):
     other = Translator(translator.model, random_parameters(translator.model, 1), tokenizer, make_config())
     expected = other.translate(LINES)
     assert [each.text for each in expected] != [each.text for each in translator.translate(LINES)]
-    assert_same(translator.translate(LINES, params=other.params), expected)
+    assert_same(translator.with_params(other.params).translate(LINES), expected)
 
 
 @pytest.mark.parametrize("max_positions", [20, 24])
@@ -145,12 +147,12 @@ def test_learned_positions_end_where_their_table_ends(tokenizer, max_positions):
     assert 8 < len(tokenizer.encode_source([line])[0]) <= 20
     longest = "\u4f60" * 6  # six times three bytes
     assert 18 < len(tokenizer.encode_source([longest])[0]) <= 20
-    room = make_translator(tokenizer, positions="learned", max_positions=64)
-    for each in (small, room):
+    large = make_translator(tokenizer, positions="learned", max_positions=64)
+    for each in (small, large):
         each.config.max_length_extra = 0  # so that the table does not end a translation either
     tables = ("source_positions", "target_positions")
-    params = room.params | {name: room.params[name][:max_positions] for name in tables}
-    assert_same(small.translate([line, longest], params=params), room.translate([line, longest]))
+    params = large.params | {name: large.params[name][:max_positions] for name in tables}
+    assert_same(small.with_params(params).translate([line, longest]), large.translate([line, longest]))
     assert np.isfinite([each.log_prob for each in small.translate([line, longest])]).all()
 
 
@@ -171,7 +173,7 @@ def test_lines_that_look_the_same_have_the_same_translation(transformer, monkeyp
     monkeypatch.setattr(transformer, "alignment_layer", 1)
     plain = "a b c d"
     odd = "\ufeffa\u00a0b \u200b\tc\u00ad \u200b d\u2028"
-    (expected, found), alone = transformer.translate([plain, odd], align=True, token_log_probs=True), "\u200b \ufeff"
+    (expected, found), alone = transformer.translate([plain, odd], align=True), "\u200b \ufeff"
     assert found._replace(alignment=None) == expected._replace(alignment=None)
     numbers = [0, 1, 3, 5]  # "a", "b", nothing, "c", nothing, "d"
     assert found.alignment == tuple(sorted((numbers[i], j) for i, j in expected.alignment)) != ()
@@ -187,7 +189,7 @@ def test_each_sentence_by_itself(transformer, monkeypatch):
     monkeypatch.setattr(transformer, "alignment_layer", 1)
     lines = ["a ab. C d e!  F", "a b", "", "A e.g. bc. C? \u200b D"]
     pieces = [["a ab.", "C d e!", "F"], ["a b"], [], ["A e.g. bc.", "C?", "D"]]
-    more = dict(align=True, token_log_probs=True)
+    more = dict(align=True)
     found = transformer.translate(lines, prefixes=["h", "", "", ""], split_sentences="always", **more)
     prefixes = ["h", "", "", "", "", "", ""]  # the first sentence has it
     parts = iter(transformer.translate(list(itertools.chain(*pieces)), prefixes=prefixes, **more))
@@ -239,7 +241,7 @@ def test_a_line_feed_in_a_translation_is_a_space(translator, monkeypatch):
 
 
 def test_the_n_best_are_the_best_in_order_and_each_is_scored_as_search_scored_it(translator):
-    found = translator.translate(LINES, beam=4, nbest=4, token_log_probs=True)
+    found = translator.translate(LINES, beam=4, nbest=4)
     assert_same(found, translator.translate(LINES, beam=4, nbest=1))
     for line, best in zip(LINES, found, strict=True):
         every = [best, *best.others]
@@ -319,7 +321,7 @@ def test_a_text_has_a_phrase_as_whole_words(tokenizer):
 def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(transformer):
     prefixes = ["b c", "", "x", "h", "", "a", "g f e d c b a " * 6, "", "c", "d"]
     rules = dict(beam=3, nbest=2, min_length_extra=6, min_length_ratio=0.5, no_repeat_ngram=2, max_length_extra=9)
-    found = transformer.translate(LINES, prefixes=prefixes, token_log_probs=True, **rules)
+    found = transformer.translate(LINES, prefixes=prefixes, **rules)
     count = lambda text, **more: len(transformer.tokenizer.encode_source([text], **more)[0])  # noqa: E731
     for line, prefix, best in zip(LINES, prefixes, found, strict=True):
         for each in [best, *best.others] if line.strip() else []:
@@ -474,7 +476,7 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):
     """Of models of different families; of a model with itself it is that model."""
     one, other = (make_translator(tokenizer, **FAMILIES[name]) for name in ("Transformer", "LSTM with attention"))
     both = one.together_with([other])
-    found = both.translate(LINES, beam=3, token_log_probs=True)
+    found = both.translate(LINES, beam=3)
     assert_same(both.translate(LINES[::-1], beam=3)[::-1], found)
     lines, targets = zip(*[(line, each.tokens) for line, each in zip(LINES, found, strict=True) if each.tokens], strict=True)
     scored = [each.score(lines, targets) for each in (one, other, both)]
@@ -512,28 +514,28 @@ def test_an_ensemble_takes_lines_that_are_too_long_for_one_of_its_models(other, 
 def test_every_row_is_in_one_group_and_a_test_set_has_few_shapes():
     lengths = np.clip(np.random.default_rng(0).lognormal(3.2, 0.5, 3000), 1, 130).astype(int).tolist()
     for count in (1, 7, 300, 3000):
-        groups = list(_groups(lengths[:count], 4096))
+        groups = list(search_groups(lengths[:count], 4096, devices=2, processes=1))
         assert sorted(i for numbers, *_ in groups for i in numbers) == list(range(count))
         assert all(lengths[i] <= length for numbers, length, _ in groups for i in numbers)
         assert all(slots * length <= 4096 for _, length, slots in groups)
         assert [length for _, length, _ in groups] == sorted((length for _, length, _ in groups), reverse=True)
         assert len({(length, slots) for _, length, slots in groups}) <= 8
-    assert list(_groups([], 4096)) == []
+    assert list(search_groups([], 4096, devices=2, processes=1)) == []
 
 
 def test_a_translation_that_needs_more_room_than_most_is_searched_for_again(transformer, monkeypatch):
     limits = dict(max_length_ratio=2.0, max_length_extra=16, beam=1)
     found = transformer.translate(LINES, **limits)
-    search_group, rooms = Searcher._search_group, []
+    search_group, asked = Searcher._search_group, []
 
-    def always_ample(self, *given):
-        *these, ample, decode = given
-        rooms.append(ample)
-        return search_group(self, *these, True, decode)
+    def always_full(self, *arguments):
+        *others, full_cache = arguments
+        asked.append(full_cache)
+        return search_group(self, *others, True)
 
-    monkeypatch.setattr(Searcher, "_search_group", always_ample)
+    monkeypatch.setattr(Searcher, "_search_group", always_full)
     assert_same(found, transformer.translate(LINES, **limits))
-    assert rooms == [False] and max(len(each.tokens) for each in found) > 24  # the usual room for at most 16 source tokens
+    assert asked == [False] and max(len(each.tokens) for each in found) > 24  # the usual room for at most 16 source tokens
 
 
 def test_models_of_other_tokenizers_are_no_ensemble(transformer, tmp_path):

@@ -18,7 +18,7 @@
                                               sinusoids, causal_mask, segment_mask
     loss_sums                                 label-smoothed cross-entropy, as sums and counts
     attention_maps, alignment_error_rate      what attention looked at, and how well it aligns words
-    beam_search, greedy_search, sample_search over any `step(token, index, cache)` function, of sentences `at_once`
+    beam_search, greedy_search, sample_search over any `step(token, index, cache)` function, of a `single_batch` of sentences
 
 `examples/` shows them in other code.
 
@@ -36,6 +36,7 @@ from transformer_jax.config import (
     ModelConfig,
     OptimizerConfig,
     ParallelConfig,
+    SearchOptions,
     TokenizerConfig,
     TrainConfig,
 )
@@ -48,13 +49,14 @@ if TYPE_CHECKING:
     from transformer_jax.data.store import open_store
     from transformer_jax.data.stream import BatchStream, Position, prefetch
     from transformer_jax.decoding.beam import beam_search
+    from transformer_jax.decoding.continuous_batching import at_once, single_batch
     from transformer_jax.decoding.greedy import greedy_search, sample_search
-    from transformer_jax.decoding.loop import at_once
     from transformer_jax.evaluation.metrics import Score, score
     from transformer_jax.evaluation.report import Report, evaluate
     from transformer_jax.inference.alignment import alignment_error_rate
     from transformer_jax.inference.terminology import Terminology
-    from transformer_jax.inference.translator import SearchOptions, Translation, Translator
+    from transformer_jax.inference.translation import Translation
+    from transformer_jax.inference.translator import Translator
     from transformer_jax.models.attention import (
         MultiHeadCrossAttention,
         MultiHeadSelfAttention,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from transformer_jax.models.seq2seq import build_model, init_parameters
     from transformer_jax.models.transformer import DecoderLayer, EncoderLayer, Transformer
     from transformer_jax.storage.cache_folders import use_compilation_cache
+    from transformer_jax.tokenization.special_ids import SpecialIds
     from transformer_jax.tokenization.tokenizer import Tokenizer
     from transformer_jax.training.loop import train
     from transformer_jax.training.objective import loss_sums
@@ -92,6 +95,7 @@ __all__ = [
     "Report",
     "Score",
     "SearchOptions",
+    "SpecialIds",
     "Terminology",
     "Tokenizer",
     "TokenizerConfig",
@@ -117,6 +121,7 @@ __all__ = [
     "sample_search",
     "score",
     "segment_mask",
+    "single_batch",
     "sinusoids",
     "train",
     "use_compilation_cache",
@@ -137,14 +142,14 @@ _LATER = {
     "Position": "data.stream",
     "Report": "evaluation.report",
     "Score": "evaluation.metrics",
-    "SearchOptions": "inference.translator",
+    "SpecialIds": "tokenization.special_ids",
     "Terminology": "inference.terminology",
     "Tokenizer": "tokenization.tokenizer",
     "Transformer": "models.transformer",
-    "Translation": "inference.translator",
+    "Translation": "inference.translation",
     "Translator": "inference.translator",
     "alignment_error_rate": "inference.alignment",
-    "at_once": "decoding.loop",
+    "at_once": "decoding.continuous_batching",
     "attention_maps": "visualization.attention_maps",
     "beam_search": "decoding.beam",
     "build_model": "models.seq2seq",
@@ -159,6 +164,7 @@ _LATER = {
     "sample_search": "decoding.greedy",
     "score": "evaluation.metrics",
     "segment_mask": "models.attention",
+    "single_batch": "decoding.continuous_batching",
     "sinusoids": "models.layers",
     "train": "training.loop",
     "use_compilation_cache": "storage.cache_folders",

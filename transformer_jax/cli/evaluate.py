@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import Pairs, read_pairs
@@ -20,7 +20,7 @@ from transformer_jax.evaluation.metrics import metrics
 from transformer_jax.evaluation.report import Report, evaluate, in_words
 from transformer_jax.evaluation.significance import Comparison, differences
 from transformer_jax.evaluation.watch import new_checkpoints
-from transformer_jax.inference.translator import SearchOptions, Translator, load_others
+from transformer_jax.inference.translator import Translator, load_others
 from transformer_jax.runs.run_folder import Run, split_run_name
 from transformer_jax.storage.files import finite_or_null, to_path
 from transformer_jax.storage.text_files import check_writable, open_output, read_lines, refuse_same_files
@@ -57,7 +57,7 @@ def evaluate_run(
     alignment_layer: int | None = None,
     watch: bool = False,
     watch_minutes: float = 60.0,
-    **search: Unpack[SearchOptions],
+    **search: Any,
 ) -> list[Report]:
     """Scores each checkpoint of a run (`best` if none is named; with `watch` each that training writes) on each test set.
 
@@ -143,7 +143,7 @@ def _chosen(run: Run, which: Sequence[str]) -> Systems:
     return itertools.chain([first], map(load, which[1:]))
 
 
-def _other_system(compare: str, sets: Sequence[_TestSet], data: DataConfig, search: SearchOptions) -> OtherSystem:
+def _other_system(compare: str, sets: Sequence[_TestSet], data: DataConfig, search: dict[str, Any]) -> OtherSystem:
     """What `compare` names, read; a run translates a test set when it is first asked for. Raises UserError."""
     whole = to_path(compare)
     if whole.is_file():

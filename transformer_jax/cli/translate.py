@@ -5,12 +5,13 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar
 
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import pharaoh
 from transformer_jax.inference.terminology import Terminology, read_terms
-from transformer_jax.inference.translator import SearchOptions, Translation, Translator, load_others, load_translator
+from transformer_jax.inference.translation import Translation
+from transformer_jax.inference.translator import Translator, load_others, load_translator
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.files import finite_or_null
 from transformer_jax.storage.text_files import STANDARD, iter_lines, open_output, refuse_same_files, refuse_shared_stream
@@ -51,7 +52,7 @@ def translate_lines(
     attention_words: bool = False,
     alignments: str | None = None,
     alignment_layer: int | None = None,
-    **search: Unpack[SearchOptions],
+    **search: Any,
 ) -> None:
     """What `translate.py` does: `text`, or the lines of `input`, or standard input -> `output`, or standard output.
 
@@ -112,7 +113,7 @@ def translate_lines(
                 found = translator.score(sources, given, **penalties)
             else:
                 wanted = [[phrase for phrase in each.split("\t") if phrase.strip()] for each in wanted]
-                more = dict(terminology=terms, align=align, token_log_probs=format == "json")
+                more = dict(terminology=terms, align=align)
                 more |= dict(complete_words=complete_words, phrase_ends=phrase_ends or "word")
                 found = translator.translate(sources, prefixes=given, phrases=wanted, **more, **search)
             for number, (source, translation) in enumerate(zip(sources, found, strict=True), done + 1):

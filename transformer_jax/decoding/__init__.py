@@ -1,25 +1,34 @@
 """Search over a `step(token, index, cache)` function: it never sees a model, so a table of numbers tests it."""
 
-from transformer_jax.decoding.beam import Hypotheses, Step, beam_search, length_divisors
-from transformer_jax.decoding.constraints import Phrases, constrained_search, with_phrases
+from transformer_jax.decoding.beam import beam_search
+from transformer_jax.decoding.continuous_batching import DecodingQueue, single_batch
 from transformer_jax.decoding.greedy import greedy_search, sample_search
-from transformer_jax.decoding.loop import Sentences, at_once
-from transformer_jax.decoding.rules import Continuations, TokenTexts, restricted, with_rules
+from transformer_jax.decoding.hypotheses import Hypotheses, SearchCache, Step, length_divisors
+from transformer_jax.decoding.phrase_constraints import Phrases, begin_phrases, constrained_search
+from transformer_jax.decoding.token_constraints import (
+    Continuations,
+    Prefixes,
+    TokenTexts,
+    constrained_step,
+    make_constraints,
+)
 
 __all__ = [
     "Continuations",
+    "DecodingQueue",
     "Hypotheses",
     "Phrases",
-    "Sentences",
+    "Prefixes",
+    "SearchCache",
     "Step",
     "TokenTexts",
-    "at_once",
     "beam_search",
+    "begin_phrases",
     "constrained_search",
+    "constrained_step",
     "greedy_search",
     "length_divisors",
-    "restricted",
+    "make_constraints",
     "sample_search",
-    "with_phrases",
-    "with_rules",
+    "single_batch",
 ]

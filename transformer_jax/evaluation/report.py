@@ -3,16 +3,17 @@
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any
 
 from transformer_jax.arguments import check_options, list_of_texts
-from transformer_jax.config import DecodeConfig
+from transformer_jax.config import SearchOptions
 from transformer_jax.data.source_names import parse_spec
 from transformer_jax.evaluation.analysis import Analysis
 from transformer_jax.evaluation.metrics import Score, check_lines, metrics, paper_bleu, score, with_interval
 from transformer_jax.evaluation.significance import Comparison
 from transformer_jax.inference.alignment import pharaoh
-from transformer_jax.inference.translator import SearchOptions, Translation, Translator
+from transformer_jax.inference.translation import Translation
+from transformer_jax.inference.translator import OPTIONS, Translator
 
 __all__ = ["Report", "evaluate", "in_words"]
 
@@ -83,7 +84,7 @@ def evaluate(
     bootstrap: int = 0,
     rouge: bool = False,
     align: bool = False,
-    **search: Unpack[SearchOptions],
+    **search: Any,
 ) -> Report:
     """Translates all of `source` and scores it. Nothing is filtered: an empty line scores as an empty translation.
 
@@ -93,7 +94,7 @@ def evaluate(
     """
     source, references = list_of_texts(source, "source"), list_of_texts(references, "references")
     check_lines(source, references, "source lines")
-    check_options(search, SearchOptions.__annotations__, "evaluate")
+    check_options(search, OPTIONS, "evaluate")
     metrics(tokenize, lowercase, bootstrap, rouge)
     started = time.perf_counter()
     translations = translator.translate(source, align=align, **search)
@@ -118,10 +119,10 @@ def evaluate(
     )
 
 
-def in_words(decode: DecodeConfig) -> str:
+def in_words(decode: SearchOptions) -> str:
     """How a search was done, for a report.
 
-    >>> in_words(DecodeConfig(beam=5, length_penalty=1.0)), in_words(DecodeConfig(temperature=0.7, top_k=10))
+    >>> in_words(SearchOptions(beam=5, length_penalty=1.0)), in_words(SearchOptions(temperature=0.7, top_k=10))
     ('beam 5, length penalty 1.0', 'sampling, temperature 0.7, top 10, seed 0')
     """
     if decode.temperature:

@@ -12,25 +12,29 @@ from jax import Array
 
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import attention_of
+from transformer_jax.tokenization.normalization import word_numbers
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = [
     "Links",
     "alignment_error_rate",
     "best_aligning_layer",
+    "hard_alignment",
     "join_links",
     "log_coverage",
     "mean_attention",
-    "most_attended",
     "mutual_information",
     "pharaoh",
+    "renumbered_links",
     "word_links",
 ]
 
 Links = tuple[tuple[int, int], ...]  # of one sentence, sorted
 
 
-def most_attended(sown: Mapping[str, Any], source: Array, eos_id: int) -> Array | None:
-    """The place in the source that each target token looked at most, by the mean over heads, never at an EOS: int32 [L, B, T].
+def hard_alignment(sown: Mapping[str, Any], source: Array, eos_id: int) -> Array | None:
+    """The source place with the most attention of each target token, argmax_j of the mean over heads, EOS left out: int32
+    [L, B, T].
 
     `sown` is what `apply(..., mutable=["intermediates"])` returns beside the logits, source int32 [B, S] its batch's. None
     where the model has no attention to the source.
@@ -45,7 +49,7 @@ def most_attended(sown: Mapping[str, Any], source: Array, eos_id: int) -> Array 
 def mean_attention(sown: Mapping[str, Any]) -> Array:
     """What each target token gave to each source token, in the mean over layers and heads: float32 [B, T, S].
 
-    `sown` as in `most_attended`. Raises UserError for a model without attention to the source.
+    `sown` as in `hard_alignment`. Raises UserError for a model without attention to the source.
     """
     cross = attention_of(sown.get("intermediates", {})).get("cross")
     if cross is None:
@@ -92,6 +96,15 @@ def join_links(line: str, sources: Sequence[str], targets: Sequence[str], links:
             joined |= {(owner[starts[i]], written + j) for i, j in part}
             written, ended = written + len(target.split()), target[-1].isspace()
     return tuple(sorted(joined))
+
+
+def renumbered_links(links: Links, source: str, target: str | Sequence[int], tokenizer: Tokenizer) -> Links:
+    """Links between the words of normalised text, which the model sees, as links between the words of the texts themselves. A
+    target that is tokens, not text, keeps its numbers."""
+    if not tokenizer.normalizes:
+        return links
+    x, y = (word_numbers(text) if isinstance(text, str) else range(len(text)) for text in (source, target))
+    return tuple((x[i], y[j] if len(y) else j) for i, j in links)
 
 
 def pharaoh(links: Links) -> str:

@@ -11,7 +11,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.tokenization.surfaces import Agreement, is_letter, may_precede_word
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["PHRASE_ENDS", "Phrase", "Prefix", "has_phrases", "read_phrases", "read_prefixes"]
+__all__ = ["NO_PREFIX", "PHRASE_ENDS", "Phrase", "Prefix", "has_phrases", "read_phrases", "read_prefixes"]
 
 PHRASE_ENDS = ("word", "anywhere")  # where a required phrase may end: at the end of a word, or inside one
 # What stands before a phrase without a space: after a letter where the phrase is punctuation, else after punctuation.
@@ -49,6 +49,9 @@ class Prefix(NamedTuple):
     def size(self) -> int:
         """How many tokens it takes at most."""
         return len(self.ids) + len(self.text)
+
+
+NO_PREFIX = Prefix(np.zeros(0, np.int32), False, b"", None)  # asks for nothing
 
 
 def read_phrases(tokenizer: Tokenizer, rows: Sequence[Iterable[str]], ends: str = "word") -> list[list[Phrase]]:

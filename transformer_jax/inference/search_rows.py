@@ -1,6 +1,5 @@
-"""The arrays of a search over rows of ids: sources, limits, and what each translation must be like, padded to few shapes."""
+"""Packing for the device: from pieces to the arrays of a search, padded to few shapes. NumPy alone."""
 
-import bisect
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,90 +7,91 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from transformer_jax.config import DecodeConfig
+from transformer_jax.config import SearchOptions
 from transformer_jax.data.batching import pad_rows
-from transformer_jax.decoding.constraints import Phrases
-from transformer_jax.decoding.rules import Continuations
+from transformer_jax.decoding.phrase_constraints import Phrases
+from transformer_jax.decoding.token_constraints import Continuations, Prefixes
+from transformer_jax.inference.length_batches import LENGTHS, padded_length, power_of_two
 from transformer_jax.inference.phrases import Phrase, Prefix
+from transformer_jax.inference.pieces import Piece
 
-__all__ = ["Request", "SearchRows", "beam_of", "deal", "fewer_positions", "make_rows", "padded_length", "power_of_two"]
+__all__ = ["PackedRows", "SearchRows", "beam_of", "deal", "fewer_positions", "pack_rows"]
 
-# Source lengths that batches are padded to: few, so that few shapes are compiled.
-_LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _WIDEST = 128  # no beam is wider for its phrases: a long text as a phrase would not fit into memory
 
 
-class Request(NamedTuple):
-    """A row to be translated, and what its translation must be like."""
-
-    source: np.ndarray  # int32 [tokens], EOS included
-    prefix: Prefix
-    phrases: Sequence[Phrase] = ()
-
-
 class SearchRows(NamedTuple):
-    """What a search is told of each sentence."""
+    """The arrays of a search, a row for each piece; None for what no row has."""
 
     source: np.ndarray  # int32 [B, S]
     segment: np.ndarray  # int32 [B, S]
-    limit: np.ndarray  # int32 [B]: tokens at most
+    limit: np.ndarray  # int32 [B]: the most tokens of a translation
     number: np.ndarray  # uint32 [B]: what samples are drawn by
-    min_length: np.ndarray | None  # int32 [B]: tokens at least
-    prefix: np.ndarray | None  # int32 [B, P]: what it begins with
-    prefix_length: np.ndarray | None  # int32 [B]
-    whole: np.ndarray | None  # bool [B]: no letter may follow the prefix
-    continuation: Continuations | None  # what the text goes on with after the prefix
-    phrases: Phrases | None  # what must occur in it
+    min_length: np.ndarray | None  # int32 [B]: the fewest tokens
+    prefixes: Prefixes | None
+    phrases: Phrases | None
 
 
-def beam_of(phrases: Sequence[Phrase], decode: DecodeConfig) -> int:
+class PackedRows(NamedTuple):
+    """The arrays of a search, and how long its translations may be."""
+
+    rows: SearchRows
+    max_length: int  # the longest limit that rows of this padded length may have
+    short_length: int  # the length of a short cache, which most translations need not exceed
+
+
+def beam_of(phrases: Sequence[Phrase], options: SearchOptions) -> int:
     """The beam of a row with these phrases: more than they have tokens, for each bank of `constrained_search` a hypothesis."""
     tokens = sum(phrase.size for phrase in phrases)
-    return max(decode.beam, min(power_of_two(tokens + 1), _WIDEST)) if tokens else decode.beam
+    return max(options.beam, min(power_of_two(tokens + 1), _WIDEST)) if tokens else options.beam
 
 
-def fewer_positions(tokens: int, decode: DecodeConfig) -> int:
-    """`tokens`, or fewer where translations may be longer than by the usual ratio and extra: the memory of a search grows with
-    the longest translation of a batch, and should not grow beyond bounds.
+def fewer_positions(tokens: int, options: SearchOptions) -> int:
+    """`tokens`, or fewer where translations may be longer than by the default ratio and extra: the memory of a search grows
+    with the longest translation of a batch, and should not grow beyond bounds.
 
-    >>> fewer_positions(4096, DecodeConfig()), fewer_positions(4096, DecodeConfig(max_length_ratio=1000.0))
+    >>> fewer_positions(4096, SearchOptions()), fewer_positions(4096, SearchOptions(max_length_ratio=1000.0))
     (4096, 12)
     """
-    usual, ratio = (each.max_length_ratio + each.max_length_extra / _LENGTHS[0] for each in (DecodeConfig(), decode))
-    return int(tokens * min(1, usual / ratio)) if ratio else tokens
+    default, asked = (choice.max_length_ratio + choice.max_length_extra / LENGTHS[0] for choice in (SearchOptions(), options))
+    return int(tokens * min(1, default / asked)) if asked else tokens
 
 
-def make_rows(
-    requests: Sequence[Request], length: int, room: int, pad_id: int, vocab_size: int, decode: DecodeConfig
-) -> tuple[SearchRows, int, int]:
-    """The arrays of these rows, sources padded to `length`; of how many tokens a translation is at most, and of how many most
-    are. `room` is how many positions the model has."""
-    sources, prefixes, phrases = zip(*requests, strict=True)
-    lengths = np.array([len(source) for source in sources])
-    sizes = np.array([prefix.size for prefix in prefixes])
-    extra = np.array([sum(phrase.size for phrase in of_row) for of_row in phrases])
+def pack_rows(
+    pieces: Sequence[Piece], length: int, max_positions: int, pad_id: int, vocab_size: int, options: SearchOptions
+) -> PackedRows:
+    """The arrays of these pieces, sources padded to `length`. `max_positions` is how many positions the model has."""
+    lengths = np.array([len(piece.ids) for piece in pieces])
+    prefix_sizes = np.array([piece.prefix.size for piece in pieces])
+    phrase_sizes = np.array([sum(phrase.size for phrase in piece.phrases) for piece in pieces])
     # A sentence's limits depend on its own length only, never on its batch mates'.
-    limits = (decode.max_length_ratio * lengths).astype(np.int32) + decode.max_length_extra
-    limits = np.minimum(np.maximum(limits, sizes + 1) + extra, room).astype(np.int32)
-    least = (decode.min_length_ratio * lengths).astype(np.int32) + decode.min_length_extra
-    prefix_room = padded_length(max(sizes)) if max(sizes) else 0
-    more = power_of_two(max(extra))
-    longest = int(decode.max_length_ratio * length) + decode.max_length_extra
-    longest = min(max(longest, prefix_room + 1) + more, room)
-    usual = max(length + max(length // 4, 8), prefix_room + 8) + more
+    limits = (options.max_length_ratio * lengths).astype(np.int32) + options.max_length_extra
+    limits = np.minimum(np.maximum(limits, prefix_sizes + 1) + phrase_sizes, max_positions).astype(np.int32)
+    min_lengths = (options.min_length_ratio * lengths).astype(np.int32) + options.min_length_extra
+    prefix_room = padded_length(max(prefix_sizes)) if max(prefix_sizes) else 0
+    phrase_room = power_of_two(max(phrase_sizes))
+    max_length = int(options.max_length_ratio * length) + options.max_length_extra
+    max_length = min(max(max_length, prefix_room + 1) + phrase_room, max_positions)
+    short_length = max(length + max(length // 4, 8), prefix_room + 8) + phrase_room
     rows = SearchRows(
-        source=pad_rows(sources, length, pad_id),
+        source=pad_rows([piece.ids for piece in pieces], length, pad_id),
         segment=(np.arange(length)[None, :] < lengths[:, None]).astype(np.int32),
         limit=limits,
-        number=np.array([zlib.crc32(source.tobytes()) for source in sources], np.uint32),
-        min_length=np.minimum(least, limits) if least.any() else None,
-        prefix=pad_rows([prefix.ids for prefix in prefixes], prefix_room, pad_id) if prefix_room else None,
-        prefix_length=np.array([len(prefix.ids) for prefix in prefixes], np.int32) if prefix_room else None,
-        whole=np.array([prefix.ends_word for prefix in prefixes]) if prefix_room else None,
-        continuation=_continuations(prefixes, vocab_size),
-        phrases=_phrases(phrases, pad_id),
+        number=np.array([zlib.crc32(piece.ids.tobytes()) for piece in pieces], np.uint32),
+        min_length=np.minimum(min_lengths, limits) if min_lengths.any() else None,
+        prefixes=_prefixes([piece.prefix for piece in pieces], prefix_room, pad_id, vocab_size) if prefix_room else None,
+        phrases=_phrases([piece.phrases for piece in pieces], pad_id),
     )
-    return rows, longest, min(usual, longest)
+    return PackedRows(rows, max_length, min(short_length, max_length))
+
+
+def _prefixes(prefixes: Sequence[Prefix], width: int, pad_id: int, vocab_size: int) -> Prefixes:
+    return Prefixes(
+        tokens=pad_rows([prefix.ids for prefix in prefixes], width, pad_id),
+        length=np.array([len(prefix.ids) for prefix in prefixes], np.int32),
+        ends_word=np.array([prefix.ends_word for prefix in prefixes]),
+        continuation=_continuations(prefixes, vocab_size),
+    )
 
 
 def _continuations(prefixes: Sequence[Prefix], vocab_size: int) -> Continuations | None:
@@ -116,12 +116,12 @@ def _phrases(rows: Sequence[Sequence[Phrase]], pad_id: int) -> Phrases | None:
     if not any(rows):
         return None
     count = power_of_two(max(map(len, rows)))
-    width = power_of_two(max(phrase.size for of_row in rows for phrase in of_row))
+    width = power_of_two(max(phrase.size for phrases in rows for phrase in phrases))
     tokens = np.full((len(rows), count, 2, width), pad_id, np.int32)
     sizes, begins_word = np.zeros((len(rows), count, 2), np.int32), np.zeros((len(rows), count, 2), bool)
     ends_word = np.zeros((len(rows), count), bool)
-    for row, of_row in enumerate(rows):
-        for number, phrase in enumerate(of_row):
+    for row, phrases in enumerate(rows):
+        for number, phrase in enumerate(phrases):
             for which, ids in enumerate((phrase.after_space, phrase.after_other)):
                 tokens[row, number, which, : len(ids)] = ids
                 sizes[row, number, which] = len(ids)
@@ -130,29 +130,11 @@ def _phrases(rows: Sequence[Sequence[Phrase]], pad_id: int) -> Phrases | None:
 
 
 def deal(rows: Any, count: int, devices: int) -> tuple[Any, np.ndarray]:
-    """Leaves [B, ...] filled up with zeros to `count` rows, which go to the devices as cards are dealt: each has its share, the
-    empty ones at its end. With them where each of the B rows is."""
+    """Leaves [B, ...] filled up with zeros to `count` rows and dealt to the devices in turn, so that each has its share, the
+    empty ones at its end. Returns them and where each of the B rows is."""
     places = np.arange(count).reshape(-1, devices).T.reshape(-1)
 
-    def of_leaf(values: np.ndarray) -> np.ndarray:
+    def dealt(values: np.ndarray) -> np.ndarray:
         return np.pad(values, [(0, count - len(values)), *[(0, 0)] * (values.ndim - 1)])[places]
 
-    return jax.tree.map(of_leaf, rows), np.argsort(places)[: len(rows.limit)]
-
-
-def power_of_two(count: int) -> int:
-    """The power of two that has room for so many, or 0.
-
-    >>> [power_of_two(count) for count in (0, 1, 2, 3, 4, 5)]
-    [0, 1, 2, 4, 4, 8]
-    """
-    return 1 << (int(count) - 1).bit_length() if count else 0
-
-
-def padded_length(length: int) -> int:
-    """
-    >>> padded_length(9), padded_length(1025)
-    (16, 2048)
-    """
-    index = bisect.bisect_left(_LENGTHS, length)
-    return _LENGTHS[index] if index < len(_LENGTHS) else -(-length // _LENGTHS[-1]) * _LENGTHS[-1]
+    return jax.tree.map(dealt, rows), np.argsort(places)[: len(rows.limit)]

@@ -1,11 +1,11 @@
-"""Where sentences end, and how a line becomes pieces that a model of single sentences can translate."""
+"""Where sentences end, and how a line becomes spans that a model of single sentences can translate."""
 
 import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-__all__ = ["Piece", "split_line", "split_sentences"]
+__all__ = ["Span", "split_line", "split_sentences"]
 
 _OPENING = "\"'([{\u00ab\u00bb\u2018\u201a\u201c\u201e\u2039\u203a\u00bf\u00a1"
 _CLOSING = "\"')\\]}\u00ab\u00bb\u2018\u2019\u201c\u201d\u2039\u203a"
@@ -56,16 +56,16 @@ _STARTERS = {
 }
 
 
-class Piece(NamedTuple):
-    """What is translated by itself of a line."""
+class Span(NamedTuple):
+    """A part of a line that is translated by itself."""
 
     text: str  # without white space at its ends
-    gap: str = ""  # the white space between it and the next piece; empty where a word was cut, and at the end
-    cut: bool = False  # does its sentence go on in the next piece?
+    gap: str = ""  # the white space between it and the next span; empty where a word was cut, and at the end
+    cut: bool = False  # does its sentence go on in the next span?
 
 
 class _Rules(NamedTuple):
-    """What a language says about dots."""
+    """What full stops mean in a language."""
 
     abbreviations: frozenset[str]  # what they are dots of, without ending a sentence
     before_digits: frozenset[str]  # such that are abbreviations before a number alone
@@ -104,18 +104,18 @@ def split_line(
     split: str = "long",
     usual: int = 0,
     language: str = "en",
-) -> list[Piece]:
-    """A line in pieces to be translated one by one; nothing for a blank line. Joined with their gaps they are the line without
-    the white space at its ends.
+) -> list[Span]:
+    """The spans of a line that are translated one by one; none of a blank line. Joined with their gaps they are the line
+    without the white space at its ends.
 
-    `split` is never, long or always. With `never` the line is one piece. With `long` it is where it has at most `longest`
-    tokens by `count`; else each piece is as many whole sentences as have at most `usual` tokens together (0: `longest`), and
-    at least one. With `always` each sentence is a piece. A sentence of more than `longest` tokens is cut at spaces, and a word
-    inside, into pieces of at most `usual` tokens; one letter may be more.
+    `split` is never, long or always. With `never` the line is one span. With `long` it is where it has at most `longest`
+    tokens by `count`; else each span is as many whole sentences as have at most `usual` tokens together (0: `longest`), and
+    at least one. With `always` each sentence is a span. A sentence of more than `longest` tokens is cut at spaces, and a word
+    inside, into spans of at most `usual` tokens; one letter may be more.
 
     >>> split_line("A dog. A cat sleeps.  A cow", lambda text: len(text.split()), 5)
-    [Piece(text='A dog. A cat sleeps.', gap='  ', cut=False), Piece(text='A cow', gap='', cut=False)]
-    >>> [piece.text for piece in split_line("A dog. A cat", lambda text: len(text.split()), 5, split="always")]
+    [Span(text='A dog. A cat sleeps.', gap='  ', cut=False), Span(text='A cow', gap='', cut=False)]
+    >>> [span.text for span in split_line("A dog. A cat", lambda text: len(text.split()), 5, split="always")]
     ['A dog.', 'A cat']
     >>> split_line("  ", len, 5)
     []
@@ -124,27 +124,27 @@ def split_line(
     if not text:
         return []
     if split == "never" or (split == "long" and count(text) <= longest):
-        return [Piece(text)]
+        return [Span(text)]
     sentences, usual = split_sentences(text, language), min(usual or longest, longest)
     if split == "long":
-        sentences = _together(sentences, count, usual)
-    return [piece for sentence in sentences for piece in _cut(sentence, count, longest, usual)]
+        sentences = _join_short(sentences, count, usual)
+    return [span for sentence in sentences for span in _cut(sentence, count, longest, usual)]
 
 
-def _cut(text: str, count: Callable[[str], int], longest: int, usual: int) -> list[Piece]:
+def _cut(text: str, count: Callable[[str], int], longest: int, usual: int) -> list[Span]:
     """A sentence, with the white space after it: whole, or where it has more than `longest` tokens cut into at most `usual`."""
     bare = text.rstrip()
     # One letter can be several tokens (bytes); it is translated however long it is.
     if len(bare) <= 1 or count(bare) <= longest:
-        return [Piece(bare, text[len(bare) :])]
+        return [Span(bare, text[len(bare) :])]
     words = re.findall(r"\S+\s*", text)
-    parts = _together(words, count, usual) if len(words) > 1 else [text[: len(bare) // 2], text[len(bare) // 2 :]]
-    *before, last = (piece for part in parts for piece in _cut(part, count, usual, usual))
-    return [*(piece._replace(cut=True) for piece in before), last]
+    parts = _join_short(words, count, usual) if len(words) > 1 else [text[: len(bare) // 2], text[len(bare) // 2 :]]
+    *before, last = (span for part in parts for span in _cut(part, count, usual, usual))
+    return [*(span._replace(cut=True) for span in before), last]
 
 
-def _together(units: list[str], count: Callable[[str], int], most: int) -> list[str]:
-    """Units joined as long as they have at most `most` tokens."""
+def _join_short(units: list[str], count: Callable[[str], int], most: int) -> list[str]:
+    """Neighbouring units joined as long as they have at most `most` tokens."""
     joined = units[:1]
     for unit in units[1:]:
         longer = joined[-1] + unit

@@ -73,7 +73,7 @@ def make_evaluator(
         if config.train.ema_decay:
             numbers["ema_decay"] = config.train.ema_decay  # `params` are a moving average
         decoded = len(pairs.source) if metric else config.train.samples
-        translations = translator.translate(pairs.source[:decoded], params=params, between=between)
+        translations = translator.with_params(params).translate(pairs.source[:decoded], between=between)
         found = [translation.text for translation in translations]
         samples = [
             f"{source}  =>  {hypothesis}  ({reference})" for source, reference, hypothesis in zip(*pairs, found, strict=False)

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.config import TrainConfig
-from transformer_jax.inference.alignment import most_attended
+from transformer_jax.inference.alignment import hard_alignment
 from transformer_jax.training.objective import LossSums, loss_sums
 
 __all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step", "moving_average"]
@@ -130,12 +130,12 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
 
 def make_eval_step(model: nn.Module, eos_id: int) -> Callable:
     """The pure function eval_step(params, batch) -> (`LossSums` of each row [B], without dropout and label smoothing, and the
-    rows' `most_attended`, int32 [B, L, T], or None where there is no attention to the source)."""
+    rows' `hard_alignment`, int32 [B, L, T], or None where there is no attention to the source)."""
 
     def eval_step(params, batch):
         logits, sown = model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
         sums = loss_sums(logits, batch.target_output, batch.target_segment, label_smoothing=0.0)
-        places = most_attended(sown, batch.source, eos_id)
+        places = hard_alignment(sown, batch.source, eos_id)
         return sums, None if places is None else places.swapaxes(0, 1)
 
     return eval_step

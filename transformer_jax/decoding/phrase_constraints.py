@@ -22,13 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from transformer_jax.decoding import beam
-from transformer_jax.decoding.beam import Cache, Hypotheses, Memory, Step
-from transformer_jax.decoding.loop import Sentences
-from transformer_jax.decoding.rules import TokenTexts
+from transformer_jax.config import SearchOptions
+from transformer_jax.decoding.beam import BeamState, Choice, run_beam_search
+from transformer_jax.decoding.continuous_batching import DecodingQueue
+from transformer_jax.decoding.hypotheses import Hypotheses, Memory, SearchCache, Step, Task, make_task
+from transformer_jax.decoding.token_constraints import TokenTexts
+from transformer_jax.decoding.top_candidates import best_continuations
+from transformer_jax.tokenization.special_ids import SpecialIds
 
-__all__ = ["Phrases", "constrained_search", "with_phrases"]
-
+__all__ = ["PhraseProgress", "Phrases", "begin_phrases", "constrained_search"]
 
 _LAST = np.iinfo(np.int32).max
 
@@ -43,8 +45,8 @@ class Phrases(NamedTuple):
     ends_word: Array  # bool [N, P]: it does not occur directly before what `begins_with_letter`
 
 
-class _Progress(NamedTuple):
-    """What a hypothesis has of its phrases."""
+class PhraseProgress(NamedTuple):
+    """How much each of N hypotheses has of its phrases."""
 
     phrases: Phrases
     met: Array  # bool [N, P]: it has the phrase, whatever comes
@@ -52,55 +54,48 @@ class _Progress(NamedTuple):
     at_word: Array  # bool [N]: a word may begin here
 
 
-def with_phrases(cache: Cache, phrases: Phrases) -> Cache:
-    """The cache for a `constrained_search` of translations with all these phrases, in any order."""
-    nothing, rows = jnp.zeros(phrases.tokens.shape, bool), len(phrases.sizes)
-    return cache, _Progress(phrases, (phrases.sizes == 0).all(axis=2), nothing, jnp.ones(rows, bool))
+def begin_phrases(phrases: Phrases) -> PhraseProgress:
+    """The `phrases` of the `SearchCache` with which a `constrained_search` begins: all of them must occur, in any order."""
+    unmatched, rows = jnp.zeros(phrases.tokens.shape, bool), len(phrases.sizes)
+    return PhraseProgress(phrases, (phrases.sizes == 0).all(axis=2), unmatched, jnp.ones(rows, bool))
 
 
 def constrained_search(
     step: Step,
-    sentences: Sentences,
+    queue: DecodingQueue,
+    ids: SpecialIds,
+    options: SearchOptions,
     *,
-    beams: int,
     length: int,
-    start_id: int,
-    eos_id: int,
-    pad_id: int,
+    max_length: int = 0,
     texts: TokenTexts | None = None,
-    forbidden_ids: tuple[int, ...] = (),
-    length_penalty: float = 0.6,
-    returned: int = 1,
-    longest: int = 0,
-    bonus: Callable[[Cache], Array] | None = None,
+    coverage_score: Callable[[SearchCache], Array] | None = None,
 ) -> Hypotheses:
-    """`beam_search`, of translations that have all phrases of their cache (`with_phrases`): the arguments mean the same.
+    """`beam_search`, of translations that have all phrases of their `SearchCache`: the arguments mean the same.
 
     One place of a translation may satisfy several phrases. One that `ends_word` is there when EOS follows it, or a token that
     does not begin with a letter, as `texts` says of each (None: every token is a word).
 
-    A candidate is one of the 2 * beams best continuations of the sentence, one of the 2 best of each hypothesis, or the next
+    A candidate is one of the 2 * beam best continuations of the sentence, one of the 2 best of each hypothesis, or the next
     or first token of one of its phrases. EOS comes when all phrases are there, and each hypothesis that may take it is finished
     with it. There is a translation for each sentence whose limit is larger than the number of its phrases' tokens, unless
     `step` has minus infinity for one of them. With more beams than these tokens every bank keeps a hypothesis. Raises
     ValueError as `beam_search` does.
     """
-    task = beam.make_task(length, longest, length_penalty, start_id, eos_id, pad_id, forbidden_ids)
+    task = make_task(ids, options, length, max_length)
 
-    def restricted(token: Array, index: Array, cache: Cache, *memory: Memory) -> tuple[Array, Cache]:
-        cache, progress = cache
-        progress = _advanced(progress, token, texts)
+    def phrases_before_eos(token: Array, index: Array, cache: SearchCache, *memory: Memory) -> tuple[Array, SearchCache]:
+        progress = _advanced(cache.phrases, token, texts)
         log_probs, cache = step(token, index, cache, *memory)
         complete = (progress.met | _completed(progress)).all(axis=1)
-        eos = (jnp.arange(log_probs.shape[1]) == eos_id)[None, :] & ~complete[:, None]
-        return jnp.where(eos, -jnp.inf, log_probs), (cache, progress)
+        too_early = (jnp.arange(log_probs.shape[1]) == ids.eos)[None, :] & ~complete[:, None]
+        return jnp.where(too_early, -jnp.inf, log_probs), cache._replace(phrases=progress)
 
     choose = functools.partial(_choose, task=task, texts=texts)
-    of_inner = None if bonus is None else lambda cache: bonus(cache[0])
-    return beam.search(restricted, sentences, task, choose, beams=beams, returned=returned, bonus=of_inner)
+    return run_beam_search(phrases_before_eos, queue, task, options, choose, coverage_score)
 
 
-def _advanced(progress: _Progress, token: Array, texts: TokenTexts | None) -> _Progress:
+def _advanced(progress: PhraseProgress, token: Array, texts: TokenTexts | None) -> PhraseProgress:
     """After one more token [N]."""
     phrases, always = progress.phrases, jnp.ones(len(token), bool)
     ends_word = always if texts is None else ~texts.begins_with_letter[token]
@@ -122,20 +117,20 @@ def _numbers(phrases: Phrases) -> Array:
     return jnp.arange(1, phrases.tokens.shape[3] + 1)[None, None, None, :]
 
 
-def _completed(progress: _Progress) -> Array:
+def _completed(progress: PhraseProgress) -> Array:
     """bool [N, P]: the hypothesis ends with the phrase."""
     last = _numbers(progress.phrases) == progress.phrases.sizes[..., None]
     return (progress.matched & last).any(axis=(2, 3))
 
 
-def _places(progress: _Progress) -> Array:
+def _places(progress: PhraseProgress) -> Array:
     """int32 [N, P, A]: how many tokens of each spelling the hypothesis ends with, less than all."""
     numbers = _numbers(progress.phrases)
     unfinished = progress.matched & (numbers < progress.phrases.sizes[..., None])
     return jnp.max(jnp.where(unfinished, numbers, 0), axis=3)
 
 
-def _tokens_there(progress: _Progress, texts: TokenTexts | None) -> Array:
+def _tokens_there(progress: PhraseProgress, texts: TokenTexts | None) -> Array:
     """int32 [N]: the tokens of all phrases that are there, and those of the phrase that is the furthest of the others.
 
     All tokens less this number are a way to the end that is always open: on with that phrase, then one phrase after the other.
@@ -160,33 +155,33 @@ def _at(tokens: Array, places: Array) -> Array:
     return jnp.take_along_axis(tokens, jnp.minimum(places, tokens.shape[3] - 1)[..., None], axis=3)[..., 0]
 
 
-def _choose(length: Array, state: beam.State, log_probs: Array, task: beam.Task, texts: TokenTexts | None) -> beam.Choice:
+def _choose(length: Array, state: BeamState, log_probs: Array, task: Task, texts: TokenTexts | None) -> Choice:
     """The best of every bank. Any hypothesis may end, if `step` allows it."""
-    progress: _Progress = state.cache[1]
+    progress: PhraseProgress = state.cache.phrases
     batch, beams = state.log_prob.shape
-    value, parent, token = beam.best_continuations(log_probs, state.log_prob, task.forbidden)
-    own = beam.best_continuations(log_probs, state.log_prob.reshape(-1, 1), task.forbidden)
+    value, parent, token = best_continuations(log_probs, state.log_prob, task.suppressed)
+    own = best_continuations(log_probs, state.log_prob.reshape(-1, 1), task.suppressed)
     tokens = progress.phrases.tokens
     wanted = jnp.concatenate([_at(tokens, _places(progress)).reshape(len(tokens), -1), tokens[:, :, 0, 0]], axis=1)
-    of_phrases = jnp.take_along_axis(log_probs, wanted, axis=1) + state.log_prob.reshape(-1, 1)
+    wanted_value = jnp.take_along_axis(log_probs, wanted, axis=1) + state.log_prob.reshape(-1, 1)
 
     def join(best: Array, *others: Array) -> Array:
-        return jnp.concatenate([best, *(each.reshape(batch, -1) for each in others)], axis=1)
+        return jnp.concatenate([best, *(other.reshape(batch, -1) for other in others)], axis=1)
 
-    number = jnp.broadcast_to(jnp.tile(jnp.arange(beams), batch)[:, None], of_phrases.shape)
-    value = join(value, own[0], of_phrases)  # [B, K]
+    number = jnp.broadcast_to(jnp.tile(jnp.arange(beams), batch)[:, None], wanted_value.shape)
+    value = join(value, own[0], wanted_value)  # [B, K]
     parent = join(parent, number[:, :1].repeat(2, axis=1), number)
     token = join(token, own[2], wanted)
-    never = jnp.isin(token, jnp.array([task.eos_id, *task.forbidden]))  # EOS ends; padding is in `wanted`, too
+    never = jnp.isin(token, jnp.array([task.ids.eos, *task.suppressed]))  # EOS ends; padding is in `wanted`, too
     value = jnp.where(never, -jnp.inf, value)
 
     rows = (jnp.arange(batch)[:, None] * beams + parent).reshape(-1)
     after = _advanced(jax.tree.map(lambda leaf: leaf[rows], progress), token.reshape(-1), texts)
     bank = _tokens_there(after, texts).reshape(value.shape)
     log_prob, key = _best_of_banks(value, bank, parent * log_probs.shape[1] + token, beams)
-    ended = state.log_prob + log_probs[:, task.eos_id].reshape(batch, beams)
-    own = jnp.broadcast_to(jnp.arange(beams), (batch, beams))
-    return beam.Choice(ended, own, log_prob, key // log_probs.shape[1], key % log_probs.shape[1])
+    ended = state.log_prob + log_probs[:, task.ids.eos].reshape(batch, beams)
+    itself = jnp.broadcast_to(jnp.arange(beams), (batch, beams))
+    return Choice(ended, itself, log_prob, key // log_probs.shape[1], key % log_probs.shape[1])
 
 
 def _best_of_banks(value: Array, bank: Array, key: Array, beams: int) -> tuple[Array, Array]:
@@ -194,7 +189,7 @@ def _best_of_banks(value: Array, bank: Array, key: Array, beams: int) -> tuple[A
     of every bank, and so on; value minus infinity where there are no more. Arguments are [B, K]. A candidate that comes from
     several sides has the same `key` each time, and goes on once; where values are equal the smaller key comes first."""
     emptiness, cost, key = lax.sort((-bank, -value, key), dimension=1, num_keys=3)
-    same_bank, same_key = (jnp.pad(each[:, 1:] == each[:, :-1], ((0, 0), (1, 0))) for each in (emptiness, key))
+    same_bank, same_key = (jnp.pad(column[:, 1:] == column[:, :-1], ((0, 0), (1, 0))) for column in (emptiness, key))
     again = same_bank & same_key
     cost = jnp.where(again, jnp.inf, cost)
     count = jnp.cumsum(~again, axis=1)

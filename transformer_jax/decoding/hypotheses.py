@@ -1,0 +1,79 @@
+"""What every search shares: the step function it calls, the hypotheses it returns, the length penalty, suppressed ids.
+
+Letters: `B` sentences, `N = B * beams` rows of the cache (row `b * beams + k`), `T` the longest output, `V` vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from transformer_jax.config import SearchOptions
+from transformer_jax.tokenization.special_ids import SpecialIds
+
+__all__ = ["Cache", "Hypotheses", "Memory", "SearchCache", "Step", "Task", "length_divisors", "make_task"]
+
+Cache = Any  # a pytree whose every leaf is [N, ...]
+Memory = Any  # a pytree whose every leaf is [B, ...]
+Step = Callable[..., tuple[Array, Cache]]  # (token [N], index [], cache), memory where there is one -> log_probs [N, V], cache
+
+
+class Hypotheses(NamedTuple):
+    """The `nbest` best translations of each sentence, best first.
+
+    Where a sentence has fewer (a limit of one token allows only EOS), the rest is empty: `length` 0, `tokens` all pad,
+    `log_prob` and `score` minus infinity.
+    """
+
+    tokens: Array  # int32 [B, nbest, T]              EOS included, pad afterwards
+    length: Array  # int32 [B, nbest]                 number of tokens, EOS included
+    log_prob: Array  # float32 [B, nbest]             sum of the tokens' log-probabilities, EOS included
+    score: Array  # float32 [B, nbest]                log_prob / penalty(length), and the coverage score where there is one
+    token_log_probs: Array  # float32 [B, nbest, T]   of each of the tokens, 0 afterwards
+    cut: Array | None = None  # bool [B]              the search ran out of room before it came to its end
+
+
+class SearchCache(NamedTuple):
+    """What a search with options keeps of each hypothesis: the model's cache, and None for every option that is off."""
+
+    model: Cache
+    coverage: Array | None = None  # float32 [N, S]: the attention that each source token got so far, 1 where it is padding
+    constraints: Any = None  # `token_constraints.TokenConstraints`
+    phrases: Any = None  # `phrase_constraints.PhraseProgress`
+
+
+class Task(NamedTuple):
+    """What stays the same from step to step."""
+
+    length: int  # T
+    divisors: Array  # float32 [max_length + 1]
+    ids: SpecialIds
+    suppressed: tuple[int, ...]  # the ids that are never generated
+
+
+def make_task(ids: SpecialIds, options: SearchOptions, length: int, max_length: int = 0) -> Task:
+    """The task of a search of T = `length` tokens for sentences whose limits are at most `max_length`, if that is more.
+
+    Pad, decoder start and `ids.never_generated` are suppressed; EOS may share an id with pad or start. Raises ValueError if EOS
+    is in `never_generated`, or `length_penalty` negative.
+    """
+    if ids.eos in ids.never_generated:
+        raise ValueError(f"EOS (id {ids.eos}) cannot be suppressed: no translation could end")
+    suppressed = tuple(sorted({ids.start, ids.pad, *ids.never_generated} - {ids.eos}))
+    divisors = jnp.asarray(length_divisors(max(length, max_length), options.length_penalty))
+    return Task(length, divisors, ids, suppressed)
+
+
+def length_divisors(length: int, length_penalty: float) -> np.ndarray:
+    """penalty(n) = ((5 + n) / 6) ** length_penalty for n = 0 .. length: float32 [length + 1] (Wu et al. 2016, eq. 14).
+
+    Raises ValueError for a negative `length_penalty`: the bound that stops the search early would be wrong.
+
+    >>> length_divisors(7, length_penalty=1.0)[[1, 4, 7]].tolist()
+    [1.0, 1.5, 2.0]
+    """
+    if not length_penalty >= 0:
+        raise ValueError(f"length_penalty must be 0 or more, not {length_penalty}")
+    return (((5 + np.arange(length + 1)) / 6) ** length_penalty).astype(np.float32)

@@ -1,0 +1,91 @@
+"""Which rows of ids are decoded together: few shapes, so that few programs are compiled, and equal work for all devices."""
+
+import bisect
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+__all__ = ["RowGroup", "fill_devices", "length_batches", "padded_length", "power_of_two", "search_groups"]
+
+# Source lengths that batches are padded to: few, so that few shapes are compiled.
+LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+QUEUE = 512  # sentences of one search on each device; those beyond the slots wait for a free one
+
+
+class RowGroup(NamedTuple):
+    """Rows that are searched together."""
+
+    numbers: list[int]  # of the rows
+    length: int  # they are padded to so many ids
+    slots: int  # so many are decoded at a time, on all devices together
+
+
+def search_groups(lengths: Sequence[int], tokens: int, devices: int, processes: int) -> Iterator[RowGroup]:
+    """Groups of all rows, longest first, so that what is too large for memory shows at once. In each group as many rows are
+    decoded at a time as have `tokens` positions.
+
+    Rows of one padded length are together, with shorter ones where they are fewer than can be searched at a time. They are
+    divided into groups of equal work, for every process one or more.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    padded = [padded_length(lengths[i]) for i in order]
+    start = 0
+    while start < len(order):
+        slots = _rows_within(tokens, padded[start], devices)
+        end = max(start + slots, bisect.bisect_right(padded, -padded[start], key=lambda length: -length))
+        if len(order) - end < slots // 2:
+            end = len(order)
+        together = order[start:end]
+        groups = -(-len(together) // (devices * QUEUE))
+        groups = -(-groups // processes) * processes
+        for group in range(min(groups, len(together))):
+            numbers = together[group::groups]
+            yield RowGroup(numbers, padded[start], min(slots, fill_devices(len(numbers), devices)))
+        start = end
+
+
+def length_batches(lengths: Sequence[int], tokens: int, devices: int) -> Iterator[tuple[list[int], int]]:
+    """The numbers of the rows of each batch and the length it is padded to: longest first, at most `tokens` positions each.
+
+    >>> list(length_batches([3, 40, 5], 64, devices=1))
+    [([1], 48), ([2, 0], 16)]
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        length = padded_length(lengths[order[start]])
+        rows = _rows_within(tokens, length, devices)
+        yield order[start : start + rows], length
+        start += rows
+
+
+def fill_devices(rows: int, devices: int) -> int:
+    """The least number of rows, not below `rows`, that is the same power of two on each device.
+
+    >>> fill_devices(5, devices=1), fill_devices(5, devices=4)
+    (8, 8)
+    """
+    return devices * (1 << (-(-rows // devices) - 1).bit_length())
+
+
+def power_of_two(count: int) -> int:
+    """The power of two that has room for so many, or 0.
+
+    >>> [power_of_two(count) for count in (0, 1, 2, 3, 4, 5)]
+    [0, 1, 2, 4, 4, 8]
+    """
+    return 1 << (int(count) - 1).bit_length() if count else 0
+
+
+def padded_length(length: int) -> int:
+    """The length that a row of so many ids is padded to.
+
+    >>> padded_length(9), padded_length(1025)
+    (16, 2048)
+    """
+    index = bisect.bisect_left(LENGTHS, length)
+    return LENGTHS[index] if index < len(LENGTHS) else -(-length // LENGTHS[-1]) * LENGTHS[-1]
+
+
+def _rows_within(tokens: int, length: int, devices: int) -> int:
+    """How many rows of this length have at most `tokens` positions: a power of two on each device."""
+    return devices * (1 << (max(tokens // length // devices, 1).bit_length() - 1))

@@ -1,0 +1,136 @@
+"""The search of a model: `SearchRows` to `Hypotheses`, in one compiled program on each device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from transformer_jax.config import SearchOptions
+from transformer_jax.decoding.beam import beam_search
+from transformer_jax.decoding.continuous_batching import DecodingQueue
+from transformer_jax.decoding.greedy import greedy_search, sample_search
+from transformer_jax.decoding.hypotheses import Hypotheses, SearchCache
+from transformer_jax.decoding.phrase_constraints import begin_phrases, constrained_search
+from transformer_jax.decoding.token_constraints import TokenTexts, constrained_step, make_constraints
+from transformer_jax.inference.alignment import log_coverage, mean_attention
+from transformer_jax.inference.search_rows import SearchRows
+from transformer_jax.models.random_keys import key_of
+from transformer_jax.tokenization.tokenizer import Tokenizer
+
+__all__ = ["make_model_search"]
+
+_REFILL_SHARE = 8  # this share of the slots is free before it is filled again: each time costs a run of the encoder
+
+
+def make_model_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypotheses]:
+    """search((params, seed words), rows, *, options, slots, length, max_length): translations of all rows, by the search that
+    the options ask for. `length` and `max_length` are those of `beam_search`; of the rows `slots` are decoded at a time."""
+    ids = tokenizer.special_ids
+
+    def search(
+        params_and_seed: tuple[Any, jax.Array],
+        rows: SearchRows,
+        *,
+        options: SearchOptions,
+        slots: int,
+        length: int,
+        max_length: int,
+    ) -> Hypotheses:
+        params, seed = params_and_seed
+        model_step = _ModelStep(model, params, rows, options, length)
+        texts = _token_texts(tokenizer) if rows.prefixes is not None or rows.phrases is not None else None
+        step = model_step.step
+        if model_step.has_constraints:
+            step = constrained_step(step, eos_id=ids.eos, no_repeat_ngram=options.no_repeat_ngram, texts=texts)
+        refill_size = max(slots // _REFILL_SHARE, 1)
+        queue = DecodingQueue(model_step.begin, len(rows.limit), jnp.sum(rows.limit > 0), slots, refill_size)
+        task, room = (step, queue, ids, options), dict(length=length, max_length=max_length)
+        if options.temperature:
+            return sample_search(*task, key=key_of(seed), numbers=rows.number, **room)
+        if options.beam == 1 and rows.phrases is None:
+            return greedy_search(*task, **room)
+        coverage_score = model_step.coverage_score if options.coverage_penalty else None
+        if rows.phrases is None:
+            return beam_search(*task, **room, coverage_score=coverage_score)
+        return constrained_search(*task, **room, texts=texts, coverage_score=coverage_score)
+
+    return search
+
+
+def _token_texts(tokenizer: Tokenizer) -> TokenTexts:
+    surfaces = tokenizer.surfaces
+    columns = surfaces.begins_with_letter, surfaces.may_precede_word, surfaces.ranks, surfaces.sizes
+    return TokenTexts(*map(jnp.asarray, columns))
+
+
+@dataclass(frozen=True)
+class _ModelStep:
+    """The step function that a search calls, and the caches that it begins with. N = B * hypotheses of a sentence."""
+
+    model: nn.Module
+    params: Any
+    rows: SearchRows
+    options: SearchOptions
+    length: int
+
+    @property
+    def hypotheses(self) -> int:
+        return self.options.nbest if self.options.temperature else self.options.beam
+
+    @property
+    def has_constraints(self) -> bool:
+        return bool(self.options.no_repeat_ngram) or self.rows.min_length is not None or self.rows.prefixes is not None
+
+    def begin(self, numbers: jax.Array, index: jax.Array) -> tuple[SearchCache, jax.Array, tuple[Any, jax.Array]]:
+        """Cache, limits and memory of the rows of these numbers. The memory has the index of their first step."""
+        rows = jax.tree.map(lambda x: x[numbers], self.rows)
+        position = jnp.broadcast_to(jnp.arange(rows.source.shape[1])[None], rows.source.shape)
+        memory = self._apply("encode", rows.source, rows.segment, position)
+        cache = self.model.apply({"params": self.params}, memory, self.hypotheses, self.length, method="init_cache")
+        repeated = jax.tree.map(lambda x: jnp.repeat(x, self.hypotheses, axis=0), rows)
+        constraints = make_constraints(
+            len(repeated.limit),
+            length=self.length,
+            start=index,
+            min_length=repeated.min_length,
+            no_repeat_ngram=self.options.no_repeat_ngram,
+            prefixes=repeated.prefixes,
+        )
+        cache = SearchCache(
+            cache,
+            jnp.where(repeated.segment > 0, 0.0, 1.0) if self.options.coverage_penalty else None,
+            constraints if self.has_constraints else None,
+            None if repeated.phrases is None else begin_phrases(repeated.phrases),
+        )
+        return cache, rows.limit, (memory, jnp.full(len(numbers), index))
+
+    def step(
+        self, token: jax.Array, index: jax.Array, cache: SearchCache, memory: tuple[Any, jax.Array]
+    ) -> tuple[jax.Array, SearchCache]:
+        """Log-probabilities of the next token, [N, V]."""
+        memory, start = memory
+        inputs = token, index, memory, cache.model, jnp.repeat(start, self.hypotheses)
+        if cache.coverage is None:
+            logits, model_cache = self._apply("decode_step", *inputs)
+            return _log_softmax(logits), cache._replace(model=model_cache)
+        (logits, model_cache), sown = self.model.apply(
+            {"params": self.params}, *inputs, method="decode_step", mutable=["intermediates"]
+        )
+        attention = mean_attention(sown)  # [B, beams, S]
+        coverage = cache.coverage + attention.reshape(cache.coverage.shape)
+        return _log_softmax(logits), cache._replace(model=model_cache, coverage=coverage)
+
+    def coverage_score(self, cache: SearchCache) -> jax.Array:
+        """float32 [N]"""
+        return self.options.coverage_penalty * log_coverage(cache.coverage)
+
+    def _apply(self, method: str, *args: Any) -> Any:
+        return self.model.apply({"params": self.params}, *args, method=method)
+
+
+def _log_softmax(logits: jax.Array) -> jax.Array:
+    """[N, V]. As log_softmax, but XLA on CPU does not write them out for it (8 ms of 31 for N = 256, V = 8,000, D = 512)."""
+    return logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)

@@ -1,0 +1,95 @@
+"""What is returned for a line, and how the translations of a line's pieces become it."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformer_jax.config import SearchOptions
+from transformer_jax.inference.alignment import Links, join_links, renumbered_links
+from transformer_jax.inference.pieces import Piece
+from transformer_jax.tokenization.tokenizer import Tokenizer
+
+__all__ = ["Translation", "empty_translation", "join_pieces", "on_one_line"]
+
+# White space at which somebody might end a line: a translation is one.
+_AS_SPACES = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
+_SENTENCE_END = re.compile(r"[.!?\u2026]\W*$")
+
+
+class Translation(NamedTuple):
+    """One line's translation. A line that was translated in parts has their texts joined and their scores added up."""
+
+    text: str
+    log_prob: float  # natural logarithm of the model's probability, EOS included
+    score: float  # what the search ranked by: log_prob over the length penalty
+    tokens: tuple[int, ...]  # the tokenizer's ids, EOS included where the model gave one
+    parts: int = 1  # how many parts the line was translated in; 0: it was blank
+    alignment: Links | None = None  # which words of the line became which of the text, if it was asked for
+    token_log_probs: tuple[float, ...] = ()  # natural logarithm of the probability of each of `tokens`
+    others: tuple["Translation", ...] = ()  # the next best, best first, or what else was drawn (`nbest`)
+    too_long: bool = False  # was the line, or with split_sentences=always a sentence of it, cut because it was too long?
+
+
+def empty_translation(align: bool) -> Translation:
+    """The translation of a blank line."""
+    return Translation("", 0.0, 0.0, (), 0, () if align else None)
+
+
+def on_one_line(text: str) -> str:
+    """The text with a space for each character at which a line might end: a tokenizer that falls back to bytes can spell them.
+
+    >>> on_one_line("one\\u2028two")
+    'one two'
+    """
+    return text.translate(_AS_SPACES)
+
+
+def join_pieces(
+    line: str, pieces: Sequence[Piece], parts: Sequence[Translation], options: SearchOptions, tokenizer: Tokenizer
+) -> Translation:
+    """The translation of a line from those of its pieces. Its n best are the best of all combinations; of samples, the first
+    of each piece belong together, the second, and so on."""
+    if len(parts) == 1:
+        return parts[0]
+    choices = [(part, *part.others) for part in parts]
+    if options.temperature:
+        combinations = list(zip(*choices, strict=True))
+    else:
+        combinations = [()]
+        for of_part in choices:
+            longer = [(*before, one) for before in combinations for one in of_part]
+            combinations = sorted(longer, key=lambda chosen: -sum(one.score for one in chosen))[: options.nbest]
+    too_long = options.split_sentences == "long" or any(piece.span.cut for piece in pieces)
+    best, *others = (_joined(line, pieces, chosen, tokenizer)._replace(too_long=too_long) for chosen in combinations)
+    return best._replace(others=tuple(others))
+
+
+def _joined(line: str, pieces: Sequence[Piece], parts: Sequence[Translation], tokenizer: Tokenizer) -> Translation:
+    alignments = [part.alignment for part in parts]
+    texts = _with_gaps([part.text for part in parts], [piece.span.gap for piece in pieces])
+    links = None
+    if None not in alignments:
+        (seen,) = tokenizer.visible([line])
+        links = join_links(seen, [piece.span.text for piece in pieces], texts, alignments)
+        links = renumbered_links(links, line, (), tokenizer)
+    return Translation(
+        "".join(texts),
+        sum(part.log_prob for part in parts),
+        sum(part.score for part in parts),
+        tuple(token for part in parts for token in part.tokens),
+        len(parts),
+        links,
+        tuple(itertools.chain.from_iterable(part.token_log_probs for part in parts)),
+    )
+
+
+def _with_gaps(texts: Sequence[str], gaps: Sequence[str]) -> list[str]:
+    """The translations of a line's pieces, each with what is between it and the next that is not empty. Where the line has no
+    white space there is none, unless a sentence ends there in a language that has one."""
+    spaced, following = [], False
+    for text, gap in reversed(list(zip(texts, gaps, strict=True))):
+        between = on_one_line(gap) or (" " if _SENTENCE_END.search(text) else "")
+        spaced.append(text + between if text and following else text)
+        following |= bool(text)
+    return spaced[::-1]
