@@ -3,7 +3,8 @@
 from transformer_jax.decoding.beam import beam_search
 from transformer_jax.decoding.continuous_batching import DecodingQueue, single_batch
 from transformer_jax.decoding.greedy import greedy_search, sample_search
-from transformer_jax.decoding.hypotheses import Hypotheses, SearchCache, Step, length_divisors
+from transformer_jax.decoding.hypotheses import Hypotheses, SearchCache, Step
+from transformer_jax.decoding.length_penalty import length_divisors
 from transformer_jax.decoding.phrase_constraints import Phrases, begin_phrases, constrained_search
 from transformer_jax.decoding.token_constraints import (
     Continuations,

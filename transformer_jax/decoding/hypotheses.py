@@ -1,4 +1,4 @@
-"""What every search shares: the step function it calls, the hypotheses it returns, the length penalty, suppressed ids.
+"""What every search shares: the step function it calls, the hypotheses it returns, suppressed ids.
 
 Letters: `B` sentences, `N = B * beams` rows of the cache (row `b * beams + k`), `T` the longest output, `V` vocabulary.
 """
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from transformer_jax.config import SearchOptions
+from transformer_jax.decoding.length_penalty import length_divisors
 from transformer_jax.tokenization.special_ids import SpecialIds
 
-__all__ = ["Cache", "Hypotheses", "Memory", "SearchCache", "Step", "Task", "length_divisors", "make_task"]
+__all__ = ["Cache", "Hypotheses", "Memory", "SearchCache", "Step", "Task", "make_task"]
 
 Cache = Any  # a pytree whose every leaf is [N, ...]
 Memory = Any  # a pytree whose every leaf is [B, ...]
@@ -64,16 +64,3 @@ def make_task(ids: SpecialIds, options: SearchOptions, length: int, max_length: 
     suppressed = tuple(sorted({ids.start, ids.pad, *ids.never_generated} - {ids.eos}))
     divisors = jnp.asarray(length_divisors(max(length, max_length), options.length_penalty))
     return Task(length, divisors, ids, suppressed)
-
-
-def length_divisors(length: int, length_penalty: float) -> np.ndarray:
-    """penalty(n) = ((5 + n) / 6) ** length_penalty for n = 0 .. length: float32 [length + 1] (Wu et al. 2016, eq. 14).
-
-    Raises ValueError for a negative `length_penalty`: the bound that stops the search early would be wrong.
-
-    >>> length_divisors(7, length_penalty=1.0)[[1, 4, 7]].tolist()
-    [1.0, 1.5, 2.0]
-    """
-    if not length_penalty >= 0:
-        raise ValueError(f"length_penalty must be 0 or more, not {length_penalty}")
-    return (((5 + np.arange(length + 1)) / 6) ** length_penalty).astype(np.float32)

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from transformer_jax.arguments import check_options
 from transformer_jax.config import Config, SearchOptions, validate
-from transformer_jax.decoding.hypotheses import length_divisors
+from transformer_jax.decoding.length_penalty import length_divisors
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import Links
 from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
