@@ -1,10 +1,12 @@
 """Trains a translation model: python train.py --config=configs/demo.py --workdir=runs/demo
 
-Any field of the config can be set: --config.model.num_layers=2. The same command again goes on where the run was left. Exit
-codes: 0 trained to the end, 2 bad input, 75 stopped by SIGTERM or Ctrl-C and to be continued.
+Any field of the config can be set: --config.model.num_layers=2. The same command again continues the run. Exit codes: 0
+trained to the end, 2 bad input, 75 stopped by SIGTERM or Ctrl-C, or by the loss of another process, and to be continued.
 """
 
-from transformer_jax.cli.command_line import Parser, load_config, main, set_up, told_to_all
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main, report_to_all, set_up
 
 
 def run() -> None:
@@ -14,7 +16,7 @@ def run() -> None:
     parser.add_processes()
     flags, overrides = parser.parse_with_overrides()
     processes = flags.coordinator, flags.processes, flags.process
-    with told_to_all(processes):
+    with report_to_all(processes):
         config = load_config(flags.config, overrides)
     set_up(processes)
     from transformer_jax.training.loop import train

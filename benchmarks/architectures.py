@@ -26,7 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # ruff: noqa: E402 (memory and the compilation cache are set up before JAX is imported)
 from outputs import make_folder, new_figure, require, save_figure, set_up_or_end
 
-from transformer_jax.cli.command_line import Parser, load_config, main
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main
 from transformer_jax.config import Config, ModelConfig
 from transformer_jax.errors import UserError
 

@@ -16,7 +16,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.inference.batched_search import positions_at_once
 from transformer_jax.inference.translator import Translator, load_translator
 from transformer_jax.interop.ctranslate2 import export
-from transformer_jax.interop.hugging_face import to_hugging_face, unsupported
+from transformer_jax.interop.hugging_face_writer import to_hugging_face, unsupported
 from transformer_jax.interop.marian import completed
 from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters
 from transformer_jax.models.layers import sinusoids

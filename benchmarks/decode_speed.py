@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.cli.command_line import Parser, main, set_up
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main, set_up
 from transformer_jax.errors import UserError
 
 PACKAGES = {"ours": "jax", "CTranslate2": "ctranslate2", "Hugging Face": "transformers"}

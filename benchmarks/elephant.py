@@ -18,12 +18,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.cli.command_line import Parser, main, set_up
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main, set_up
 from transformer_jax.data import demo
 from transformer_jax.data.batching import Shape, bucketed_batch
 from transformer_jax.data.store import Store
 from transformer_jax.inference.translator import Translator
-from transformer_jax.models.seq2seq import attention_of
+from transformer_jax.models.sown_attention import attention_of
 
 
 class Look(NamedTuple):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.cli.command_line import Parser, main
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import open_output, read_lines
 

@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from outputs import require
 
-from transformer_jax.cli.command_line import Parser, main, set_up
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main, set_up
 
 ROWS = 64
 

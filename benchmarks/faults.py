@@ -28,7 +28,9 @@ sys.path.insert(0, str(ROOT))
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
 from outputs import make_folder, set_up_or_end
 
-from transformer_jax.cli.command_line import Parser, load_config, main
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main
 from transformer_jax.config import Config, ModelConfig, override, to_json, validate
 from transformer_jax.errors import UserError
 

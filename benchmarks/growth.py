@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from decode_speed import machine
 from outputs import make_folder, new_figure, output_of, require, save_figure, temporary_folder
 
-from transformer_jax.cli.command_line import Parser, main
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import iter_lines
 

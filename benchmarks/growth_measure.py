@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
 from outputs import set_up_or_end
 
-from transformer_jax.cli.command_line import main
+from transformer_jax.cli.program import main
 
 set_up_or_end()
 

@@ -23,7 +23,8 @@ import sentencepiece
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.cli.command_line import Parser, main
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main
 from transformer_jax.config import BatchConfig, DataConfig, TokenizerConfig
 from transformer_jax.data.sources import read_sources
 from transformer_jax.data.store import Store, open_store

@@ -18,7 +18,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.cli.command_line import Parser, main, set_up
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main, set_up
 
 TIE = 1e-5
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformer_jax.cli.command_line import set_up
+from transformer_jax.cli.program import set_up
 from transformer_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def set_up_or_end() -> None:
-    """`command_line.set_up`, for a script that imports JAX at its top; what it refuses ends the script as `command_line.main`
+    """`program.set_up`, for a script that imports JAX at its top; what it refuses ends the script as `program.main`
     would end it."""
     try:
         set_up()

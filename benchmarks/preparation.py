@@ -21,7 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
 from outputs import output_of, temporary_folder
 
-from transformer_jax.cli.command_line import Parser, load_config, main, set_up
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main, set_up
 
 STAGES = {"new text": [], "prepared": [], "going on late in an epoch": ["--late"]}
 

@@ -16,7 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transformer_jax.cli.command_line import Parser, load_config, main
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main
 from transformer_jax.errors import UserError
 
 STAGES = {"text read, tokenised": "parameters, computed in", "one update": "step 1/", "two updates": "step 2/"}

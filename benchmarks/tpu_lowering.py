@@ -27,7 +27,9 @@ import jax
 from jax.experimental import topologies
 from outputs import make_folder, require
 
-from transformer_jax.cli.command_line import Parser, load_config, main
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main
 from transformer_jax.config import Config
 from transformer_jax.data.batching import Batch, Shape
 from transformer_jax.errors import UserError

@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from decode_speed import machine, row
 from train_work import MODELS, Job
 
-from transformer_jax.cli.command_line import Parser, main, set_up
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import main, set_up
 from transformer_jax.errors import UserError
 
 SYSTEMS = ("ours", "PyTorch", "PyTorch compiled")

@@ -104,7 +104,7 @@ class Docstrings(griffe.Extension):
             title = _comment_above(field, after_blank=True)
             if title or not number:
                 yield f"\n\n{self._prose(title, cls)}{head}" if title else head
-            kind = "".join(self._type(part, cls) for part in re.split(r"([\w.]+)", str(field.annotation)))
+            kind = "".join(self._type(part, cls) for part in re.split(r"([\w.]+)", _type_and_limits(field)))
             default = [f"`{_default(field)}`" if field.value is not None else ""] if with_default else []
             cells = [f"`{field.name}`", kind, *default, self._prose(_comment(field), cls)]
             yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
@@ -136,6 +136,13 @@ def _own_names(obj: griffe.Object) -> set[str]:
     if obj.is_class and "__init__" in obj.members:
         return {*obj.members, *(each.name for each in obj.members["__init__"].parameters)}
     return {each.name for each in obj.parameters} if obj.is_function else set(obj.members) if obj.is_class else set()
+
+
+def _type_and_limits(field: griffe.Attribute) -> str:
+    """Without the help of a field's flag: `Annotated[int, AtLeast(0), Flag("...")]` -> `int, AtLeast(0)`."""
+    if not str(field.annotation).startswith("Annotated["):
+        return str(field.annotation)
+    return ", ".join(text for text in map(str, field.annotation.slice.elements) if not text.startswith("Flag("))
 
 
 def _default(field: griffe.Attribute) -> str:

@@ -18,6 +18,7 @@ from transformer_jax.inference.alignment import (
 )
 from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model
+from transformer_jax.models.sown_attention import attention_name
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -28,7 +29,7 @@ def test_hard_alignment_is_the_mean_of_heads_and_never_an_end():
     weights = np.zeros((1, 2, 2, 4), np.float32)  # [B, H, T, S]
     weights[0, 0] = [[0.4, 0.3, 0.3, 0], [0.1, 0.1, 0.8, 0]]
     weights[0, 1] = [[0.1, 0.6, 0.3, 0], [0.1, 0.2, 0.7, 0]]
-    sown = {"intermediates": {"decoder_0": {"cross_attention": {"attention_weights": (jnp.asarray(weights),)}}}}
+    sown = {"intermediates": {attention_name("cross", 0): (jnp.asarray(weights),)}}
     source = jnp.array([[7, 8, EOS, 0]])
     assert hard_alignment(sown, source, EOS).tolist() == [[[1, 1]]]
     assert hard_alignment({}, source, EOS) is None

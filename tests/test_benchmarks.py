@@ -18,7 +18,10 @@ from typing import Any, NamedTuple
 import pytest
 from helpers import tiny_model, write_config
 
-from transformer_jax.cli.command_line import Parser, load_config
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.evaluation_job import EvaluationJob
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.translation_job import TranslationJob
 from transformer_jax.config import Config, override
 from transformer_jax.data import demo
 from transformer_jax.training.loop import train
@@ -232,6 +235,7 @@ def commands_of(file: Path) -> Iterator[Command]:
 README = BENCHMARKS / "README.md"
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), README, *BENCHMARKS.glob("*.py"), *(ROOT / "configs").glob("*.py")]
 COMMANDS = [command for file in PAGES for command in commands_of(file)]
+JOBS = {job.__name__: job for job in (EvaluationJob, TranslationJob)}
 TYPES = {"int": int, "float": float, "Path": Path, "str": str}
 
 
@@ -250,6 +254,8 @@ def parser_of(script: str) -> Parser:
             parser.add_argument(*names, **{name: value for name, value in options.items() if value is not None})
         elif node.func.attr in ("add_ensemble", "add_processes", "add_search"):
             getattr(parser, node.func.attr)()
+        elif node.func.attr == "add_job":
+            parser.add_job(JOBS[ast.unparse(node.args[0])])
     return parser
 
 

@@ -22,15 +22,19 @@ import jax.numpy as jnp
 import pytest
 from helpers import assert_trees_equal
 
-from transformer_jax.cli import command_line
 from transformer_jax.cli import evaluate as evaluate_run_module
+from transformer_jax.cli import program
 from transformer_jax.cli.evaluate import evaluate_run
+from transformer_jax.cli.evaluation_job import EvaluationJob
+from transformer_jax.cli.parser import job_of
 from transformer_jax.cli.translate import translate_lines
+from transformer_jax.cli.translation_job import TranslationJob
 from transformer_jax.config import from_json, to_json
 from transformer_jax.data import demo
 from transformer_jax.distributed import cluster
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation import watch
+from transformer_jax.evaluation.report import Report
 from transformer_jax.inference.translator import Translator
 from transformer_jax.runs.lean import copy_run
 from transformer_jax.runs.run_folder import Run
@@ -121,7 +125,7 @@ def text(here):
 @pytest.fixture
 def fails(monkeypatch, capfd):
     """Calls a script in this process; it must end with code 2 and one line on standard error, which is returned."""
-    monkeypatch.setattr(command_line, "set_up", lambda *_: None)
+    monkeypatch.setattr(program, "set_up", lambda *_: None)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
     def call(name: str, *arguments) -> str:
@@ -146,6 +150,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file but `lock`, which says who held it last."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "lock")
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def evaluated_run(run: Path, dev: str, **flags) -> list[Report]:
+    """The reports of evaluate.py on a dev set that is translated greedily, without a process of its own."""
+    return evaluate_run(EvaluationJob(workdir=str(run), test=[dev], search=dict(beam=1), **flags))
 
 
 class TestTrain:
@@ -203,7 +212,7 @@ class TestEvaluate:
         "which, found", [("latest", "step 4"), ("2", "step 2"), ("average:3", "average of 3 checkpoints, steps 2 to 4")]
     )
     def test_the_checkpoint_can_be_chosen(self, here, monkeypatch, capfd, which, found):
-        monkeypatch.setattr(command_line, "set_up", lambda *_: None)
+        monkeypatch.setattr(program, "set_up", lambda *_: None)
         flags = [f"--workdir={here.run}", f"--checkpoint={which}", "--beam=1", "--test", here.dev]
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *flags])
         with pytest.raises(SystemExit) as ended:
@@ -213,8 +222,8 @@ class TestEvaluate:
 
     @pytest.fixture
     def evaluated(self, here):
-        """The reports of the run, without a process of its own."""
-        return lambda *arguments, **flags: evaluate_run(str(here.run), [here.dev], *arguments, beam=1, **flags)
+        """The reports of the run on the dev set, translated greedily, without a process of its own."""
+        return lambda checkpoint=None, **flags: evaluated_run(here.run, here.dev, checkpoint=checkpoint, **flags)
 
     def test_checkpoints_in_one_call_and_in_a_comparison_are_those_of_a_call_each(self, here, evaluated, capfd):
         together = evaluated(["2", "average:3"], bootstrap=0)
@@ -282,7 +291,7 @@ class TestEvaluate:
         for text in ("tfds:wmt14_translate/de-en", "gs://bucket/train", "demo:train, tfds:wmt14_translate/de-en * 2"):
             config.data.train = text
             (run / "config.json").write_text(to_json(config), encoding="utf-8")
-            (found,) = evaluate_run(str(run), [here.dev], beam=1, bootstrap=0, report=str(tmp_path / "report.json"))
+            (found,) = evaluated_run(run, here.dev, bootstrap=0, report=str(tmp_path / "report.json"))
             assert f"were not kept with the run, and {text} is not on this disk" in found.analysis.training_text
 
 
@@ -297,8 +306,8 @@ class TestLean:
             found, expected = Translator.load(out, ours), Translator.load(here.run, theirs)
             assert_trees_equal(jax.device_get(found.params), jax.device_get(expected.params))
             assert found.alignment_layer == expected.alignment_layer
-        (found,) = evaluate_run(str(out), [here.dev], beam=1, bootstrap=0, report=str(tmp_path / "report.json"))
-        (expected,) = evaluate_run(str(here.run), [here.dev], ["average:2"], beam=1, bootstrap=0)
+        (found,) = evaluated_run(out, here.dev, bootstrap=0, report=str(tmp_path / "report.json"))
+        (expected,) = evaluated_run(here.run, here.dev, checkpoint=["average:2"], bootstrap=0)
         assert found.hypotheses == expected.hypotheses and found.analysis.by_unseen
 
         def size(folder):
@@ -357,7 +366,7 @@ class TestWatch:
 
         watched.events += [lambda: watched.appears(1), half_written, lambda: aside.rename(manifest), lambda: watched.appears(4)]
         before = contents(watched.run)
-        reports = evaluate_run(str(watched.run), [here.dev], watch=True, beam=1, bootstrap=40)
+        reports = evaluated_run(watched.run, here.dev, watch=True, bootstrap=40)
         assert [each.checkpoint for each in reports] == ["step 1", "step 2", "step 4"] and not watched.events
         lines = capfd.readouterr().out.splitlines()
         assert len(lines) == 3 and all(re.match(r"step \d, .*: BLEU .*95%.*chrF2.*exactly right", line) for line in lines)
@@ -382,7 +391,8 @@ class TestWatch:
 def translated(here, folder: Path, text: Sequence[str] = (), stdin: bytes = b"", **flags) -> list[str]:
     """The lines that translate.py writes, without a process of its own."""
     with mock.patch.object(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin))):
-        translate_lines(here.run, text, output=str(folder / "translated"), **flags)
+        flags = dict(workdir=str(here.run), text=text, output=str(folder / "translated")) | flags
+        translate_lines(job_of(TranslationJob, flags))
     return (folder / "translated").read_text(encoding="utf-8").split("\n")[:-1]
 
 
@@ -403,7 +413,7 @@ class TestTranslate:
             assert (tmp_path / "translated").read_bytes() == expected
         assert not capfd.readouterr().out
         packed = tmp_path / "translated.gz"
-        translate_lines(here.run, lines, output=str(packed), batch_size=1)
+        translate_lines(TranslationJob(workdir=str(here.run), text=lines, output=str(packed), batch_size=1))
         assert gzip.decompress(packed.read_bytes()) == expected and list(iter_lines(packed)) == expected.decode().splitlines()
 
     def test_alignments_and_the_page_of_the_first_line(self, here, tmp_path):

@@ -9,7 +9,8 @@ from typing import get_type_hints
 import jax
 import pytest
 
-from transformer_jax.cli.command_line import Parser, load_config
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.parser import Parser
 from transformer_jax.config import Config, DecodeConfig, ModelConfig, SearchOptions, validate
 from transformer_jax.errors import UserError
 

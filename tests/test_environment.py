@@ -15,8 +15,9 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from transformer_jax import platform
-from transformer_jax.cli import command_line
+from transformer_jax.cli import program
 from transformer_jax.cli.evaluate import evaluate_run
+from transformer_jax.cli.evaluation_job import EvaluationJob
 from transformer_jax.distributed import cluster
 from transformer_jax.errors import UserError
 from transformer_jax.models.random_keys import key_of, seed_words
@@ -126,7 +127,7 @@ WRONG = {
 @pytest.mark.parametrize("variable", WRONG)
 def test_a_wrong_environment_variable_is_one_line(variable):
     name, _, value = variable.partition("=")
-    program = "from transformer_jax.cli.command_line import main, set_up; main(set_up)"
+    program = "from transformer_jax.cli.program import main, set_up; main(set_up)"
     environment = os.environ | {name: value}
     done = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True)
     (line,) = done.stderr.splitlines()
@@ -144,14 +145,14 @@ def test_closed_streams_are_bad_input(monkeypatch):
     with pytest.raises(UserError, match="standard output is closed"), open_output(None):
         pass
     with pytest.raises(UserError, match="standard output, where the scores go, is closed"):
-        evaluate_run("nowhere", ["demo:test"])
+        evaluate_run(EvaluationJob(workdir="nowhere", test=["demo:test"]))
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_no_file_takes_the_place_of_a_closed_stream(closed, tmp_path):
     """Lines for standard output and error would otherwise go into the first file that is opened."""
     program = (
-        "import os, sys\nfrom transformer_jax.cli.command_line import main\n"
+        "import os, sys\nfrom transformer_jax.cli.program import main\n"
         "def run():\n"
         f"    with open({str(tmp_path / 'file')!r}, 'w') as file:\n"
         "        os.write(1, b'out')\n        os.write(2, b'err')\n        print('a line', file=sys.stderr)\n"
@@ -167,7 +168,7 @@ def test_no_file_takes_the_place_of_a_closed_stream(closed, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_standard_output_is_one_line():
-    program = "from transformer_jax.cli.command_line import main; main(lambda: print('x'))"
+    program = "from transformer_jax.cli.program import main; main(lambda: print('x'))"
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "No space left on device" in done.stderr
@@ -232,19 +233,19 @@ class TestOthers:
         monkeypatch.setattr(cluster, "join", lambda *flags: joined.append(flags))
         monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
         for name in ("import_jax", "use_compilation_cache", "find_devices", "_keep_freed_memory"):
-            monkeypatch.setattr(command_line, name, lambda: None)
+            monkeypatch.setattr(program, name, lambda **_: None)
         for name in ("absl", "orbax", "jax", "transformer_jax"):
             monkeypatch.setattr(logging.getLogger(name), "level", logging.getLogger(name).level)
-        command_line.set_up()
+        program.set_up()
         assert not joined
-        command_line.set_up((None, None, None))
+        program.set_up((None, None, None))
         assert joined == [(None, None, None)]
 
     def test_bad_input_before_the_others_are_joined_is_told_to_them(self, monkeypatch):
         set_up = []
-        monkeypatch.setattr(command_line, "set_up", set_up.append)
+        monkeypatch.setattr(program, "set_up", set_up.append)
         for flags in [("host:1", 2, 1), (None, None, None)]:
-            with pytest.raises(UserError, match="bad"), command_line.told_to_all(flags):
+            with pytest.raises(UserError, match="bad"), program.report_to_all(flags):
                 raise UserError("bad")
         assert set_up == [("host:1", 2, 1)]
 
@@ -311,13 +312,13 @@ def test_a_loss_after_a_told_end_has_its_code(together, capfd):
         raise RuntimeError("Gloo: Connection closed by peer")
 
     with pytest.raises(SystemExit) as ended:
-        command_line.main(lose)
+        program.main(lose)
     assert ended.value.code == 75 and "the same command everywhere goes on" in capfd.readouterr().err
     together.client.key_value_set(cluster._END, json.dumps([0, 2, "error: no such file"]))
     for number in (0, 2):
         together.client.key_value_set(cluster._NOTICED.format(number), "yes")
     with pytest.raises(SystemExit) as ended:
-        command_line.main(lose)
+        program.main(lose)
     assert ended.value.code == 2 and "process 0 ended with code 2" in capfd.readouterr().err
 
 

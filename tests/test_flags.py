@@ -2,7 +2,8 @@
 
 import pytest
 
-from transformer_jax.cli.command_line import Parser, load_config
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.parser import Parser
 from transformer_jax.errors import UserError
 
 

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from helpers import VOCAB, random_parameters, rows_of, sentences, tiny_model
 
-from transformer_jax.models.lstm import (
+from transformer_jax.models.lstm_attention import (
     GlobalAttention,
-    LSTMLayer,
-    LSTMState,
     additive_scores,
     cosine_scores,
     dot_scores,
-    lstm_cell,
     scaled_dot_scores,
 )
-from transformer_jax.models.seq2seq import attention_of, build_model
+from transformer_jax.models.lstm_layer import LSTMLayer, LSTMState, lstm_cell
+from transformer_jax.models.seq2seq import build_model
+from transformer_jax.models.sown_attention import attention_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 RANDOM = np.random.default_rng(0)
@@ -35,9 +34,9 @@ def numpy_lstm(x, cell, hidden, params):
     cells, hiddens = [], []
     for row in x:
         gates = row @ params["input"]["kernel"] + params["input"]["bias"] + hidden @ params["recurrent"]
-        enter, keep, new, leave = np.split(gates, 4)
-        cell = sigmoid(keep + 1) * cell + sigmoid(enter) * np.tanh(new)
-        hidden = sigmoid(leave) * np.tanh(cell)
+        input_gate, forget_gate, candidate, output_gate = np.split(gates, 4)
+        cell = sigmoid(forget_gate + 1) * cell + sigmoid(input_gate) * np.tanh(candidate)
+        hidden = sigmoid(output_gate) * np.tanh(cell)
         cells.append(cell)
         hiddens.append(hidden)
     return np.array(cells), np.array(hiddens)

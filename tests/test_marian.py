@@ -17,7 +17,7 @@ import yaml
 from helpers import assert_trees_equal, random_parameters, tiny_model, write_tsv
 from make_marian_fixtures import ENGLISH, GERMAN, sentences
 
-from transformer_jax.cli.command_line import load_config
+from transformer_jax.cli.config_files import load_config
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.data.batching import Batch
 from transformer_jax.errors import UserError

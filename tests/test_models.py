@@ -24,11 +24,12 @@ from helpers import (
     tiny_model,
 )
 
-from transformer_jax.cli.command_line import load_config
+from transformer_jax.cli.config_files import load_config
 from transformer_jax.config import ModelConfig
 from transformer_jax.models.attention import attend, attention_weights, causal_mask, segment_mask
 from transformer_jax.models.layers import Dropout, Projection, rotate, sinusoids
-from transformer_jax.models.seq2seq import abstract_parameters, attention_of, build_model, count_parameters, init_parameters
+from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
+from transformer_jax.models.sown_attention import attention_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CLOSE = dict(rtol=1e-4, atol=1e-4)
@@ -215,14 +216,14 @@ def test_attention_of_packed_rows_stays_inside_segments():
 
     logits, sown = jax.jit(asked)(batch)
     np.testing.assert_allclose(logits, jax.jit(lambda batch: model.apply({"params": params}, batch, train=False))(batch))
-    sown = sown["intermediates"]
+    attention = attention_of(sown["intermediates"])
     self_mask = np.asarray(causal_mask(batch.target_segment))
-    for layer, name, mask, segment in (
-        ("encoder_0", "attention", segment_mask(batch.source_segment, batch.source_segment), batch.source_segment),
-        ("decoder_0", "attention", self_mask, batch.target_segment),
-        ("decoder_0", "cross_attention", segment_mask(batch.target_segment, batch.source_segment), batch.target_segment),
+    for kind, mask, segment in (
+        ("encoder", segment_mask(batch.source_segment, batch.source_segment), batch.source_segment),
+        ("decoder", self_mask, batch.target_segment),
+        ("cross", segment_mask(batch.target_segment, batch.source_segment), batch.target_segment),
     ):
-        (weights,) = sown[layer][name]["attention_weights"]
+        (weights,) = attention[kind]
         weights, query = np.asarray(weights), (segment > 0)[:, None, :]
         assert weights.shape[:3] == (3, 2, segment.shape[1])
         np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)

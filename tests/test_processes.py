@@ -143,11 +143,13 @@ def test_bad_input_of_all_is_told_by_each(config_file, tmp_path):
 
 def test_a_bug_in_one_ends_all_as_a_bug(tmp_path):
     program = (
-        "import sys; from transformer_jax.cli.command_line import main, set_up; from transformer_jax import hosts\n"
+        "import sys\n"
+        "from transformer_jax.cli.program import main, set_up\n"
+        "from transformer_jax.distributed import collectives\n"
         "def run():\n"
         "    address, count, process = (flag.partition('=')[2] for flag in sys.argv[1:4])\n"
         "    set_up((address, int(count), int(process)))\n"
-        "    with hosts.first_before_others('a place') as first: first and 1 / 0\n"
+        "    with collectives.first_before_others('a place') as first: first and 1 / 0\n"
         "main(run)"
     )
     processes = Processes(["-c", program], tmp_path / "log", 2)
@@ -265,7 +267,9 @@ def test_the_other_process_of_a_killed_one_ends_with_a_line(killed, config_file,
 @pytest.mark.parametrize("process", [0, 1])
 def test_a_process_that_waits_for_the_others_in_vain_ends_with_a_line(process):
     program = (
-        "from transformer_jax import cluster; cluster.join('127.0.0.1:45671', 2, int(__import__('sys').argv[1]), patience=3)"
+        "import sys\n"
+        "from transformer_jax.distributed import cluster\n"
+        "cluster.join('127.0.0.1:45671', 2, int(sys.argv[1]), patience=3)"
     )
     command = [sys.executable, "-c", program, str(process)]
     found = subprocess.run(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)

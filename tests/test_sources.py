@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from helpers import letters, write_tsv
 
-from transformer_jax.config import Config, DataConfig
+from transformer_jax.config import Config, DataConfig, TextSource, differences, from_json, to_json, validate
 from transformer_jax.data import sources
 from transformer_jax.data.corpus import Pairs, iter_pairs, read_pairs
-from transformer_jax.data.sources import parse_sources, read_sources, stamp
+from transformer_jax.data.sources import parse_sources, read_sources, text_fingerprint
 from transformer_jax.errors import UserError
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -79,13 +79,47 @@ def test_a_path_in_double_quotes_may_have_anything_in_it():
     ]
 
 
+@pytest.mark.parametrize(
+    "name", ["europarl", "a, b", "a * 2", "(tag=<x>)", "[1] {2}", 'say "so"', " b ", '"', "tfds:x/y#train[:10%]"]
+)
+def test_sources_in_python_are_those_of_their_text(name):
+    source = TextSource(name, 2.5, "<x>", max_words=7, max_ratio=3.0, deduplicate=False)
+    table = TextSource(f"{name}.tsv", columns=(3, 1))
+    config = Config(data=DataConfig(train=[source, table, TextSource(name)]))
+    parsed = parse_sources(config.data)
+    assert [spec.name for spec, *_ in parsed] == [name, f"{name}.tsv", name]
+    assert [weight for _, weight, _ in parsed] == [2.5, 1.0, 1.0]
+    assert [(spec.tag, spec.columns) for spec, *_ in parsed] == [("<x>", None), ("", (3, 1)), ("", None)]
+    own = parsed[0].filters
+    assert (own.max_words, own.max_ratio, own.deduplicate) == (7, 3.0, False) and parsed[2].filters.max_words == 250
+    again = from_json(to_json(validate(config)))
+    assert isinstance(again.data.train, str) and [source.spec for source in parse_sources(again.data)] == [
+        p.spec for p in parsed
+    ]
+    assert differences(again, config) == ([], [])
+
+
+@pytest.mark.parametrize("train", [None, [], ["europarl"], (TextSource("a"),), TextSource("a")])
+def test_training_text_is_text_or_a_list_of_sources(train):
+    with pytest.raises(UserError, match="train should be of type str"):
+        validate(Config(data=DataConfig(train=train)))
+
+
+def test_the_demo_has_a_fingerprint_of_its_program():
+    assert text_fingerprint(DataConfig())
+
+
 def test_a_path_that_was_cut_says_how_it_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table = write_tsv(tmp_path / "my, own.tsv", ["a"], ["x"])
     with pytest.raises(UserError, match=r"my: no such file .*; a path that has a comma, .* goes in double quotes"):
         read_sources(DataConfig(train="my, own.tsv"))
     assert in_memory(DataConfig(train=f'"{table}" * 2')) == (Pairs(["a"], ["x"]), [(1, 2.0)])
-    assert stamp(DataConfig(train='"my, own.tsv"')) != stamp(DataConfig(train='"my, own.tsv" (tag=<x>)')) != ""
+    assert (
+        text_fingerprint(DataConfig(train='"my, own.tsv"'))
+        != text_fingerprint(DataConfig(train='"my, own.tsv" (tag=<x>)'))
+        != ""
+    )
 
 
 def in_memory(data: DataConfig) -> tuple[Pairs, list[tuple[int, float]]]:

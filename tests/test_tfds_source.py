@@ -12,7 +12,7 @@ import pytest
 from transformer_jax.config import DataConfig
 from transformer_jax.data import tfds_source
 from transformer_jax.data.corpus import Pairs, read_pairs
-from transformer_jax.data.sources import fetch, read_sources, stamp
+from transformer_jax.data.sources import fetch, read_sources, text_fingerprint
 from transformer_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -65,10 +65,12 @@ def test_as_one_of_several_sources(tiny):
     pairs, parts = read_sources(data)
     assert parts[0] == (10, 2.0) and pairs.source[0].startswith("<t> dog ")
     data.train = f"tfds:{tiny}"
-    before = stamp(data)
-    assert before and before == stamp(data) != stamp(dataclasses.replace(data, train=f"tfds:{tiny}#validation"))
+    before = text_fingerprint(data)
+    assert before and before == text_fingerprint(data) != text_fingerprint(
+        dataclasses.replace(data, train=f"tfds:{tiny}#validation")
+    )
     next(tiny.glob("*train*")).touch()
-    assert stamp(data) != before  # and the text is read again
+    assert text_fingerprint(data) != before  # and the text is read again
 
 
 @pytest.mark.parametrize(

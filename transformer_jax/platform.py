@@ -1,21 +1,29 @@
-"""JAX, imported and its devices found: what is wrong with the environment variables is bad input, told in one line."""
+"""Starting JAX on the devices that there are, and every decision that depends on their kind.
+
+A fault in the environment variables is reported as bad input, in one line.
+"""
 
 import os
 import sys
 import warnings
 
-from transformer_jax.distributed import cluster
 from transformer_jax.errors import UserError
 
-__all__ = ["find_devices", "import_jax"]
+__all__ = [
+    "activations_in_float32",
+    "default_compute_dtype",
+    "find_devices",
+    "import_jax",
+    "search_positions",
+    "steps_in_flight",
+]
 
-# Environment variables that say which devices are asked for.
+# Environment variables that choose devices.
 _DEVICES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
 
 
 def import_jax() -> None:
-    """Imports JAX. Raises UserError naming the environment variable that it cannot take, or by which it is to compute in 64
-    bits."""
+    """Imports JAX. Raises UserError for an environment variable that JAX or XLA refuses, or that asks for 64 bits."""
     try:
         import jax
     except ValueError as error:
@@ -27,9 +35,9 @@ def import_jax() -> None:
         raise UserError(f"XLA_FLAGS={os.environ['XLA_FLAGS']}: {refused}; mend or unset that environment variable")
 
 
-def find_devices() -> None:
-    """Has JAX find its devices, before any work is done. Raises UserError where it cannot, naming the environment variables
-    that ask for devices and what is there."""
+def find_devices(alone: bool = True) -> None:
+    """Makes JAX find its devices, before any work is done. Raises UserError if it cannot, naming the environment variables that
+    choose devices and, if this process is `alone`, the devices that exist."""
     import jax
 
     try:
@@ -41,8 +49,8 @@ def find_devices() -> None:
         if not asked:
             advice = "end the program that holds them, or set JAX_PLATFORMS=cpu to do without"
             raise UserError(f"JAX cannot start its devices ({reason}); {advice}") from error
-        # With several processes, to look for other devices would be to wait for the others.
-        there = "" if cluster.several() else f"there is {_devices_without_variables()}; "
+        # One of several processes would wait for the others if it looked for other devices.
+        there = f"there is {_devices_without_variables()}; " if alone else ""
         raise UserError(
             f"{asked}: JAX finds no such device ({reason}); {there}unset the variable or set it to what there is (GPUs and "
             "TPUs need the extra cuda or tpu, as in the README)"
@@ -61,10 +69,9 @@ def _devices_without_variables() -> str:
 
 
 def _refused_flags() -> str:
-    """What XLA says against XLA_FLAGS; "" if it takes them.
+    """XLA's objection to XLA_FLAGS; "" if it accepts them.
 
-    It ends the process at a flag that it does not know, with its exit code for everything: it is asked in a process that has
-    nothing to lose.
+    An unknown flag makes XLA end the process, so that a forked child reads the flags first.
     """
     if not os.environ.get("XLA_FLAGS") or sys.platform != "linux":
         return ""
@@ -72,7 +79,7 @@ def _refused_flags() -> str:
 
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: the child takes none of their locks
+        warnings.simplefilter("ignore", DeprecationWarning)  # about forking with threads; the child needs none of their locks
         child = os.fork()
     if not child:
         os.dup2(writer, 2)
@@ -88,3 +95,35 @@ def _refused_flags() -> str:
 
 def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def default_compute_dtype() -> str:
+    """The type of products where `model.compute_dtype` is auto: float32 on CPU, bfloat16 on GPU and TPU."""
+    # Not every CPU has instructions for products of bfloat16; without them they are slower than those of float32.
+    return "float32" if _on_cpu() else "bfloat16"
+
+
+def activations_in_float32() -> bool:
+    """Whether values between two products are float32 although the products have bfloat16 operands: on CPU only."""
+    # A CPU with such instructions multiplies bfloat16 twice as fast as float32, but it does all other arithmetic in float32,
+    # between two conversions.
+    return _on_cpu()
+
+
+def steps_in_flight() -> int:
+    """How many training steps may be queued on the device while the host goes on: 0 on CPU, 2 on GPU and TPU."""
+    # An accelerator works on one step and has the next one waiting, so that it is never idle. A CPU works on one at a time
+    # anyway, and each queued step takes memory for a workspace of its own.
+    return 0 if _on_cpu() else 2
+
+
+def search_positions() -> int:
+    """The number of positions, over all hypotheses and local devices, in one batch of a search where `decode.tokens` is 0."""
+    # Some hundred rows are enough for the matrix products of a CPU, and what it reads at each step grows with every row.
+    return 4096 if _on_cpu() else 65_536
+
+
+def _on_cpu() -> bool:
+    import jax
+
+    return jax.default_backend() == "cpu"

@@ -14,6 +14,7 @@ from transformer_jax.config.sections import (
     TokenizerConfig,
     TrainConfig,
 )
+from transformer_jax.config.text_sources import TextSource
 from transformer_jax.config.validation import validate
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "OptimizerConfig",
     "ParallelConfig",
     "SearchOptions",
+    "TextSource",
     "TokenizerConfig",
     "TrainConfig",
     "continued",

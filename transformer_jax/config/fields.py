@@ -7,6 +7,7 @@ the values of its `Literal`, or any where it has none.
 import functools
 import math
 from dataclasses import dataclass
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 __all__ = [
@@ -137,12 +138,12 @@ def annotations(cls: type) -> dict[str, Any]:
 
 
 def value_type(annotation: Any) -> type:
-    """The type of a field's values.
+    """The type of a field's values, the first where there are several.
 
     >>> value_type(Annotated[int, AtLeast(0)]), value_type(Literal["post", "pre"]), value_type(str)
     (<class 'int'>, <class 'str'>, <class 'str'>)
     """
-    if get_origin(annotation) is Annotated:
+    if get_origin(annotation) in (Annotated, UnionType):
         return value_type(get_args(annotation)[0])
     return type(get_args(annotation)[0]) if get_origin(annotation) is Literal else annotation
 

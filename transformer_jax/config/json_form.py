@@ -1,8 +1,8 @@
 """A config as JSON, which a run folder keeps as `config.json`."""
 
-import dataclasses
 import json
 
+from transformer_jax.config.keys import as_dict
 from transformer_jax.config.sections import Config
 from transformer_jax.config.validation import from_dict, validate
 from transformer_jax.errors import UserError
@@ -12,7 +12,7 @@ __all__ = ["from_json", "to_json"]
 
 def to_json(config: Config) -> str:
     """What `config.json` holds: an object for each section, with a value for each field."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    return json.dumps(as_dict(config), indent=2) + "\n"
 
 
 def from_json(text: str, name: str = "config") -> Config:

@@ -7,9 +7,17 @@ from typing import Any
 
 from transformer_jax.config.fields import annotations, value_type
 from transformer_jax.config.sections import Config
+from transformer_jax.config.text_sources import train_text
 from transformer_jax.errors import UserError
 
-__all__ = ["full_name", "is_config_class", "key_annotations", "key_values", "nearest", "override", "unknown_key"]
+__all__ = ["as_dict", "full_name", "is_config_class", "key_annotations", "key_values", "nearest", "override", "unknown_key"]
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """A dict for each section, with a value for each field, of which JSON knows the types."""
+    sections = dataclasses.asdict(config)
+    sections["data"]["train"] = train_text(config.data.train)
+    return sections
 
 
 def key_values(config: Config) -> dict[str, Any]:
@@ -18,8 +26,7 @@ def key_values(config: Config) -> dict[str, Any]:
     >>> key_values(Config())["model.num_layers"]
     6
     """
-    sections = dataclasses.asdict(config)
-    return {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
+    return {f"{section}.{name}": value for section, values in as_dict(config).items() for name, value in values.items()}
 
 
 @functools.cache

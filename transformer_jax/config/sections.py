@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from transformer_jax.config.fields import AtLeast, AtMost, Between, Fraction, MayChange, MayDiffer, MayGrow, OnlyFor
 from transformer_jax.config.search_options import DecodeConfig
+from transformer_jax.config.text_sources import TextSource
 
 __all__ = [
     "BatchConfig",
@@ -40,12 +41,12 @@ class DataConfig:
 
     `train` may list several, each with a weight, how often an epoch has each of its pairs, and filters of its own:
     `wmt/europarl, wmt/news * 2, mined/web * 0.5 (max_ratio=3 tag=<web>)`. A path with a comma, a star or parentheses goes in
-    double quotes: `"wmt/news, new" * 2`.
+    double quotes: `"wmt/news, new" * 2`. In Python it may be a list of `TextSource`; `config.json` has it as text.
 
     Cleaning applies to training text alone; dev and test sets are never filtered.
     """
 
-    train: str = "demo:train"
+    train: str | list[TextSource] = "demo:train"
     dev: str = "demo:dev"
     source_language: str = "en"
     target_language: str = "de"

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from transformer_jax.config.fields import OnlyFor, annotations, choices, limits, record, value_type
-from transformer_jax.config.keys import key_annotations, key_values, nearest
+from transformer_jax.config.keys import as_dict, key_annotations, key_values, nearest
 from transformer_jax.config.search_options import SearchOptions
 from transformer_jax.config.sections import BatchConfig, Config, ModelConfig
 from transformer_jax.errors import UserError
@@ -20,7 +20,7 @@ def validate(config: Config) -> Config:
     Traceback (most recent call last):
     transformer_jax.errors.UserError: config: model.heads=7 should be a divisor of model.width=512
     """
-    from_dict(Config, dataclasses.asdict(config), "config")
+    from_dict(Config, as_dict(config), "config")
     for key, value in key_values(config).items():
         _validate_field(key, value, key_annotations()[key])
     alpha, algorithm = config.tokenizer.alpha, config.tokenizer.algorithm

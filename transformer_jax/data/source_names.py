@@ -1,4 +1,4 @@
-"""How text names where sentence pairs come from: one source (`data.dev`, `--test`), or a list with weights (`data.train`)."""
+"""The text form of sources: one of them (`data.dev`, `--test`), or a list with weights (`data.train`)."""
 
 import difflib
 import math
@@ -27,22 +27,22 @@ class Spec(NamedTuple):
     name: str  # what is read: demo:train, PREFIX, FILE.tsv, ... (`DataConfig`)
     options: dict[str, str]  # of `tag`, `columns` and, in training text, `FILTERS`
     weight: float = 1.0  # how often an epoch has each of its pairs
-    advice: str = ""  # how to name a path of which this may be a part, if there is no such file
+    advice: str = ""  # how a path is written of which this name may be a part; for a message if there is no such file
 
     @property
     def tag(self) -> str:
-        """The word that goes before each source sentence, or nothing."""
+        """The word that goes before each source sentence; empty without the option."""
         return self.options.get("tag", "")
 
     @property
     def columns(self) -> tuple[int, int] | None:
-        """Of source and target, from 1, if that was said."""
+        """The columns of source and target, from 1; None without the option."""
         columns = self.options.get("columns")
         return tuple(map(int, columns.split(","))) if columns else None
 
 
 def parse_spec(text: str) -> Spec:
-    """A dev or test set. Raises UserError unless it has the form of `Spec`, with no weight and none of the `FILTERS`.
+    """Parses the name of a dev or test set. Raises UserError unless it has the form of `Spec`, without a weight and `FILTERS`.
 
     >>> spec = parse_spec("backtranslated/news.tsv (columns=3,1 tag=<bt>)")
     >>> spec.name, spec.columns, spec.tag
@@ -60,7 +60,7 @@ def parse_spec(text: str) -> Spec:
 
 
 def parse_list(text: str) -> list[Spec]:
-    """The sources of `data.train`, separated by commas. Raises UserError where one has not the form of `Spec`.
+    """Parses `data.train`, sources separated by commas. Raises UserError where one does not have the form of `Spec`.
 
     >>> [(spec.name, spec.weight) for spec in parse_list('europarl, "my, own" * 2.5 (max_ratio=3)')]
     [('europarl', 1.0), ('my, own', 2.5)]

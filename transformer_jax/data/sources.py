@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transformer_jax.config import Config, DataConfig, override, validate
+from transformer_jax.config.text_sources import train_text
 from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs, text_files
 from transformer_jax.data.source_names import FILTERS, Spec, parse_list, parse_spec
 from transformer_jax.data.spool import Spool
@@ -19,13 +20,13 @@ from transformer_jax.storage.files import is_remote
 from transformer_jax.tokenization.normalization import normalize
 from transformer_jax.version import __version__
 
-__all__ = ["Source", "fetch", "is_on_this_disk", "parse_sources", "read_sources", "stamp"]
+__all__ = ["Source", "fetch", "is_on_this_disk", "parse_sources", "read_sources", "text_fingerprint"]
 
 log = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
-    """One of the sources of `data.train`."""
+    """A source of training text, with its weight and its own filters."""
 
     spec: Spec  # for `read_pairs`
     weight: float  # how often an epoch has each of its pairs
@@ -33,42 +34,40 @@ class Source(NamedTuple):
 
 
 def parse_sources(data: DataConfig) -> list[Source]:
-    """What `data.train` lists. Raises UserError where that cannot be: a weight that is none, an option that no source has.
+    """The sources of `data.train`. Raises UserError for a weight that is none, and for an option that no source has.
 
     >>> for source in parse_sources(DataConfig(train="europarl, news * 2.5 (max_ratio=3 tag=<news>)")):
     ...     print(source.spec.name, source.spec.tag, source.weight, source.filters.max_ratio)
     europarl  1.0 9.0
     news <news> 2.5 3.0
     """
-    return [Source(spec, spec.weight, _filters(spec, data)) for spec in parse_list(data.train)]
+    return [Source(spec, spec.weight, _filters(spec, data)) for spec in parse_list(train_text(data.train))]
 
 
 def read_sources(data: DataConfig, normalized: bool = False) -> tuple[Pairs, list[tuple[int, float]]]:
-    """The cleaned pairs of all sources of `data.train`, one source after the other, and for each how many they are and their
-    weight. Of pairs that several sources have the first source's is kept. If `normalized`, they are what `normalize` leaves of
-    them, and that before they are cleaned: a sentence of invisible characters is empty, and pairs that differ in these alone
-    are duplicates. They are not in memory, but in a file in the cache that goes with them. Raises UserError as `read_pairs`
-    does."""
+    """The cleaned pairs of all sources of `data.train`, one source after the other, and for each source the number of its pairs
+    and its weight. A pair that several sources have is kept in the first of them. If `normalized`, sentences are normalised
+    (`normalize`) before they are cleaned: a sentence of invisible characters is empty, and pairs that differ in these alone are
+    duplicates. The pairs are not in memory, but in a temporary file in the cache. Raises UserError as `read_pairs` does."""
     folder = local_cache(data.cache_dir)
-    together, parts, seen = Pairs(Spool(folder), Spool(folder)), [], set()
+    pairs, counts, seen = Pairs(Spool(folder), Spool(folder)), [], set()
     for spec, weight, filters in parse_sources(data):
         cleaning = Cleaning(filters, seen)
         for source, target in iter_pairs(spec, data.source_language, data.target_language):
             if normalized:
                 source, target = normalize(source), normalize(target)
             if cleaning.keeps(source, target):
-                together.source.append(source)
-                together.target.append(target)
-        told = ", ".join(f"{count:,} {reason}" for reason, count in cleaning.counts.items())
-        log.info("training text %s: %s", spec.text, told)
-        parts.append((cleaning.counts["kept"], weight))
-    return together, parts
+                pairs.source.append(source)
+                pairs.target.append(target)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in cleaning.counts.items())
+        log.info("training text %s: %s", spec.text, reasons)
+        counts.append((cleaning.counts["kept"], weight))
+    return pairs, counts
 
 
 def fetch(specs: Iterable[str | Spec]) -> None:
-    """Downloads and prepares what these sources name and is not here yet, which several processes should not do at once.
-
-    Raises UserError where it cannot be had.
+    """Downloads and prepares those of these sources that are data sets of TFDS and not on this disk yet. Several processes
+    should not do so at once. Raises UserError where a data set cannot be had.
     """
     for spec in specs:
         if isinstance(spec, str) and spec.lstrip(' "').startswith("tfds:"):
@@ -88,11 +87,12 @@ def is_on_this_disk(data: DataConfig) -> bool:
     return True
 
 
-def stamp(data: DataConfig) -> str:
-    """Tells without reading them whether the files of `data.train`, or what is made of them, have changed: a hash of their
-    names, sizes, inodes and times of change, and of the settings. (The built-in corpus is its program's files.) Empty where
-    there is a source that is not in local files. Raises UserError as `parse_sources` does."""
-    facts: list = [__version__, {**dataclasses.asdict(data), "dev": "", "cache_dir": ""}]
+def text_fingerprint(data: DataConfig) -> str:
+    """A hash of the names, sizes, inodes and times of change of the files of `data.train`, and of the settings: it changes with
+    the text and is made without reading it. The files of the built-in corpus are those of its program. Empty where a source is
+    not in local files. Raises UserError as `parse_sources` does."""
+    settings = dataclasses.asdict(data) | {"train": train_text(data.train), "dev": "", "cache_dir": ""}
+    facts: list = [__version__, settings]
     for source in parse_sources(data):
         files = _files(source.spec, data)
         if not files or any(map(is_remote, files)):
@@ -108,7 +108,7 @@ def stamp(data: DataConfig) -> str:
 
 def _files(spec: Spec, data: DataConfig) -> Sequence[PathLike]:
     if spec.name.startswith("demo:"):
-        return sorted(Path(__file__).parent.glob("demo*.py"))
+        return sorted((Path(__file__).parent / "demo").glob("*.py"))
     if spec.name.startswith("tfds:"):
         from transformer_jax.data.tfds_source import tfds_files
 

@@ -18,6 +18,7 @@ from transformer_jax.inference.phrases import Phrase, has_phrases
 from transformer_jax.inference.pieces import Piece
 from transformer_jax.inference.search_rows import beam_of, deal, fewer_positions, pack_rows
 from transformer_jax.models.random_keys import seed_words
+from transformer_jax.platform import search_positions
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Searcher", "positions_at_once"]
@@ -34,8 +35,7 @@ class Candidate(NamedTuple):
 
 def positions_at_once(options: SearchOptions) -> int:
     """How many positions a batch of all local devices has, those of every hypothesis counted."""
-    # Some hundred rows are enough for the matrix products of a CPU, and what it reads at each step grows with every one.
-    return options.tokens or (4096 if jax.default_backend() == "cpu" else 65_536)
+    return options.tokens or search_positions()
 
 
 class Searcher:

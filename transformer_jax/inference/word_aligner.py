@@ -19,7 +19,7 @@ def aligning_layers(model: ModelConfig) -> int:
     """How many layers have attention to the source."""
     if model.family == "lstm":
         return int(model.attention != "none")
-    return model.decoder_layers or model.num_layers
+    return model.decoder_depth
 
 
 def require_layer(layer: int, layers: int, explicit: bool) -> None:

@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.cli.command_line import Parser, main, set_up
 from transformer_jax.config import Config, ModelConfig
 from transformer_jax.errors import UserError
 from transformer_jax.interop.parameters import flat_parameters
@@ -274,18 +273,8 @@ def _require_possible(config: ModelConfig, tokenizer: Tokenizer, output: str | P
         raise UserError(f"CTranslate2 {ctranslate2.__version__} is too old; pip install 'ctranslate2>={oldest}'")
 
 
-def run() -> None:
-    parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("workdir", metavar="RUN", help="the run folder that train.py made")
-    parser.add_argument("output", metavar="OUT", help="a folder for the model, new or empty")
-    parser.add_argument("--checkpoint", default="best", help="latest, best, a step, or average:N (default: best)")
-    parser.add_argument("--quantization", default="float32", help=f"of the weights: {', '.join(QUANTIZATIONS)}")
-    flags = parser.parse_args()
-    set_up()
-    name = export(**vars(flags))
-    megabytes = (Path(flags.output) / "model.bin").stat().st_size / 1e6
-    print(f"{flags.output}: {name} of {flags.workdir}, {flags.quantization}, {megabytes:.1f} MB")
-
-
 if __name__ == "__main__":
+    from transformer_jax.cli.ctranslate2 import run
+    from transformer_jax.cli.program import main
+
     main(run)

@@ -37,15 +37,15 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from transformer_jax.cli.command_line import Parser, main, set_up
 from transformer_jax.config import Config, ModelConfig, validate
 from transformer_jax.errors import UserError
 from transformer_jax.interop.foreign import Foreign
-from transformer_jax.interop.hugging_face import EPSILON, read_hugging_face, unsupported, write_hugging_face
+from transformer_jax.interop.hugging_face_reader import EPSILON, read_hugging_face
+from transformer_jax.interop.hugging_face_writer import unsupported, write_hugging_face
 from transformer_jax.interop.marian_npz import read_marian
 from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters, to_parameters
 from transformer_jax.interop.parameters import expected_parameters, flat_parameters
-from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters
+from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.progress import Progress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
@@ -156,30 +156,8 @@ def _require_representable(model: ModelConfig, tokenizer: Tokenizer) -> None:
         raise UserError(f"{tokenizer.folder.parent}: Hugging Face's MarianMTModel has no {', no '.join(wrong)}")
 
 
-def run() -> None:
-    parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("--export", action="store_true", help="from a run folder to Hugging Face, instead of into one")
-    parser.add_argument("source", metavar="IN", help="a Marian model's folder; with --export a run folder")
-    parser.add_argument("output", metavar="OUT", help="the folder to write, new or empty")
-    parser.add_argument("--languages", nargs=2, metavar=("SOURCE", "TARGET"), help="such as en de, where IN does not tell them")
-    parser.add_argument("--checkpoint", help="with --export: latest, best, a step, or average:N (default: best)")
-    flags = parser.parse_args()
-    if flags.export and flags.languages:
-        parser.error("--languages is not for --export")
-    if flags.checkpoint and not flags.export:
-        parser.error("--checkpoint is for --export alone")
-    set_up()
-    if flags.export:
-        name, notes = export_run(flags.source, flags.output, flags.checkpoint or "best")
-        print(f"{flags.output}: {name} of {flags.source}")
-    else:
-        notes = import_run(flags.source, flags.output, flags.languages and tuple(flags.languages))
-        model = Run(flags.output)
-        shapes = abstract_parameters(build_model(model.config.model, model.tokenizer().vocab_size))
-        print(f"{flags.output}: {count_parameters(shapes):,} parameters of {flags.source}")
-    for note in notes:
-        print(f"note: {note}")
-
-
 if __name__ == "__main__":
+    from transformer_jax.cli.marian import run
+    from transformer_jax.cli.program import main
+
     main(run)

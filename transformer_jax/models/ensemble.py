@@ -1,4 +1,4 @@
-"""Several models as one, which says what they say in the mean."""
+"""Several models as one, which averages their probabilities."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +13,8 @@ __all__ = ["Ensemble"]
 class Ensemble:
     """P(y_i | y_1 .. y_{i-1}, x) = 1/n sum_k P_k(y_i | y_1 .. y_{i-1}, x), under the contract of `models/seq2seq.py`.
 
-    The models may be of any families and sizes, but of one vocabulary. Parameters are a tuple of theirs, and so are memory and
-    cache. Logits are the logarithms of the means. What is sown is the first model's.
+    The models may be of any families and sizes, but of one vocabulary. Parameters, memory and cache are tuples with one entry
+    for each model. Logits are the logarithms of the mean probabilities. Only the first model sows intermediates.
     """
 
     def __init__(self, models: Sequence[nn.Module]):
@@ -23,15 +23,15 @@ class Ensemble:
     def apply(
         self, variables: Any, *args: Any, method: str | None = None, mutable: Any = False, train: bool | None = None
     ) -> Any:
-        """As a linen module's: `variables` are {"params": a tuple of the models' parameters}, `args` and the result those of
-        the contract's four functions (`method`; None: teacher forcing)."""
+        """As `apply` of a linen module: `variables` are {"params": a tuple of the models' parameters}, `args` and the result
+        are those of the contract's four functions (`method`; None: teacher forcing)."""
 
         def call(number: int, *args: Any) -> tuple[Any, Any]:
-            sown = mutable if number == 0 else False
-            known = {"params": variables["params"][number]}
-            more = {} if train is None else {"train": train}
-            out = self.models[number].apply(known, *args, method=method, mutable=sown, **more)
-            return out if sown else (out, None)
+            collections = mutable if number == 0 else False
+            own = {"params": variables["params"][number]}
+            options = {} if train is None else {"train": train}
+            out = self.models[number].apply(own, *args, method=method, mutable=collections, **options)
+            return out if collections else (out, None)
 
         numbers = range(len(self.models))
         if method == "init_cache":
@@ -51,5 +51,5 @@ class Ensemble:
 
 
 def _mean(logits: Sequence[jax.Array]) -> jax.Array:
-    each = jnp.stack([jax.nn.log_softmax(of_one.astype(jnp.float32)) for of_one in logits])
-    return jax.nn.logsumexp(each, axis=0) - jnp.log(len(logits))
+    log_probs = jnp.stack([jax.nn.log_softmax(of_one_model.astype(jnp.float32)) for of_one_model in logits])
+    return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(logits))

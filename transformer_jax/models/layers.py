@@ -1,4 +1,4 @@
-"""Embeddings, positions, feed-forward, normalisation, dropout: what is not attention."""
+"""The layers other than attention: projections, embeddings, positions, feed-forward, normalisation, dropout."""
 
 import math
 
@@ -15,8 +15,8 @@ __all__ = ["Dropout", "Embedding", "EmbeddingTables", "FeedForward", "LayerNorm"
 
 
 class Projection(nn.Module):
-    """x W (+ b) over the last `axes` axes of x, [..., D] -> [..., *features], with Glorot's uniform start; parameters are
-    float32, the operands of the product (`products.product`) are of `dtype`."""
+    """x W (+ b) over the last `axes` axes of x, [..., D] -> [..., *features], with Glorot's uniform initialisation. Parameters
+    are float32, the operands of the product (`products.product`) are of `dtype`."""
 
     features: tuple[int, ...]
     dtype: jnp.dtype
@@ -25,14 +25,14 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x of any shape that ends in the axes that go in -> [..., *features], in the `activation_dtype`."""
-        inward, rows = x.shape[-self.axes :], x.shape[: -self.axes]
-        flat = math.prod(inward), math.prod(self.features)
+        """x of any shape, of which the last `axes` axes are projected -> [..., *features], in the `activation_dtype`."""
+        projected, rows = x.shape[-self.axes :], x.shape[: -self.axes]
+        flat = math.prod(projected), math.prod(self.features)
 
-        def start(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        def initialise(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
             return nn.initializers.xavier_uniform()(key, flat, dtype).reshape(shape)
 
-        kernel = self.param("kernel", start, (*inward, *self.features))
+        kernel = self.param("kernel", initialise, (*projected, *self.features))
         out = product(x.reshape(*rows, flat[0]), kernel.reshape(flat), self.dtype)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, self.features).astype(out.dtype)
@@ -48,7 +48,7 @@ def LayerNorm(dtype: jnp.dtype, epsilon: float) -> nn.LayerNorm:
 class Dropout(nn.Module):
     """Zeroes each element with probability `rate` and scales the others by 1 / (1 - rate) (Srivastava et al. 2014).
 
-    Needs the random stream `dropout`. The rate is met to 2^-32.
+    Needs the random stream `dropout`. The probability is exact to 2^-32.
     """
 
     rate: float
@@ -64,15 +64,15 @@ class Dropout(nn.Module):
 def _random_bits(key: Array, shape: tuple[int, ...]) -> Array:
     """uint32 [*shape]: element i has mix(mix(i ^ a) ^ b), where (a, b) are drawn with `key`.
 
-    A keyed permutation of the indices (Even and Mansour 1997, in two rounds), whose `mix` is the last step of MurmurHash3. In
-    a program it becomes part of whatever uses the bits, where those of `jax.random` go through memory twenty times on CPU:
-    without secrets to keep, well mixed is enough.
+    A keyed permutation of the indices (Even and Mansour 1997, in two rounds), whose `mix` is the finalizer of MurmurHash3. XLA
+    fuses it into the operation that uses the bits; those of `jax.random` are written to and read from memory twenty times on
+    CPU. Dropout needs well-mixed bits, not cryptographic ones.
     """
     first, second = jax.random.bits(key, (2,), jnp.uint32)
-    # By axis, not by reshaping a line of numbers: each device of a mesh then counts for its own rows.
+    # One iota for each axis instead of a reshaped one: each device of a mesh then computes the indices of its own rows.
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    counts = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(by % 2**32) for axis, by in enumerate(strides))
-    return _mix(_mix(sum(counts, jnp.uint32(0)) ^ first) ^ second)
+    offsets = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(by % 2**32) for axis, by in enumerate(strides))
+    return _mix(_mix(sum(offsets, jnp.uint32(0)) ^ first) ^ second)
 
 
 def _mix(x: Array) -> Array:
@@ -88,8 +88,8 @@ def sinusoids(position: Array, width: int, kind: str = "sinusoidal") -> Array:
 
     * `sinusoidal` has sine and cosine of one i beside each other, as the paper writes it;
     * `sinusoidal_concatenated` has all sines first, as Hugging Face's Marian;
-    * `sinusoidal_marian` too, of position / 10000^(i / (D/2 - 1)): the slowest turns by exactly 1/10000 from one position to
-      the next, as in tensor2tensor, and in Marian itself.
+    * `sinusoidal_marian` has all sines first too, with the angles position / 10000^(i / (D/2 - 1)): the slowest advances by
+      exactly 1/10000 from one position to the next, as in tensor2tensor and in Marian itself.
 
     >>> [float(x) for x in sinusoids(jnp.array(0), 4)]
     [0.0, 1.0, 0.0, 1.0]
@@ -106,9 +106,9 @@ def sinusoids(position: Array, width: int, kind: str = "sinusoidal") -> Array:
 
 
 def rotate(x: Array, position: Array) -> Array:
-    """Turns each pair (x_i, x_{i+K/2}) by the angle position / 10000^(2i/K) (Su et al. 2021, eq. 15, on halves).
+    """Rotates each pair (x_i, x_{i+K/2}) by the angle position / 10000^(2i/K) (Su et al. 2021, eq. 15, on halves).
 
-    The product of a rotated query and key depends on the distance of their positions alone. x [B, T, H, K], position int32
+    The product of a rotated query and key depends only on the distance of their positions. x [B, T, H, K], position int32
     [B, T] -> [B, T, H, K].
     """
     angle = _angles(position, x.shape[-1], x.shape[-1])[:, :, None]  # [B, T, 1, K/2]
@@ -119,13 +119,13 @@ def rotate(x: Array, position: Array) -> Array:
 
 def _angles(position: Array, width: int, period: int) -> Array:
     frequency = 10000.0 ** (-np.arange(0, width, 2, dtype=np.float32) / period)
-    # Written out so that no rank is promoted: [...] x [D/2] -> [..., D/2].
+    # Explicit reshapes, so that no rank is promoted: [...] x [D/2] -> [..., D/2].
     return position[..., None].astype(jnp.float32) * frequency.reshape((1,) * position.ndim + (-1,))
 
 
 class Embedding(nn.Module):
-    """A table [V, D] of standard deviation D^-0.5: rows are input (times sqrt(D), for unit variance, if they are to be scaled)
-    or output projection."""
+    """A table [V, D], initialised with standard deviation D^-0.5. Its rows are the input embeddings (times sqrt(D) where they
+    are `scaled`, for unit variance), or the table is the output projection."""
 
     vocab_size: int
     width: int
@@ -133,8 +133,7 @@ class Embedding(nn.Module):
     scaled: bool = True
 
     def setup(self):
-        start = nn.initializers.normal(self.width**-0.5)
-        self.table = self.param("table", start, (self.vocab_size, self.width))
+        self.table = self.param("table", nn.initializers.normal(self.width**-0.5), (self.vocab_size, self.width))
 
     def __call__(self, ids: Array) -> Array:
         """int32 [B, T] -> [B, T, D]"""
@@ -147,7 +146,8 @@ class Embedding(nn.Module):
 
 
 class EmbeddingTables(nn.Module):
-    """What every model begins and ends with: ids in, logits out, the tables tied as `config.tied_embeddings` says."""
+    """The first and the last layer of every model, ids to embeddings and output to logits, with tables tied as
+    `config.tied_embeddings` says."""
 
     config: ModelConfig
     vocab_size: int
@@ -182,7 +182,7 @@ class EmbeddingTables(nn.Module):
 
 class FeedForward(nn.Module):
     """activation(x W_1 + b_1) W_2 + b_2 (Vaswani et al. 2017, eq. 2), or SwiGLU (Shazeer 2020): (silu(x W) * x V) W_2.
-    GELU is the one by tanh."""
+    GELU is the approximation by tanh."""
 
     width: int
     hidden_width: int

@@ -1,7 +1,7 @@
-"""Products of rows by a matrix of parameters: the operands rounded to the model's `dtype`, the sums and the gradient of the
+"""Products of rows and a matrix of parameters: the operands rounded to the model's `dtype`, the sums and the gradient of the
 parameters in float32.
 
-Letters: M rows (of any number of axes), K and N, the widths that go in and come out.
+Letters: K and N, the width of a row of the operand and of the result.
 """
 
 import functools
@@ -10,35 +10,34 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from transformer_jax import platform
+
 __all__ = ["activation_dtype", "product"]
 
 
 def activation_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """The type of what lies between the products of a model that computes in `dtype`: the same, but float32 on CPU.
-
-    A CPU may multiply matrices of bfloat16 twice as fast as of float32; such a product is of float32 numbers there, and so is
-    all other arithmetic, between two conversions.
+    """The type of the values between the products of a model that computes in `dtype`: the same, but float32 on CPU.
 
     >>> activation_dtype(jnp.float32)
     dtype('float32')
     """
-    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else dtype)
+    return jnp.dtype(jnp.float32 if platform.activations_in_float32() else dtype)
 
 
 def product(x: Array, weight: Array, dtype: jnp.dtype, *, transposed: bool = False, result: jnp.dtype | None = None) -> Array:
     """x W, or x W^T where `weight` is `transposed`: x [..., K], weight float32 [K, N] or [N, K] -> [..., N], of the type
     `result` (`activation_dtype` where it is left out).
 
-    Both are rounded to `dtype`, and what is multiplied is added up in float32 (Micikevicius et al. 2018, section 3.3). So are
-    gradients: dL/dx = g W^T is rounded to x's type, dL/dW = x^T g is float32. Where `dtype` is not float32, there is no
-    forward-mode derivative.
+    Both operands are rounded to `dtype`, and their products are summed in float32 (Micikevicius et al. 2018, section 3.3). The
+    same holds for the gradients: dL/dx = g W^T is rounded to x's type, dL/dW = x^T g is float32. Where `dtype` is not float32,
+    there is no forward-mode derivative.
 
     >>> product(jnp.ones((2, 3, 4)), jnp.ones((4, 5)), jnp.bfloat16).shape
     (2, 3, 5)
     """
     result = jnp.dtype(result or activation_dtype(dtype))
     if dtype == jnp.float32:
-        return rows_by_matrix(x.astype(dtype), weight, result, transposed=transposed)
+        return matmul(x.astype(dtype), weight, result, transposed=transposed)
     return _rounded_product(x.astype(activation_dtype(dtype)), weight, jnp.dtype(dtype), transposed, result)
 
 
@@ -50,36 +49,36 @@ def _rounded_product(x: Array, weight: Array, dtype: jnp.dtype, transposed: bool
 def _forward(
     x: Array, weight: Array, dtype: jnp.dtype, transposed: bool, result: jnp.dtype
 ) -> tuple[Array, tuple[Array, Array]]:
-    kept = x.astype(dtype), weight.astype(dtype)
-    return rows_by_matrix(*kept, result, transposed=transposed), kept
+    rounded = x.astype(dtype), weight.astype(dtype)
+    return matmul(*rounded, result, transposed=transposed), rounded
 
 
 def _backward(
-    dtype: jnp.dtype, transposed: bool, result: jnp.dtype, kept: tuple[Array, Array], gradient: Array
+    dtype: jnp.dtype, transposed: bool, result: jnp.dtype, rounded: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
-    x, weight = kept
+    x, weight = rounded
     gradient = gradient.astype(dtype)
-    of_x = rows_by_matrix(gradient, weight, activation_dtype(dtype), transposed=not transposed)
-    return of_x, matrix_gradient(gradient, x) if transposed else matrix_gradient(x, gradient)
+    x_gradient = matmul(gradient, weight, activation_dtype(dtype), transposed=not transposed)
+    return x_gradient, weight_gradient(gradient, x) if transposed else weight_gradient(x, gradient)
 
 
 _rounded_product.defvjp(_forward, _backward)
 
 
-def rows_by_matrix(x: Array, weight: Array, result: jnp.dtype, *, transposed: bool = False) -> Array:
-    """x W or x W^T, of operands that are rounded already: [..., K], [K, N] or [N, K] -> [..., N] of the type `result`."""
+def matmul(x: Array, weight: Array, result: jnp.dtype, *, transposed: bool = False) -> Array:
+    """x W or x W^T of rounded operands: [..., K], [K, N] or [N, K] -> [..., N] of the type `result`."""
     contracted = ((1,), (1 if transposed else 0,))
-    # One product of two matrices: of more axes XLA on CPU makes the gradient of W transposed, and copies it.
+    # The rows are one axis: with more, XLA on CPU computes the gradient of W transposed and copies it.
     flat = x.reshape(-1, x.shape[-1])
     out = jax.lax.dot_general(flat, weight, (contracted, ((), ())), preferred_element_type=result)
     return out.reshape(*x.shape[:-1], -1)
 
 
-def matrix_gradient(x: Array, gradient: Array) -> Array:
+def weight_gradient(x: Array, gradient: Array) -> Array:
     """x^T g over all rows: [..., K] and [..., N] of one type -> float32 [K, N]."""
     if x.dtype == jnp.float32:
         x, gradient = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
-    # Of bfloat16 the axes of the rows are left as they are. XLA on CPU then makes x^T first, and has a fast product for it;
-    # for rows of one axis it has none, and turns both into float32.
+    # bfloat16 keeps the axes of the rows: XLA on CPU then transposes x first and has a fast product for the result. For rows of
+    # one axis it has none and converts both to float32.
     rows = tuple(range(x.ndim - 1))
     return jax.lax.dot_general(x, gradient, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)

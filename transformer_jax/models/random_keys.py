@@ -1,4 +1,4 @@
-"""Random keys from whole numbers, each of whose bits counts."""
+"""Random keys from seeds of up to 64 bits."""
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,6 @@ def seed_words(seed: int) -> np.ndarray:
 
 
 def key_of(words: jax.Array | np.ndarray) -> jax.Array:
-    """The random key of `seed_words(seed)`: of a seed of 32 bits `jax.random.key(seed)`, which would cut a longer one."""
+    """The random key of `seed_words(seed)`: for a seed of 32 bits that of `jax.random.key(seed)`, which cuts longer seeds."""
     key = jax.random.key(words[0])
     return jnp.where(words[1] > 0, jax.random.fold_in(key, words[1]), key)

@@ -1,4 +1,4 @@
-"""What every model is: four functions, and the letters in which their shapes are written.
+"""The contract of every model, four functions, and the letters of all shapes.
 
     B  batch rows           D  model width            H  heads           V  vocabulary
     S  source length        F  feed-forward width     K  head width      L  layers
@@ -11,11 +11,11 @@ A batch has the fields of `data.batching.Batch`; ids are int32, and a segment of
     model.apply(params, memory, beams, length, method="init_cache")                        -> cache, leaves [N, ...]
     model.apply(params, token [N], index, memory, cache, start, method="decode_step")      -> logits float32 [N, V], cache
 
-Attention weights are sown as intermediates and cost nothing unless asked for; `attention_of` finds them.
+Attention weights are sown as intermediates and cost nothing unless asked for; `sown_attention.attention_of` reads them.
 
-`encode` and what follows take rows of one sentence. The memory is shared by the hypotheses of a sentence and never reordered;
-the cache goes in and comes out and holds room for `length` tokens. `index` counts the steps from 0; a hypothesis that began at
-step `start` int32 [N] (0 where it is left out) has its token at place index - start of the target.
+`encode`, `init_cache` and `decode_step` take rows of one sentence. The memory is shared by the hypotheses of a sentence and
+never reordered; the cache is an argument and a result, and has space for `length` tokens. `index` counts the steps from 0; a
+hypothesis that began at step `start` int32 [N] (0 where it is left out) has its token at position index - start of the target.
 """
 
 from types import SimpleNamespace
@@ -25,16 +25,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from transformer_jax import platform
 from transformer_jax.config import ModelConfig
 from transformer_jax.models.lstm import LSTM
 from transformer_jax.models.transformer import Transformer
 
-__all__ = ["abstract_parameters", "attention_of", "build_model", "count_parameters", "init_parameters"]
+__all__ = ["abstract_parameters", "build_model", "count_parameters", "init_parameters"]
 
 
 def build_model(config: ModelConfig, vocab_size: int) -> nn.Module:
     """The linen module that `config` describes, for ids below `vocab_size`: a `Transformer` or an `LSTM`, which computes in
-    `config.compute_dtype`. What `config` says must be possible (`validate`).
+    `config.compute_dtype`. `config` must be valid (`validate`).
 
     >>> build_model(ModelConfig(family="lstm", width=64), vocab_size=8000).vocab_size
     8000
@@ -53,25 +54,8 @@ def abstract_parameters(model: nn.Module) -> Any:
     return jax.eval_shape(lambda: _init(model, jax.random.key(0)))
 
 
-def attention_of(intermediates: Any) -> dict[str, jax.Array]:
-    """What a teacher-forced pass has sown, for each kind of attention that the model has, float32: `cross`, the target's to the
-    source, [L, B, H, T, S]; `encoder`, the source's to itself, [L, B, H, S, S]; `decoder`, the target's, [L, B, H, T, T].
-
-    >>> sown = {f"decoder_{layer}": {"cross_attention": {"attention_weights": (jnp.ones((1, 8, 5, 4)),)}} for layer in range(2)}
-    >>> {kind: weights.shape for kind, weights in attention_of(sown).items()}
-    {'cross': (2, 1, 8, 5, 4)}
-    """
-    found: dict[str, list[tuple[int, jax.Array]]] = {}
-    for path, weights in jax.tree_util.tree_leaves_with_path(intermediates):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")  # decoder_0/cross_attention/attention_weights/0
-        stack, _, layer = name.partition("/")[0].rpartition("_")
-        kind = "cross" if "cross_attention" in name else stack
-        found.setdefault(kind, []).append((int(layer) if layer.isdigit() else 0, weights))
-    return {kind: jnp.stack([weights for _, weights in sorted(layers, key=lambda at: at[0])]) for kind, layers in found.items()}
-
-
 def count_parameters(params: Any) -> int:
-    """How many numbers a tree of arrays has, or one of `abstract_parameters`.
+    """The number of elements in a tree of arrays or of `abstract_parameters`.
 
     >>> count_parameters({"a": jnp.zeros((2, 3)), "b": jnp.zeros(4)})
     10
@@ -86,6 +70,4 @@ def _init(model: nn.Module, key: jax.Array) -> Any:
 
 
 def _dtype(name: str) -> jnp.dtype:
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
+    return jnp.dtype(platform.default_compute_dtype() if name == "auto" else name)

@@ -1,4 +1,4 @@
-"""The Transformer of "Attention Is All You Need" (Vaswani et al. 2017), and what is in use of its variants."""
+"""The Transformer of "Attention Is All You Need" (Vaswani et al. 2017), and variants of it that are in use."""
 
 from typing import Any, NamedTuple
 
@@ -15,19 +15,21 @@ from transformer_jax.models.attention import (
     segment_mask,
 )
 from transformer_jax.models.layers import Dropout, EmbeddingTables, FeedForward, LayerNorm, sinusoids
+from transformer_jax.models.sown_attention import attention_name
 
 __all__ = ["DecoderLayer", "EncoderLayer", "Memory", "Transformer"]
 
 
 class Memory(NamedTuple):
-    """What the decoder knows of the source: nothing here changes while it decodes."""
+    """The encoded source, constant while the decoder runs."""
 
-    cross: tuple[KeyValues, ...]  # for each decoder layer
+    cross: tuple[KeyValues, ...]  # of each decoder layer
     segment: Array  # int32 [B, S]
 
 
 class Residual(nn.Module):
-    """A sublayer's frame. post: norm(x + drop(f(x))), the paper's; pre: x + drop(f(norm(x))) (Xiong et al. 2020)."""
+    """Normalisation, dropout and residual connection around a sublayer f. post: norm(x + drop(f(x))), as in the paper; pre:
+    x + drop(f(norm(x))) (Xiong et al. 2020)."""
 
     order: str
     dropout: float
@@ -47,16 +49,17 @@ class Residual(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward, each in its residual frame. [B, S, D] -> [B, S, D]
+    """Self-attention, then feed-forward, each with its residual connection. [B, S, D] -> [B, S, D]
 
     With `causal_mask` it is the layer of a decoder-only model, which generates with `step`.
     """
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.float32
+    number: int = 0  # among the encoder's layers, for the name of its attention weights
 
     def setup(self):
-        self.attention = _self_attention(self.config, self.dtype)
+        self.attention = _self_attention(self.config, self.dtype, attention_name("encoder", self.number))
         self.attention_residual = _residual(self.config, self.dtype)
         self.feed_forward = _feed_forward(self.config, self.dtype)
         self.feed_forward_residual = _residual(self.config, self.dtype)
@@ -86,19 +89,28 @@ class DecoderLayer(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.float32
+    number: int = 0  # among the decoder's layers, for the names of its attention weights
 
     def setup(self):
         config = self.config
-        self.attention = _self_attention(config, self.dtype)
+        self.attention = _self_attention(config, self.dtype, attention_name("decoder", self.number))
         self.attention_residual = _residual(config, self.dtype)
-        widths = config.width, config.heads, config.key_width, config.value_width
-        self.cross_attention = MultiHeadCrossAttention(*widths, config.attention_dropout, self.dtype, config.attention_bias)
+        self.cross_attention = MultiHeadCrossAttention(
+            config.width,
+            config.heads,
+            config.key_width,
+            config.value_width,
+            config.attention_dropout,
+            self.dtype,
+            config.attention_bias,
+            attention_name("cross", self.number),
+        )
         self.cross_attention_residual = _residual(config, self.dtype)
         self.feed_forward = _feed_forward(config, self.dtype)
         self.feed_forward_residual = _residual(config, self.dtype)
 
     def keys_values(self, memory: Array) -> KeyValues:
-        """What all steps of this layer attend to: memory [B, S, D] -> keys [B, H, K, S], values [B, H, S, K]."""
+        """The source's keys and values for this layer: memory [B, S, D] -> keys [B, H, K, S], values [B, H, S, K]."""
         return self.cross_attention.keys_values(memory)
 
     def __call__(self, x: Array, source: KeyValues, mask: Array, cross_mask: Array, position: Array, *, train: bool) -> Array:
@@ -111,8 +123,7 @@ class DecoderLayer(nn.Module):
         self, x: Array, index: Array, age: Array, source: KeyValues, cross_mask: Array, cache: tuple[Array, Array]
     ) -> tuple[Array, tuple[Array, Array]]:
         """One token of each hypothesis: x [N, 1, D], cross_mask bool [B, 1, 1, S] -> [N, 1, D], cache; index, age and cache as
-        in `MultiHeadSelfAttention.step`. The source's rows are B, so the hypotheses of a sentence stand in line as its
-        queries."""
+        in `MultiHeadSelfAttention.step`. The source has B rows: the hypotheses of a sentence are its queries."""
         out, cache = self.attention.step(self.attention_residual.before(x), index, cache, age)
         x = self.attention_residual.after(x, out)
         rows = cross_mask.shape[0]
@@ -129,7 +140,7 @@ class DecoderLayer(nn.Module):
 class Transformer(EmbeddingTables):
     """Encoder and decoder under the contract of `models/seq2seq.py`, with the variants that `ModelConfig` names.
 
-    Before the first layer: rows of the embedding times sqrt(D), plus positions (but for rotary ones), then dropout.
+    The first layer's input: rows of the embedding times sqrt(D), plus positions unless they are rotary, then dropout.
     """
 
     def setup(self):
@@ -140,8 +151,8 @@ class Transformer(EmbeddingTables):
             self.source_positions = self.param("source_positions", start, (config.max_positions, config.width))
             self.target_positions = self.param("target_positions", start, (config.max_positions, config.width))
         self.drop = Dropout(config.dropout)
-        self.encoder = [EncoderLayer(config, dtype) for _ in range(config.num_layers)]
-        self.decoder = [DecoderLayer(config, dtype) for _ in range(config.decoder_depth)]
+        self.encoder = [EncoderLayer(config, dtype, number) for number in range(config.num_layers)]
+        self.decoder = [DecoderLayer(config, dtype, number) for number in range(config.decoder_depth)]
         if config.norm == "pre":
             self.encoder_norm = LayerNorm(dtype, config.norm_epsilon)
             self.decoder_norm = LayerNorm(dtype, config.norm_epsilon)
@@ -157,7 +168,7 @@ class Transformer(EmbeddingTables):
         return self._logits(x)
 
     def encode(self, source: Array, segment: Array, position: Array, *, train: bool = False) -> Memory:
-        """Source ids, segment and position int32 [B, S] -> what all decoding steps share."""
+        """Source ids, segment and position int32 [B, S] -> the memory that all decoding steps share."""
         x = self._position(self.embed_source(source), position, "source_positions")
         x = self.drop(x, train=train)
         mask = segment_mask(segment, segment)
@@ -168,16 +179,16 @@ class Transformer(EmbeddingTables):
         return Memory(tuple(layer.keys_values(x) for layer in self.decoder), segment)
 
     def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[tuple[Array, Array], ...]:
-        """Room for the keys and values of `length` tokens of each hypothesis: for each layer two of [N, H, length, K],
-        of zeros (values may have a width of their own)."""
+        """Zeros for the keys and values of `length` tokens of each hypothesis: two arrays [N, H, length, K] for each layer, K
+        the head dimension of keys or of values."""
         return tuple(layer.attention.init_cache(memory.segment.shape[0] * beams, length) for layer in self.decoder)
 
     def decode_step(
         self, token: Array, index: Array, memory: Memory, cache: tuple[Any, ...], start: Array | None = None
     ) -> tuple[Array, tuple[Any, ...]]:
-        """The logits of what follows `token` int32 [N], which stands at place index - start -> float32 [N, V], cache. index is
-        int32 [], start int32 [N], the step at which each hypothesis began (0 where it is left out)."""
-        # A row that is done and waits for another sentence may be older than any position.
+        """The logits of the token after `token` int32 [N], which is at position index - start -> float32 [N, V], cache. index
+        is int32 [], start int32 [N], the step at which each hypothesis began (0 where it is left out)."""
+        # A row that has ended and waits for its next sentence may be beyond the last position.
         age = jnp.minimum(jnp.broadcast_to(index if start is None else index - start, token.shape), cache[0][0].shape[2] - 1)
         x = self._read_target(token[:, None], age[:, None], train=False)
         cross_mask = (memory.segment > 0)[:, None, None]  # [B, 1, 1, S]
@@ -202,9 +213,9 @@ class Transformer(EmbeddingTables):
         return self.logits(self.decoder_norm(x) if self.config.norm == "pre" else x)
 
 
-def _self_attention(config: ModelConfig, dtype: jnp.dtype) -> MultiHeadSelfAttention:
+def _self_attention(config: ModelConfig, dtype: jnp.dtype, sow_as: str) -> MultiHeadSelfAttention:
     widths, rotary = (config.width, config.heads, config.key_width, config.value_width), config.positions == "rotary"
-    return MultiHeadSelfAttention(*widths, rotary, config.attention_dropout, dtype, config.attention_bias)
+    return MultiHeadSelfAttention(*widths, rotary, config.attention_dropout, dtype, config.attention_bias, sow_as)
 
 
 def _feed_forward(config: ModelConfig, dtype: jnp.dtype) -> FeedForward:

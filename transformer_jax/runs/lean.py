@@ -10,12 +10,10 @@ training goes on from it in a run of its own, with `--config.train.init_from=dem
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 
 from etils import epath
 
-from transformer_jax.cli.command_line import Parser, main, set_up
 from transformer_jax.config import to_json
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
@@ -75,23 +73,8 @@ def _by_step(checkpoints: Checkpoints, which: Sequence[str]) -> dict[int, str]:
     return names
 
 
-def run() -> None:
-    parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("workdir", metavar="RUN", help="a run folder")
-    parser.add_argument("output", metavar="OUT", help="the folder to write, new or empty")
-    parser.add_argument(
-        "--checkpoint",
-        nargs="+",
-        default=["best"],
-        help="one or more of latest, best, a step, average:N, each also with :raw (default: best)",
-    )
-    flags = parser.parse_args()
-    set_up()
-    for described in copy_run(flags.workdir, flags.output, flags.checkpoint):
-        print(f"{flags.output}: {described} of {flags.workdir}, without optimizer state")
-    size = sum(path.stat().st_size for path in Path(flags.output).rglob("*") if path.is_file())
-    print(f"{flags.output}: {size / 1e6:,.1f} MB")
-
-
 if __name__ == "__main__":
+    from transformer_jax.cli.lean import run
+    from transformer_jax.cli.program import main
+
     main(run)

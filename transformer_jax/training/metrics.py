@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from transformer_jax import platform
 from transformer_jax.errors import UserError
 from transformer_jax.training.objective import LossSums
 from transformer_jax.training.step import StepSums
@@ -66,8 +67,6 @@ def _named(seconds: float, waited: float, sums: StepSums) -> dict[str, float]:
     return times | dict(zip(_SUM_NAMES, jax.tree.leaves(sums), strict=True))
 
 
-_UNDER_WAY = 2  # steps of an accelerator: one that it works on, one that waits
-
 _ADVICE = "Lower optimizer.learning_rate, raise optimizer.warmup_steps or set optimizer.clip_norm"
 
 
@@ -88,14 +87,9 @@ class Meter:
         self.skipped, self._max_skipped = skipped, max_skipped
 
     def add(self, step: int, sums: StepSums) -> None:
-        """Takes note of a step's sums, which may not be computed yet.
-
-        At most so many steps are left under way that the device never waits for the next: none on CPU, which works on one at a
-        time, and where each one under way has its own workspace.
-        """
+        """Adds a step's sums, which may not be computed yet. Waits until at most `platform.steps_in_flight` steps are not."""
         self._pending.append((step, sums))
-        under_way = 0 if jax.default_backend() == "cpu" else _UNDER_WAY
-        jax.block_until_ready(self._pending[: len(self._pending) - under_way][-1:])
+        jax.block_until_ready(self._pending[: len(self._pending) - platform.steps_in_flight()][-1:])
 
     def check_finite(self) -> None:
         """Waits for all steps so far. Raises UserError naming the first whose loss, gradient or update was not finite, if it

@@ -6,7 +6,7 @@ import logging
 from transformer_jax.config import Config
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.preparation_notes import recall_store, recall_tokenizer, remember_store, remember_tokenizer
-from transformer_jax.data.sources import fetch, parse_sources, read_sources, stamp
+from transformer_jax.data.sources import fetch, parse_sources, read_sources, text_fingerprint
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.distributed import collectives
@@ -35,7 +35,7 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
         fetch([*(source.spec for source in parse_sources(data)), data.dev])
     dev = read_pairs(data.dev, data.source_language, data.target_language)  # first: if it cannot be read, nobody waits to know
     sampling = Sampling(config.tokenizer.samples, config.tokenizer.alpha) if config.tokenizer.samples else None
-    mark, pairs, parts = stamp(data), None, []
+    mark, pairs, parts = text_fingerprint(data), None, []
     if run.tokenizer_file.exists():
         kept = None
     else:

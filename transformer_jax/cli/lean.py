@@ -1,0 +1,25 @@
+"""What `python -m transformer_jax.runs.lean` does: a run folder to a smaller copy of it."""
+
+from pathlib import Path
+
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import set_up
+from transformer_jax.runs import lean
+
+
+def run() -> None:
+    parser = Parser(lean.__doc__.splitlines()[0])
+    parser.add_argument("workdir", metavar="RUN", help="a run folder")
+    parser.add_argument("output", metavar="OUT", help="the folder to write, new or empty")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        default=["best"],
+        help="one or more of latest, best, a step, average:N, each also with :raw (default: best)",
+    )
+    flags = parser.parse_args()
+    set_up()
+    for described in lean.copy_run(flags.workdir, flags.output, flags.checkpoint):
+        print(f"{flags.output}: {described} of {flags.workdir}, without optimizer state")
+    size = sum(path.stat().st_size for path in Path(flags.output).rglob("*") if path.is_file())
+    print(f"{flags.output}: {size / 1e6:,.1f} MB")

@@ -1,0 +1,32 @@
+"""What `python -m transformer_jax.interop.marian` does: a Marian model into a run folder, or a run folder to Hugging Face."""
+
+from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.program import set_up
+from transformer_jax.interop import marian
+from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters
+from transformer_jax.runs.run_folder import Run
+
+
+def run() -> None:
+    parser = Parser(marian.__doc__.splitlines()[0])
+    parser.add_argument("--export", action="store_true", help="from a run folder to Hugging Face, instead of into one")
+    parser.add_argument("source", metavar="IN", help="a Marian model's folder; with --export a run folder")
+    parser.add_argument("output", metavar="OUT", help="the folder to write, new or empty")
+    parser.add_argument("--languages", nargs=2, metavar=("SOURCE", "TARGET"), help="such as en de, where IN does not tell them")
+    parser.add_argument("--checkpoint", help="with --export: latest, best, a step, or average:N (default: best)")
+    flags = parser.parse_args()
+    if flags.export and flags.languages:
+        parser.error("--languages is not for --export")
+    if flags.checkpoint and not flags.export:
+        parser.error("--checkpoint is for --export alone")
+    set_up()
+    if flags.export:
+        name, notes = marian.export_run(flags.source, flags.output, flags.checkpoint or "best")
+        print(f"{flags.output}: {name} of {flags.source}")
+    else:
+        notes = marian.import_run(flags.source, flags.output, flags.languages and tuple(flags.languages))
+        run = Run(flags.output)
+        shapes = abstract_parameters(build_model(run.config.model, run.tokenizer().vocab_size))
+        print(f"{flags.output}: {count_parameters(shapes):,} parameters of {flags.source}")
+    for note in notes:
+        print(f"note: {note}")

@@ -1,0 +1,93 @@
+"""What `translate.py` can be asked to do: its flags, their help, and which of them exclude each other."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformer_jax.cli.parser import flag
+from transformer_jax.cli.translation_formats import WRITERS
+from transformer_jax.errors import UserError
+from transformer_jax.storage.text_files import STANDARD, refuse_same_files, refuse_shared_stream
+
+__all__ = ["TranslationJob"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranslationJob:
+    """A call of `translate.py`: each field is the flag of its name, `search` holds fields of `SearchOptions` that were given.
+
+    Files that are read may be plain or gzip's; a file that is written is compressed if its name ends in `.gz`. "-" is standard
+    input for one of the files that are read, and standard output for one of those that are written. Raises UserError for flags
+    that do not go together.
+    """
+
+    text: Sequence[str] = flag("sentences, a translation each (default: the lines of --input)", (), positional=True, nargs="*")
+    workdir: str = flag("the run folder that train.py made")
+    checkpoint: str = flag("latest, best, a step, or average:N, each also with :raw (default: best)", "best")
+    input: str | None = flag("a file to translate, plain or .gz (default: -, standard input)", None, metavar="FILE")
+    output: str | None = flag("where the translations go, also .gz (default: -, standard output)", None, metavar="FILE")
+    errors: str = flag("input that is not UTF-8: strict (an error), or replace by U+FFFD", "strict")
+    format: str = flag("of the output: text, tsv, or json (an object a line)", "text")
+    nbest: int | None = flag("the N best of each line, or N that are drawn (tsv and json)", None, metavar="N")
+    prefixes: str | None = flag("what each line's translation begins with, in whole words", None, metavar="FILE")
+    complete_words: bool = flag("the last word of --prefixes may be unfinished", False)
+    phrases: str | None = flag(
+        "what must occur in each line's translation, separated by tabs; where it does not by itself, the beam is wider than "
+        "the phrases have tokens (or 128)",
+        None,
+        metavar="FILE",
+    )
+    phrase_ends: str | None = flag("of phrases and terms: word (default), or anywhere (letters may follow)", None)
+    terminology: str | None = flag("lines of a term, a tab and what must translate it, as it is", None, metavar="FILE")
+    terminology_case: str = flag("of terms: exact, start (or capital at a sentence's start), ignore", "start")
+    score: str | None = flag("translate nothing, but score the translations in FILE, a line each", None, metavar="FILE")
+    batch_size: int = flag("lines read before they are translated together (default: 1000)", 1000)
+    attention: str | None = flag(
+        "a picture (.png, .pdf, .svg) or page (.html) of what the first line's looked at", None, metavar="FILE"
+    )
+    attention_kind: str = flag("cross, or a Transformer's encoder, decoder (default: cross)", "cross")
+    attention_layer: int = flag("from 1 (default: the mean of all)", 0, metavar="N")
+    attention_head: int = flag("from 1 (default: the mean of all)", 0, metavar="N")
+    attention_words: bool = flag("a picture of words, not of the tokenizer's pieces", False)
+    alignments: str | None = flag("which word became which: a line like 0-0 1-2 for each line", None, metavar="FILE")
+    alignment_layer: int | None = flag("from 1 (default: the best on the dev set, or here)", None, metavar="N")
+    ensemble: Sequence[str] = ()
+    search: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise UserError(f"--batch_size={self.batch_size} should be 1 or more")
+        if self.format not in WRITERS:
+            raise UserError(f"--format={self.format} should be one of {', '.join(WRITERS)}")
+        if self.errors not in ("strict", "replace"):
+            raise UserError(f"--errors={self.errors} should be strict or replace")
+        of_translation = self.attention, self.alignments, self.prefixes, self.phrases, self.terminology, self.nbest
+        if self.score and any(of_translation):
+            raise UserError(
+                "--score goes with none of --nbest, --attention, --alignments, --prefixes, --phrases and --terminology: "
+                "it does not translate"
+            )
+        if self.complete_words and not self.prefixes:
+            raise UserError("--complete_words is about the last words of --prefixes, which are not given")
+        if self.phrase_ends and not (self.phrases or self.terminology):
+            raise UserError("--phrase_ends is about --phrases and --terminology, which are not given")
+        if self.format == "text" and (self.nbest or 1) > 1:
+            raise UserError("--nbest needs --format=tsv or --format=json: as text, N lines in are N lines out")
+        if self.terminology_case != "start" and not self.terminology:
+            raise UserError(f"--terminology_case={self.terminology_case} needs --terminology")
+        self._check_files()
+
+    def _check_files(self) -> None:
+        """Raises UserError if two flags name one file or standard stream, or one names a stream that it cannot use."""
+        if self.text and self.input:
+            raise UserError("give either sentences or --input, not both")
+        if self.attention == STANDARD:
+            raise UserError("--attention=-: a picture or a page does not go to standard output; name a file")
+        source = None if self.text else self.input or STANDARD
+        others = dict(score=self.score, prefixes=self.prefixes, phrases=self.phrases, terminology=self.terminology)
+        written = dict(output=self.output, alignments=self.alignments, attention=self.attention)
+        refuse_shared_stream("standard input", input=source, **others)
+        refuse_shared_stream("standard output", **written | {"output": self.output or STANDARD})
+        refuse_same_files(input=self.input, score=self.score, prefixes=self.prefixes)
+        for name, path in {"input": self.input, **others}.items():
+            refuse_same_files(**{name: path}, **written)

@@ -1,0 +1,46 @@
+"""The sources of `data.train` as a list in Python."""
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["TextSource", "train_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """One source of training text. As text, which `data.source_names` parses, it is `"NAME" * WEIGHT (KEY=VALUE ...)`.
+
+    >>> print(TextSource("wmt/news, new", weight=2.5, max_ratio=3, tag="<news>"))
+    "wmt/news, new" * 2.5 (tag=<news> max_ratio=3)
+    """
+
+    name: str  # as `DataConfig` describes it; it may have any character
+    weight: float = 1.0  # how often an epoch has each of its pairs
+    tag: str = ""  # the word that goes before each source sentence
+    columns: tuple[int, int] | None = None  # of source and target in a FILE.tsv, from 1
+    max_words: int | None = None  # this filter and the next two; None: as in `DataConfig`
+    max_ratio: float | None = None
+    deduplicate: bool | None = None
+
+    def __str__(self) -> str:
+        options = {
+            "tag": self.tag or None,
+            "columns": self.columns and ",".join(map(str, self.columns)),
+            "max_words": self.max_words,
+            "max_ratio": self.max_ratio,
+            "deduplicate": self.deduplicate,
+        }
+        name = '"' + self.name.replace('"', '""') + '"'
+        weight = f" * {self.weight}" if self.weight != 1 else ""
+        text = " ".join(f"{key}={value}" for key, value in options.items() if value is not None)
+        return f"{name}{weight} ({text})" if text else f"{name}{weight}"
+
+
+def train_text(train: Any) -> Any:
+    """`data.train` as text; as it is where it is neither text nor a list of sources.
+
+    >>> train_text([TextSource("europarl"), TextSource("mined", 0.5)])
+    '"europarl", "mined" * 0.5'
+    """
+    is_list = isinstance(train, list) and train and all(isinstance(source, TextSource) for source in train)
+    return ", ".join(map(str, train)) if is_list else train

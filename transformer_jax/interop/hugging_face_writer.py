@@ -1,0 +1,128 @@
+"""Writes a folder that Hugging Face's `MarianMTModel` and `MarianTokenizer` load, without their library or torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.config import Config, ModelConfig
+from transformer_jax.interop.hugging_face_reader import MAX_POSITIONS, POSITION_TABLES
+from transformer_jax.interop.safetensors import write_safetensors
+from transformer_jax.models.layers import sinusoids
+from transformer_jax.tokenization.tokenizer import Tokenizer
+
+__all__ = ["to_hugging_face", "unsupported", "write_hugging_face"]
+
+_ACTIVATIONS = {"silu": "swish", "relu": "relu", "gelu": "gelu_new"}  # this project's names -> Hugging Face's
+
+
+def unsupported(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
+    """The properties of a model that no MarianMTModel has, each as FIELD=VALUE; empty if one can represent it."""
+    if model.family != "transformer":
+        return [f"model.family={model.family}"]
+    width = model.width // model.heads
+    possible = {
+        "norm": ("post",),
+        "positions": ("sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian"),
+        "activation": tuple(_ACTIVATIONS),
+        "key_width": (0, width),
+        "value_width": (0, width),
+    }
+    wrong = [f"model.{name}={getattr(model, name)}" for name, values in possible.items() if getattr(model, name) not in values]
+    if tokenizer.source_vocab_size != tokenizer.vocab_size:
+        wrong.append(f"{tokenizer.source_vocab_size} pieces of the source, {tokenizer.vocab_size} of the target")
+    return wrong
+
+
+def to_hugging_face(
+    weights: dict[str, np.ndarray], config: Config, tokenizer: Tokenizer
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(the content of config.json, that of model.safetensors) for weights that have Hugging Face's names already.
+
+    If the model's sinusoids are not those that their code computes, the weights include a table of them, which that code
+    loads.
+    """
+    model, positions = config.model, max(MAX_POSITIONS, config.batch.max_length)
+    if model.positions != "sinusoidal_concatenated":
+        table = np.array(sinusoids(jnp.arange(positions), model.width, model.positions))
+        weights = weights | dict.fromkeys(POSITION_TABLES, table)
+    options = {
+        "architectures": ["MarianMTModel"],
+        "model_type": "marian",
+        "is_encoder_decoder": True,
+        "torch_dtype": "float32",
+        "vocab_size": tokenizer.vocab_size,
+        "decoder_vocab_size": tokenizer.vocab_size,
+        "d_model": model.width,
+        "encoder_layers": model.num_layers,
+        "decoder_layers": model.decoder_depth,
+        "encoder_attention_heads": model.heads,
+        "decoder_attention_heads": model.heads,
+        "encoder_ffn_dim": model.feed_forward_width,
+        "decoder_ffn_dim": model.feed_forward_width,
+        "activation_function": _ACTIVATIONS[model.activation],
+        "max_position_embeddings": positions,
+        "scale_embedding": model.scale_embedding,
+        "share_encoder_decoder_embeddings": model.tied_embeddings == "all",
+        "tie_word_embeddings": model.tied_embeddings != "none",
+        "dropout": model.dropout,
+        "attention_dropout": model.attention_dropout,
+        "activation_dropout": model.activation_dropout,
+        "bos_token_id": None if tokenizer.bos_id == tokenizer.eos_id else tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+        "decoder_start_token_id": tokenizer.decoder_start_id,
+        "forced_eos_token_id": tokenizer.eos_id,
+    }
+    return options, weights
+
+
+def write_hugging_face(folder: Path, weights: dict[str, np.ndarray], config: Config, tokenizer: Tokenizer) -> None:
+    """Writes to `folder` the files that `from_pretrained` of MarianMTModel and MarianTokenizer reads."""
+    options, weights = to_hugging_face(weights, config, tokenizer)
+    id_names = "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id"
+    never = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.unknown_id, tokenizer.decoder_start_id} - {tokenizer.eos_id}
+    longest = options["max_position_embeddings"]
+    search = {name: options[name] for name in id_names} | {
+        "max_length": longest,
+        "num_beams": config.decode.beam,
+        "length_penalty": config.decode.length_penalty,
+        "bad_words_ids": [[row] for row in sorted(never)],
+    }
+    added = {tokenizer.pieces([row])[0]: row for row in tokenizer.added_pieces()}
+    special = [text for text, row in added.items() if tokenizer.added_pieces()[row]]
+    eos, unknown, pad = tokenizer.pieces([tokenizer.eos_id, tokenizer.unknown_id, tokenizer.pad_id])
+    tokenizer_options = {
+        "tokenizer_class": "MarianTokenizer",
+        "source_lang": config.data.source_language,
+        "target_lang": config.data.target_language,
+        "eos_token": eos,
+        "unk_token": unknown,
+        "pad_token": pad,
+        "model_max_length": longest,
+        "separate_vocabs": False,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder / "model.safetensors", weights)
+    source, target = tokenizer.models()
+    (folder / "source.spm").write_bytes(source)
+    (folder / "target.spm").write_bytes(target)
+    contents = {
+        "config.json": options,
+        "generation_config.json": search,
+        "tokenizer_config.json": tokenizer_options,
+        "vocab.json": {piece: row for piece, row in tokenizer.vocabulary().items() if piece not in added},
+    }
+    if added:
+        contents["added_tokens.json"] = added
+        contents["special_tokens_map.json"] = {
+            "eos_token": eos,
+            "unk_token": unknown,
+            "pad_token": pad,
+            "additional_special_tokens": special,
+        }
+    for name, content in contents.items():
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
