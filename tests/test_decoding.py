@@ -295,7 +295,7 @@ def test_what_is_refused():
     ):
         with pytest.raises(ValueError, match=words):
             search(table, [3], beams=2, **options)
-    np.testing.assert_allclose(length_divisors(7, 1.0)[[1, 7]], [1.0, 2.0])
+    np.testing.assert_allclose(length_divisors(7, SearchOptions(length_penalty=1.0))[[1, 7]], [1.0, 2.0])
 
 
 # Sampling

@@ -62,5 +62,5 @@ def make_task(ids: SpecialIds, options: SearchOptions, length: int, max_length: 
     if ids.eos in ids.never_generated:
         raise ValueError(f"EOS (id {ids.eos}) cannot be suppressed: no translation could end")
     suppressed = tuple(sorted({ids.start, ids.pad, *ids.never_generated} - {ids.eos}))
-    divisors = jnp.asarray(length_divisors(max(length, max_length), options.length_penalty))
+    divisors = jnp.asarray(length_divisors(max(length, max_length), options))
     return Task(length, divisors, ids, suppressed)

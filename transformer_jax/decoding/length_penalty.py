@@ -2,17 +2,19 @@
 
 import numpy as np
 
+from transformer_jax.config import SearchOptions
+
 __all__ = ["length_divisors"]
 
 
-def length_divisors(length: int, length_penalty: float) -> np.ndarray:
+def length_divisors(length: int, options: SearchOptions) -> np.ndarray:
     """penalty(n) = ((5 + n) / 6) ** length_penalty for n = 0 .. length: float32 [length + 1] (Wu et al. 2016, eq. 14).
 
     Raises ValueError for a negative `length_penalty`: the bound that stops the search early would be wrong.
 
-    >>> length_divisors(7, length_penalty=1.0)[[1, 4, 7]].tolist()
+    >>> length_divisors(7, SearchOptions(length_penalty=1.0))[[1, 4, 7]].tolist()
     [1.0, 1.5, 2.0]
     """
-    if not length_penalty >= 0:
-        raise ValueError(f"length_penalty must be 0 or more, not {length_penalty}")
-    return (((5 + np.arange(length + 1)) / 6) ** length_penalty).astype(np.float32)
+    if not options.length_penalty >= 0:
+        raise ValueError(f"length_penalty must be 0 or more, not {options.length_penalty}")
+    return (((5 + np.arange(length + 1)) / 6) ** options.length_penalty).astype(np.float32)

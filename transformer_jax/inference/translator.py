@@ -204,7 +204,7 @@ class Translator:
         scored = []
         for text, ids, (row, coverage) in zip(texts, target, forced, strict=True):
             log_prob = math.fsum(row.tolist())
-            score = log_prob / length_divisors(len(row), search.length_penalty)[-1].item()
+            score = log_prob / length_divisors(len(row), search)[-1].item()
             score += search.coverage_penalty * coverage
             scored.append(Translation(text, log_prob, score, tuple(ids.tolist()), token_log_probs=tuple(row.tolist())))
         return scored
