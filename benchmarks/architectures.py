@@ -47,6 +47,7 @@ from transformer_jax.evaluation.report import Report, evaluate
 from transformer_jax.inference.alignment import alignment_error_rate
 from transformer_jax.inference.translator import load_translator
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
+from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.training.loop import train
 from transformer_jax.training.optimizer import make_optimizer
@@ -125,7 +126,7 @@ def train_and_test(name: str, model: ModelConfig, config: Config, output: Path, 
     config = dataclasses.replace(config, model=model)
     workdir = output / name.lower().replace(" + ", "_").replace(", ", "_")
     train(config, str(workdir))
-    translator, checkpoint = load_translator(Run(workdir), "best")
+    translator, checkpoint = load_translator(Run(workdir), CheckpointName("best"))
     languages = config.data.source_language, config.data.target_language
     sets = [read_pairs(test, *languages) for test in tests]
     reports = [evaluate(translator, *pairs, test=test, checkpoint=checkpoint) for test, pairs in zip(tests, sets, strict=True)]

@@ -20,6 +20,7 @@ from transformer_jax.interop.hugging_face_writer import to_hugging_face, unsuppo
 from transformer_jax.interop.marian import completed
 from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters
 from transformer_jax.models.layers import sinusoids
+from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
 
 _PLACES = 1024  # positions that Hugging Face's model has; it must be more than any line needs
@@ -35,7 +36,7 @@ class Settings(NamedTuple):
 
 def load_ours(settings: Settings) -> dict[str, Translate]:
     """`Translator.translate` with the config's own batches."""
-    translator, _ = load_translator(Run(settings.workdir), settings.checkpoint)
+    translator, _ = load_translator(Run(settings.workdir), CheckpointName.parse(settings.checkpoint))
     special = _special_ids(translator)
 
     def translate(lines: list[str], beam: int) -> list[tuple[str, int]]:
@@ -91,7 +92,7 @@ def load_hugging_face(settings: Settings) -> dict[str, Translate]:
     import torch
 
     torch.set_num_threads(settings.threads)
-    translator, _ = load_translator(Run(settings.workdir), settings.checkpoint)
+    translator, _ = load_translator(Run(settings.workdir), CheckpointName.parse(settings.checkpoint))
     tokenizer, decode = translator.tokenizer, translator.config
     model = hugging_face_model(translator)
     special = _special_ids(translator)

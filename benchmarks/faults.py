@@ -40,7 +40,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from transformer_jax.runs.checkpoints import Checkpoints
+from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.training.metrics import without_times
 
@@ -173,7 +173,7 @@ def differences(expected: Path, found: Path) -> list[str]:
     return wrong
 
 
-def saved_at(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+def saved_at(checkpoints: CheckpointReader, step: int) -> dict[str, Any]:
     """All that a checkpoint keeps but times, by name; of each array its type, shape and bytes."""
     items = [name for name in ("params", "optimizer", "ema") if (checkpoints.folder / str(step) / name).is_dir()]
     restored = checkpoints._restore(step, **{name: ocp.args.StandardRestore() for name in items})

@@ -26,8 +26,9 @@ import numpy as np
 
 from transformer_jax.config import BatchConfig, Config, DataConfig, ModelConfig, ParallelConfig, TokenizerConfig
 from transformer_jax.data.batching import Shape, bucketed_batch
+from transformer_jax.data.prefetch import prefetch
 from transformer_jax.data.store import Store
-from transformer_jax.data.stream import BatchStream, prefetch
+from transformer_jax.data.stream import BatchStream
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.training import prepare as preparation
 from transformer_jax.training.optimizer import make_optimizer

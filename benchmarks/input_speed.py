@@ -28,7 +28,7 @@ from transformer_jax.cli.program import main
 from transformer_jax.config import BatchConfig, DataConfig, TokenizerConfig
 from transformer_jax.data.sources import read_sources
 from transformer_jax.data.store import Store, open_store
-from transformer_jax.data.stream import BatchStream, Position
+from transformer_jax.data.stream import BatchStream, StreamPosition
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 
@@ -98,7 +98,7 @@ def epoch_seconds(stream: BatchStream) -> float:
     raise AssertionError("the stream is endless")
 
 
-def epoch_fill(stream: BatchStream) -> tuple[int, float, Position]:
+def epoch_fill(stream: BatchStream) -> tuple[int, float, StreamPosition]:
     """Batches in the epoch, the share of positions with a token, and a position in its middle."""
     real, places, positions = 0, 0, []
     for batch, position in stream.batches():
@@ -110,7 +110,9 @@ def epoch_fill(stream: BatchStream) -> tuple[int, float, Position]:
     return len(positions), real / places, positions[len(positions) // 2]
 
 
-def first_batch_seconds(store: Store, config: BatchConfig, tokenizer: Tokenizer, parts: list, position: Position) -> float:
+def first_batch_seconds(
+    store: Store, config: BatchConfig, tokenizer: Tokenizer, parts: list, position: StreamPosition
+) -> float:
     started = time.perf_counter()
     next(BatchStream(store, config, tokenizer, 0, parts).batches(position))
     return time.perf_counter() - started

@@ -31,8 +31,9 @@ import jax
 
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.runs.progress import Progress
-from transformer_jax.runs.run_folder import MetricsWriter, Run
+from transformer_jax.runs.run_folder import Run
 from transformer_jax.training.metrics import Meter
+from transformer_jax.training.metrics_writer import MetricsWriter
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.prepare import prepare
@@ -58,7 +59,7 @@ def run() -> None:
             lambda key: TrainState.create(init_parameters(model, key), optimizer, config.train.ema_decay), key
         )
         seconds, logging, meter = {"plain": [], "checkpoint": []}, [], Meter()
-        checkpoints = run.checkpoints(keep=config.train.keep_checkpoints)
+        checkpoints = run.checkpoint_writer()
         batches = [batch for batch, _ in itertools.islice(stream.batches(), config.train.log_every)]
         with checkpoints, MetricsWriter(run.workdir, 0) as writer:
             for round in range(flags.rounds + 1):

@@ -49,7 +49,8 @@ def run() -> None:
 
 def one_start(config, folder: Path, late: bool) -> None:
     set_up()
-    from transformer_jax.data.stream import Position, prefetch
+    from transformer_jax.data.prefetch import prefetch
+    from transformer_jax.data.stream import StreamPosition
     from transformer_jax.training.parallel import Parallel
     from transformer_jax.training.prepare import open_run, prepare
 
@@ -57,7 +58,7 @@ def one_start(config, folder: Path, late: bool) -> None:
     parallel = Parallel(config)  # which starts JAX
     imports = time.perf_counter() - STARTED
     _, stream, _ = prepare(open_run(folder, config))
-    start = Position(*json.loads(place.read_text())) if late else Position()
+    start = StreamPosition(*json.loads(place.read_text())) if late else StreamPosition()
     with prefetch(stream.batches(start, *parallel.part_of_rows)) as batches:
         next(batches)
         seconds = time.perf_counter() - STARTED
@@ -69,9 +70,9 @@ def one_start(config, folder: Path, late: bool) -> None:
 
 def late_in_the_epoch(stream):
     """Where a training stands after nine tenths of the first epoch, or after as many of its batches as come before its end."""
-    from transformer_jax.data.stream import Position
+    from transformer_jax.data.stream import StreamPosition
 
-    late = Position()
+    late = StreamPosition()
     for _, position in stream.batches():
         if position.epoch or late.offset > 0.9 * stream.pairs:
             return late

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from train_work import Job, config_of, our_batches
 
 from transformer_jax.data.batching import Batch
-from transformer_jax.data.stream import prefetch
+from transformer_jax.data.prefetch import prefetch
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.training.metrics import Meter
 from transformer_jax.training.objective import loss_sums

@@ -14,7 +14,7 @@ from train_work import Job, config_of, snug_batches
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.data.batching import Batch
-from transformer_jax.data.stream import prefetch
+from transformer_jax.data.prefetch import prefetch
 
 
 class Attention(nn.Module):

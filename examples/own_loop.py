@@ -15,7 +15,7 @@ import optax
 from transformer_jax import (
     BatchConfig,
     BatchStream,
-    Position,
+    StreamPosition,
     Tokenizer,
     TokenizerConfig,
     loss_sums,
@@ -59,7 +59,7 @@ def train_step(params, moments, batch):
 
 def main(steps: int = 300, text: str = "demo:train") -> list[float]:
     """`text` may also be PREFIX, of PREFIX.en and PREFIX.de, or FILE.tsv."""
-    losses, position = [], Position()
+    losses, position = [], StreamPosition()
     with tempfile.TemporaryDirectory() as folder:
         stream, tokenizer = open_stream(text, folder)
         print(f"{stream.pairs} pairs in batches of {stream.shapes}")

@@ -1,5 +1,6 @@
 """What can go wrong around a training: damaged checkpoints, full disks, signals, a second training of the same folder."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etils import epath
-from helpers import assert_same_runs, quick_config
+from helpers import assert_same_runs, assert_trees_equal, quick_config
 
+from transformer_jax.distributed import collectives
 from transformer_jax.errors import ToBeContinued, UserError
 from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
-from transformer_jax.runs import checkpoints as checkpoints_module
-from transformer_jax.runs.run_folder import Run, locked
-from transformer_jax.storage.checksums import problem, write_manifest
+from transformer_jax.runs import checkpoint_reader, orbax_manager
+from transformer_jax.runs.checkpoint_name import CheckpointName
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.runs.run_lock import locked
+from transformer_jax.storage.checksums import find_damage, write_manifest
 from transformer_jax.training import loop
 from transformer_jax.training.loop import train
 from transformer_jax.training.preemption import Preemption
@@ -54,26 +58,26 @@ def test_a_manifest_tells_of_every_change(tmp_path):
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    assert "has no checksums" in problem(tmp_path)
+    assert "has no checksums" in find_damage(tmp_path)
     write_manifest(tmp_path)
-    assert problem(tmp_path) == ""
+    assert find_damage(tmp_path) == ""
     for name, data in files.items():
         for changed in (data + b"x", data[:-1], data[:-1] + bytes([data[-1] ^ 1]) if data else b"\0"):
             if changed != data:
                 (tmp_path / name).write_bytes(changed)
-                assert problem(tmp_path) == f"{name} is damaged"
+                assert find_damage(tmp_path) == f"{name} is damaged"
         (tmp_path / name).unlink()
-        assert problem(tmp_path) == f"{name} is missing"
+        assert find_damage(tmp_path) == f"{name} is missing"
         (tmp_path / name).write_bytes(data)
-    assert problem(tmp_path) == ""
+    assert find_damage(tmp_path) == ""
     manifest = (tmp_path / "manifest.json").read_bytes()
     for bit in range(8 * len(manifest)):
         changed = bytearray(manifest)
         changed[bit // 8] ^= 1 << bit % 8
         (tmp_path / "manifest.json").write_bytes(changed)
-        assert problem(tmp_path) == "manifest.json is damaged"
+        assert find_damage(tmp_path) == "manifest.json is damaged"
     (tmp_path / "manifest.json").write_text("{")
-    assert problem(tmp_path) == "manifest.json is damaged"
+    assert find_damage(tmp_path) == "manifest.json is damaged"
 
 
 def flip_a_bit(path: Path, random=None) -> None:
@@ -88,7 +92,7 @@ def files_of(run: Path, step: int) -> list[Path]:
 
 
 def test_one_flipped_bit_in_any_file_is_noticed(run):
-    """Orbax notices none of those in its data files."""
+    """Orbax notices none of those in its data files. Loading parameters notices those in the files that it reads."""
     random = np.random.default_rng(1)
     files = files_of(run, 6)
     assert len(files) > 10
@@ -98,29 +102,34 @@ def test_one_flipped_bit_in_any_file_is_noticed(run):
     for path in files:
         before = path.read_bytes()
         flip_a_bit(path, random)
-        told = pytest.raises(UserError, match=r"checkpoints/6: .* is damaged; choose another with --checkpoint=STEP")
-        with opened.checkpoints() as checkpoints, told:
-            checkpoints.parameters("6", shapes, tokenizer)
+        refused = pytest.raises(UserError, match=r"checkpoints/6: .* is damaged; choose another with --checkpoint=STEP")
+        is_read = "optimizer" not in path.relative_to(run).parts
+        with opened.checkpoints() as checkpoints, refused if is_read else contextlib.nullcontext():
+            checkpoints.parameters(CheckpointName("step", 6), shapes, tokenizer)
+        folder = run / "checkpoints" / "6"
+        assert find_damage(folder) == f"{path.relative_to(folder)} is damaged"
         path.write_bytes(before)
     Translator.load(run, "6")
 
 
-def largest_file(run: Path, step: int) -> Path:
-    return max(files_of(run, step), key=lambda path: path.stat().st_size)
+def largest_file(run: Path, step: int, item: str) -> Path:
+    files = (path for path in files_of(run, step) if item in path.relative_to(run).parts)
+    return max(files, key=lambda path: path.stat().st_size)
 
 
+# What happens to an item, such as the parameters, of the checkpoint of step 6.
 DAMAGES = {
-    "one bit": lambda run: flip_a_bit(largest_file(run, 6)),
-    "half written": lambda run: os.truncate(largest_file(run, 6), 10),
-    "half deleted": lambda run: largest_file(run, 6).unlink(),
-    "without its checksums": lambda run: (run / "checkpoints" / "6" / "manifest.json").unlink(),
-    "emptied": lambda run: [path.unlink() for path in files_of(run, 6)],
+    "one bit": lambda run, item: flip_a_bit(largest_file(run, 6, item)),
+    "half written": lambda run, item: os.truncate(largest_file(run, 6, item), 10),
+    "half deleted": lambda run, item: largest_file(run, 6, item).unlink(),
+    "without its checksums": lambda run, _: (run / "checkpoints" / "6" / "manifest.json").unlink(),
+    "emptied": lambda run, _: [path.unlink() for path in files_of(run, 6)],
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_training_goes_back_to_the_newest_whole_checkpoint(damage, run, trained, tmp_path, caplog):
-    DAMAGES[damage](run)
+    DAMAGES[damage](run, "optimizer")
     caplog.set_level("INFO", "transformer_jax")
     train(Run(run).config, run)
     named = [record.getMessage() for record in caplog.records if "checkpoints/6: " in record.getMessage()]
@@ -131,17 +140,38 @@ def test_training_goes_back_to_the_newest_whole_checkpoint(damage, run, trained,
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_the_latest_for_scoring_is_the_newest_whole_one_and_says_so(damage, run, caplog):
-    DAMAGES[damage](run)
+    DAMAGES[damage](run, "params")
     with Run(run).checkpoints() as checkpoints:
-        assert checkpoints.resolve("latest") == [4]
+        assert checkpoints.resolve(CheckpointName("latest")) == [4]
     assert "checkpoints/6: " in caplog.text and "taking the one before" in caplog.text
     with pytest.raises(UserError, match=r"checkpoints/6: "):
         Translator.load(run, "average:2")
 
 
+@pytest.mark.parametrize("damage", ["one bit", "half written", "half deleted"])
+def test_a_damaged_optimizer_state_is_no_matter_to_who_loads_parameters(damage, run, caplog):
+    expected = Translator.load(run, "latest").params
+    DAMAGES[damage](run, "optimizer")
+    assert_trees_equal(Translator.load(run, "latest").params, expected)
+    assert_trees_equal(Translator.load(run, "6").params, expected)
+    shutil.rmtree(run / "checkpoints" / "6" / "optimizer")
+    assert_trees_equal(Translator.load(run, "6").params, expected)
+    assert loaded(run, "average:2") == "average of 2 checkpoints, steps 4 to 6"
+    assert not caplog.records
+
+
+def test_the_second_of_several_processes_verifies_nothing_and_hears_of_damage_from_the_first(run, monkeypatch):
+    answers = iter([[2, 4, 6], "params/_METADATA is damaged"])
+    monkeypatch.setattr(collectives, "is_first", lambda: False)
+    monkeypatch.setattr(collectives, "gather", lambda _: [next(answers)])
+    monkeypatch.setattr(checkpoint_reader, "find_damage", lambda *_: pytest.fail("verified"))
+    with pytest.raises(UserError, match="checkpoints/6: params/_METADATA is damaged"):
+        loaded(run, "6")
+
+
 def test_no_whole_checkpoint_ends_both_and_nothing_is_moved(run, tmp_path):
     for step in (2, 4, 6):
-        flip_a_bit(largest_file(run, step))
+        flip_a_bit(largest_file(run, step, "params"))
     before = sorted(run.rglob("*"))
     for use in (lambda: train(Run(run).config, run), lambda: Translator.load(run, "latest")):
         with pytest.raises(UserError, match=r"no checkpoint is whole \(of steps 2, 4, 6\)"):
@@ -161,7 +191,7 @@ def test_a_kill_between_the_first_checkpoint_and_its_checksums_begins_anew(run, 
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays_whole(tmp_path, monkeypatch):
-    class Full(checkpoints_module._Manager):
+    class Full(orbax_manager._Manager):
         def save(self, step, **kwargs):
             if step == 4:
                 raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
@@ -169,10 +199,10 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays_whole(tmp_path,
 
     config = config_in(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints_module, "_Manager", Full)
+        patch.setattr(orbax_manager, "_Manager", Full)
         with pytest.raises(UserError, match=r"checkpoints: the disk is full, step 4 is not saved; .* free some space"):
             train(config, tmp_path / "run")
-    assert problem(tmp_path / "run" / "checkpoints" / "2") == ""
+    assert find_damage(tmp_path / "run" / "checkpoints" / "2") == ""
     train(config, tmp_path / "again")
     train(config, tmp_path / "run")
     assert_same_runs(tmp_path / "run", tmp_path / "again", 6)
@@ -193,7 +223,7 @@ def test_a_really_full_disk(tmp_path):
         with pytest.raises((UserError, OSError), match=r"the disk is full|No space left"):  # the scripts tell both in one line
             train(config, disk / "run")
         steps = [int(path.name) for path in (disk / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
-        whole = [step for step in steps if not problem(disk / "run" / "checkpoints" / str(step))]
+        whole = [step for step in steps if not find_damage(disk / "run" / "checkpoints" / str(step))]
         assert whole and len(steps) - len(whole) <= 1
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
@@ -208,7 +238,7 @@ def loaded(run: Path, which: str) -> str:
     tokenizer = found.tokenizer()
     shapes = abstract_parameters(build_model(found.config.model, tokenizer.vocab_size))
     with found.checkpoints() as checkpoints:
-        return checkpoints.parameters(which, shapes, tokenizer)[1]
+        return checkpoints.parameters(CheckpointName.parse(which), shapes, tokenizer)[1]
 
 
 @pytest.mark.parametrize("name", ["best", "06", "6.bak", "6 (copy)", "\u0666"])
@@ -216,8 +246,8 @@ def test_a_checkpoint_whose_folder_has_no_steps_name_is_named_and_left_alone(nam
     folder = run / "checkpoints"
     (folder / "6").rename(folder / name)
     assert loaded(run, "latest") == "step 4"
-    with Run(run).checkpoints(keep=2) as checkpoints:
-        assert checkpoints.steps() == [2, 4]
+    with Run(run).checkpoint_writer(keep=2) as checkpoints:
+        assert checkpoints.reader.steps() == [2, 4]
     assert caplog.text.count(f"checkpoints/{name}: a checkpoint's folder has the number of its step as its name") == 2
     assert (folder / name).is_dir()
 
@@ -238,7 +268,7 @@ def test_a_training_whose_checkpoints_were_all_renamed_does_not_begin_anew(run):
     with pytest.raises(UserError, match=r"checkpoints/step 2: a checkpoint's folder has the number.*; and there is no other"):
         loaded(run, "latest")
     with pytest.raises(UserError, match=r"checkpoints/step 2: .*; and there is no other checkpoint to go on from"):
-        Run(run).checkpoints(keep=2)
+        Run(run).checkpoint_writer(keep=2)
     Run.open_or_create(run, Run(run).config)
     assert (run / "tokenizer").is_dir()
 
@@ -258,7 +288,7 @@ def test_a_second_training_of_the_same_folder_is_refused(tmp_path):
 
 def test_the_lock_of_a_killed_training_holds_nobody_up(tmp_path):
     program = (
-        "import sys, time; from transformer_jax.runs.run_folder import locked\n"
+        "import sys, time; from transformer_jax.runs.run_lock import locked\n"
         f"with locked({str(tmp_path / 'run')!r}): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -292,7 +322,7 @@ MOMENTS = {
     "in a step": (loop.Meter, "add", 3),
     "in a step before an evaluation": (loop.Meter, "add", 4),
     "in an evaluation": (loop._Session, "evaluate", 2),
-    "while saving": (loop.Checkpoints, "save", 2),
+    "while saving": (loop.CheckpointWriter, "save", 2),
     "at the last step": (loop.Meter, "add", 6),
 }
 
@@ -325,7 +355,7 @@ def test_a_checkpoint_of_an_interruption_is_in_no_average(tmp_path, monkeypatch)
     with Run(tmp_path / "run").checkpoints() as checkpoints:
         assert checkpoints.steps() == [2, 4]
     with Run(tmp_path / "run").interrupted() as interrupted:
-        assert interrupted.steps() == [5]
+        assert interrupted.reader.steps() == [5]
 
 
 def test_a_damaged_checkpoint_of_an_interruption_is_passed_over(trained, tmp_path, monkeypatch, caplog):

@@ -102,10 +102,13 @@ def test_the_public_names_pull_in_nothing_heavy():
 def test_metrics_are_written_without_pytorch_and_others_may_import_it_afterwards(tmp_path):
     (tmp_path / "torch.py").write_text("Tensor = float")
     write = (
-        f"from transformer_jax.runs.run_folder import MetricsWriter\nwith MetricsWriter(Path({str(tmp_path)!r}), 0) as writer:"
+        "import sys\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from transformer_jax.training.metrics_writer import MetricsWriter\n"
+        f"with MetricsWriter(Path({str(tmp_path)!r}), 0) as writer:\n"
+        "    writer.write(1, 'train', {'loss': 0.5}, ['a text'])"
     )
-    write = f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(tmp_path)!r})\n{write}\n"
-    write += "    writer.write(1, 'train', {'loss': 0.5}, ['a text'])"
     assert "torch" not in modules_after(write)
     assert "torch" in modules_after(f"{write}\nimport torch\nassert torch.Tensor is float")
     assert list((tmp_path / "tensorboard").iterdir())

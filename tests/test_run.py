@@ -28,14 +28,15 @@ from transformer_jax.data.known_words import words_outside
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
 from transformer_jax.runs import lean
-from transformer_jax.runs.checkpoints import parse_checkpoint
+from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.progress import Progress
-from transformer_jax.runs.run_folder import MetricsWriter, Run
+from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.checksums import write_manifest
 from transformer_jax.training import evaluator, loop, prepare
 from transformer_jax.training import step as step_module
 from transformer_jax.training.loop import train
 from transformer_jax.training.metrics import TIMES, Meter, without_times
+from transformer_jax.training.metrics_writer import MetricsWriter
 from transformer_jax.training.optimizer import learning_rate
 from transformer_jax.training.step import TrainState
 
@@ -72,9 +73,9 @@ def run(tmp_path) -> Run:
 def fill(run: Run, scores: dict[int, float | None], keep: int = 10) -> None:
     """Saves a checkpoint at each step, evaluated where it has a score."""
     progress = Progress(tokenizer=TOKENIZER.fingerprint)
-    with run.checkpoints(keep) as checkpoints:
-        if checkpoints.steps():
-            progress = checkpoints.progress(checkpoints.steps()[-1])
+    with run.checkpoint_writer(keep=keep) as checkpoints:
+        if checkpoints.reader.steps():
+            progress = checkpoints.reader.progress(checkpoints.reader.steps()[-1])
         for step, score in scores.items():
             progress = dataclasses.replace(progress, step=step, score=None)
             progress = progress if score is None else progress.evaluated(score, 0)
@@ -83,16 +84,16 @@ def fill(run: Run, scores: dict[int, float | None], keep: int = 10) -> None:
 
 def params_of(run: Run, which: str):
     with run.checkpoints() as checkpoints:
-        return checkpoints.parameters(which, shapes(), TOKENIZER)
+        return checkpoints.parameters(CheckpointName.parse(which), shapes(), TOKENIZER)
 
 
 def test_what_is_saved_comes_back_bit_for_bit(run):
     unwritten = {"seconds": 0.1, "loss.loss": 1e300}
     progress = Progress(3, 1, 40, TOKENIZER.fingerprint, "corpus", 0.1 + 0.2, 2.0, 4, unwritten=unwritten)
-    with run.checkpoints(2) as checkpoints:
+    with run.checkpoint_writer(keep=2) as checkpoints:
         checkpoints.save(state_at(3), progress)
-    with run.checkpoints(2) as checkpoints:
-        state, found = checkpoints.restore(3, state_at(0))
+    with run.checkpoint_writer(keep=2) as checkpoints:
+        state, found = checkpoints.reader.restore(3, state_at(0))
     assert found == progress
     assert_trees_equal(state, state_at(3))
     params, name = params_of(run, "latest")
@@ -104,11 +105,12 @@ def test_the_latest_and_the_best_are_kept(run):
     fill(run, {1: 5.0, 2: 9.0, 3: None, 4: 7.0, 5: None}, keep=2)
     with run.checkpoints() as checkpoints:
         assert checkpoints.steps() == [2, 4, 5]
-        assert [checkpoints.resolve(which) for which in ("latest", "best", "4", "average:2")] == [[5], [2], [4], [4, 5]]
+        names = map(CheckpointName.parse, ("latest", "best", "4", "average:2"))
+        assert list(map(checkpoints.resolve, names)) == [[5], [2], [4], [4, 5]]
     fill(run, {6: 8.0, 7: 9.5, 8: None, 9: None}, keep=2)  # also after a restart
     with run.checkpoints() as checkpoints:
         assert checkpoints.steps() == [7, 8, 9]
-        assert checkpoints.resolve("best") == [7]
+        assert checkpoints.resolve(CheckpointName.parse("best")) == [7]
 
 
 def test_of_equal_scores_the_first_is_best_and_kept(run):
@@ -117,7 +119,7 @@ def test_of_equal_scores_the_first_is_best_and_kept(run):
     fill(run, {4: 0.0}, keep=1)
     with run.checkpoints() as checkpoints:
         assert checkpoints.steps() == [1, 4]
-        assert checkpoints.resolve("best") == [1]
+        assert checkpoints.resolve(CheckpointName.parse("best")) == [1]
 
 
 def test_average_is_the_mean_of_the_latest(run):
@@ -137,20 +139,20 @@ def test_average_leaves_out_a_best_that_is_kept_beyond_its_time(tmp_path):
     fill(run, {1: 9.0, 2: 1.0, 3: 1.0, 4: 1.0}, keep=2)
     with run.checkpoints() as checkpoints:
         assert checkpoints.steps() == [1, 3, 4]
-        assert checkpoints.resolve("average:2") == [3, 4]
+        assert checkpoints.resolve(CheckpointName.parse("average:2")) == [3, 4]
         with pytest.raises(UserError, match="keeps the latest 2 checkpoints, cannot average 3"):
-            checkpoints.resolve("average:3")
+            checkpoints.resolve(CheckpointName.parse("average:3"))
 
 
 def test_moving_averages_are_saved_and_are_what_is_asked_for_unless_raw_is(tmp_path):
     config = Config()
     config.train.ema_decay = 0.9
     run = Run.open_or_create(tmp_path / "run", config)
-    with run.checkpoints(keep=2) as checkpoints:
+    with run.checkpoint_writer(keep=2) as checkpoints:
         for step in (1, 2):
             checkpoints.save(averaged_at(step), Progress(step=step, tokenizer=TOKENIZER.fingerprint))
-    with run.checkpoints(keep=2) as checkpoints:
-        assert_trees_equal(checkpoints.restore(2, averaged_at(0))[0], averaged_at(2))
+    with run.checkpoint_writer(keep=2) as checkpoints:
+        assert_trees_equal(checkpoints.reader.restore(2, averaged_at(0))[0], averaged_at(2))
     for which in ("latest", "2", "latest:ema"):
         params, name = params_of(run, which)
         assert_trees_equal(params, averaged_at(2).ema)
@@ -177,7 +179,7 @@ def test_a_lean_copy_has_averages_or_raw_parameters_and_says_which(tmp_path, mon
     run = Run.open_or_create(tmp_path / "run", config)
     monkeypatch.setattr(Run, "tokenizer", lambda _: SimpleNamespace(vocab_size=1, copy_to=lambda _: None, **vars(TOKENIZER)))
     monkeypatch.setattr(lean, "abstract_parameters", lambda _: shapes())
-    with run.checkpoints(keep=3) as checkpoints:
+    with run.checkpoint_writer(keep=3) as checkpoints:
         for step in (1, 2, 3):
             progress = Progress(step=step, tokenizer=TOKENIZER.fingerprint, unwritten=[1.0], skipped=1)
             checkpoints.save(averaged_at(step), progress.evaluated(-float(step), 0))
@@ -226,14 +228,14 @@ def test_parameters_of_another_tokenizer_or_shape_are_refused(run):
     fill(run, {1: None})
     with run.checkpoints() as checkpoints:
         with pytest.raises(UserError, match=r"trained with another tokenizer .* aaaaaaaaaaaa, not bbbbbbbbbbbb"):
-            checkpoints.parameters("latest", shapes(), SimpleNamespace(fingerprint="b" * 64))
+            checkpoints.parameters(CheckpointName("latest"), shapes(), SimpleNamespace(fingerprint="b" * 64))
         wider, more, fewer = (jax.tree.map(lambda x: x, shapes()) for _ in range(3))
         wider["layer"]["kernel"] = jax.ShapeDtypeStruct((3, 5), np.float32)
         more["layer"]["scale"] = jax.ShapeDtypeStruct((4,), np.float32)
         del fewer["layer"]["bias"]
         for other, message in ((wider, r"'kernel'\] is \(3, 4\), not \(3, 5\)"), (more, "read"), (fewer, "read")):
             with pytest.raises(UserError, match=message):
-                checkpoints.parameters("latest", other, TOKENIZER)
+                checkpoints.parameters(CheckpointName("latest"), other, TOKENIZER)
 
 
 @pytest.mark.parametrize("text", ["", '{"step": 1', "[1]", '{"stage": 1}'])
@@ -523,10 +525,10 @@ def test_more_steps_change_a_cosine_that_ends_with_them():
     assert not differences(stored, given)[0]
 
 
-def test_parse_checkpoint_takes_digits_only():
+def test_a_checkpoints_name_has_digits_only():
     for text in ("", "average", "average:x", "average:-1", "1.5", "²", ":raw", "average:raw", "best:", "best:raw:raw"):
         with pytest.raises(UserError):
-            parse_checkpoint(text)
+            CheckpointName.parse(text)
 
 
 # Resume
@@ -728,8 +730,8 @@ def test_numbers_that_are_not_finite_end_a_training_and_are_not_saved(tmp_path):
     config.train.checkpoint_every, config.train.steps = 1, 20
     with pytest.raises(UserError, match=r"step \d+: the loss .* is not a finite number; no checkpoint has it"):
         train(config, tmp_path / "run")
-    with Run(tmp_path / "run").checkpoints(keep=10) as checkpoints:
-        steps = checkpoints.steps()
+    with Run(tmp_path / "run").checkpoint_writer(keep=10) as checkpoints:
+        steps = checkpoints.reader.steps()
     for step in steps:
         (params, optimizer), _ = arrays_of(tmp_path / "run", step)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, optimizer)))

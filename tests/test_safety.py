@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,24 +13,27 @@ from helpers import tiny_model
 
 from transformer_jax.config import Config, from_json
 from transformer_jax.errors import UserError
+from transformer_jax.runs.checkpoint_name import CheckpointName
+from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.progress import Progress
-from transformer_jax.runs.run_folder import MetricsWriter, Run
-from transformer_jax.storage.checksums import problem, write_manifest
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.storage.checksums import find_damage, write_manifest
 from transformer_jax.storage.files import read_plain
 from transformer_jax.tokenization.tokenizer import Tokenizer
+from transformer_jax.training.metrics_writer import MetricsWriter
 from transformer_jax.training.step import TrainState
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A sealed folder as a checkpoint is, and beside it a file that is none of its own."""
+    """A folder with a manifest, as a checkpoint is one, and beside it a file that does not belong to it."""
     (tmp_path / "secret").write_text("x" * 12)
     folder = tmp_path / "checkpoint"
     (folder / "params" / "d").mkdir(parents=True)
     for name in ("progress", "params/_METADATA", "params/d/1"):
         (folder / name).write_text(f"{name:12}")
     write_manifest(folder)
-    assert problem(folder) == ""
+    assert find_damage(folder) == ""
     return folder
 
 
@@ -56,24 +60,24 @@ def forged(folder: Path, **entries) -> None:
 )
 def test_a_manifest_names_files_of_its_folder_alone(name, folder):
     forged(folder, **{name: [12, "0" * 32]})
-    assert problem(folder).endswith("(in manifest.json) is not the name of a file in this folder")
+    assert find_damage(folder).endswith("(in manifest.json) is not the name of a file in this folder")
 
 
 @pytest.mark.parametrize("value", [None, 5, "x", [], [12], [12, 12], [True, "x"], [-1, "x"], [1.5, "x"], {"size": 12}])
 def test_a_manifest_of_other_types_is_damaged(value, folder):
     forged(folder, progress=value)
-    assert problem(folder) == "manifest.json is damaged"
+    assert find_damage(folder) == "manifest.json is damaged"
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "null", '"x"', "[" * 100_000, '{"a":' * 100_000, "9" * 10_000, '{"": 5}'])
 def test_what_is_no_manifest_is_damaged(text, folder):
     (folder / "manifest.json").write_text(text)
-    assert problem(folder) == "manifest.json is damaged"
+    assert find_damage(folder) == "manifest.json is damaged"
 
 
 def test_a_manifest_that_is_too_large_is_not_read(folder):
     os.truncate(folder / "manifest.json", 1 << 40)
-    assert problem(folder) == "manifest.json is damaged"
+    assert find_damage(folder) == "manifest.json is damaged"
 
 
 def test_links_devices_pipes_and_folders_are_not_opened(folder, tmp_path):
@@ -88,36 +92,36 @@ def test_links_devices_pipes_and_folders_are_not_opened(folder, tmp_path):
         for make in each:
             file.rmdir() if file.is_dir() else file.unlink()
             make()
-            assert problem(folder) == f"params/_METADATA {told}"
+            assert find_damage(folder) == f"params/_METADATA {told}"
     file.rmdir()
     shutil.copy(tmp_path / "the same", file)
-    assert problem(folder) == ""
+    assert find_damage(folder) == ""
     (folder / "params").rename(tmp_path / "elsewhere")
     (folder / "params").symlink_to(tmp_path / "elsewhere")
-    assert "is a link" in problem(folder)
+    assert "is a link" in find_damage(folder)
     for special in ("manifest.json",):
         (folder / special).unlink()
         os.mkfifo(folder / special)
-        assert problem(folder) == f"{special} is damaged"
+        assert find_damage(folder) == f"{special} is damaged"
 
 
 def test_a_file_of_another_size_is_damaged_without_being_read(folder, monkeypatch):
     os.truncate(folder / "params" / "d" / "1", 1 << 40)  # a terabyte of nothing
-    assert problem(folder) == "params/d/1 is damaged"
+    assert find_damage(folder) == "params/d/1 is damaged"
 
 
 def test_files_that_were_not_saved_with_it_are_named(folder, caplog):
     for litter in (".DS_Store", "params/.DS_Store", "params/._x", "Thumbs.db", "@eaDir/x"):
         (folder / litter).parent.mkdir(exist_ok=True)
         (folder / litter).write_text("x")
-    assert problem(folder) == "" and not caplog.records
+    assert find_damage(folder) == "" and not caplog.records
     (folder / "notes.txt").write_text("x")
     (folder / "loop").symlink_to(".")
-    assert problem(folder) == ""
+    assert find_damage(folder) == ""
     assert "not saved with it and that are not read: 'loop', 'notes.txt'" in caplog.text
     for number in range(5):  # where orbax might read them
         (folder / "params" / f"x{number}").write_text("x")
-    assert problem(folder) == (
+    assert find_damage(folder) == (
         "has files that were not saved with it ('params/x0', 'params/x1', 'params/x2' and 2 more): remove them"
     )
 
@@ -125,7 +129,7 @@ def test_files_that_were_not_saved_with_it_are_named(folder, caplog):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     run = Run.open_or_create(tmp_path_factory.mktemp("runs") / "run", Config(model=tiny_model()))
-    with run.checkpoints(keep=2) as checkpoints:
+    with run.checkpoint_writer(keep=2) as checkpoints:
         state = TrainState(np.int32(1), {"a": jax.numpy.ones(3)}, {"b": jax.numpy.ones(2)})
         checkpoints.save(state, Progress(step=1, tokenizer="t"))
     return Path(run.workdir)
@@ -133,7 +137,12 @@ def saved(tmp_path_factory) -> Path:
 
 def opened(run: Path) -> tuple:
     with Run(run).checkpoints() as checkpoints:
-        return checkpoints.progress(1), checkpoints._parameters_at(1, "params", {"a": jax.ShapeDtypeStruct((3,), np.float32)})
+        return checkpoints.progress(1), parameters_of(checkpoints, (3,))
+
+
+def parameters_of(checkpoints: CheckpointReader, shape: tuple[int, ...]):
+    shapes = {"a": jax.ShapeDtypeStruct(shape, np.float32)}
+    return checkpoints.parameters(CheckpointName("step", 1), shapes, SimpleNamespace(fingerprint="t"))
 
 
 DAMAGES = {
@@ -195,7 +204,7 @@ def test_a_config_that_is_no_file_or_never_ends_is_one_line(saved, tmp_path):
 
 def test_parameters_larger_than_any_memory_are_one_line(saved):
     with Run(saved).checkpoints() as checkpoints, pytest.raises(UserError, match="larger than this machine's memory"):
-        checkpoints._parameters_at(1, "params", {"a": jax.ShapeDtypeStruct((1 << 40, 1 << 20), np.float32)})
+        parameters_of(checkpoints, (1 << 40, 1 << 20))
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from transformer_jax.config import BatchConfig, TokenizerConfig
 from transformer_jax.data import store as store_module
 from transformer_jax.data import stream as stream_module
 from transformer_jax.data.corpus import Pairs, read_pairs
+from transformer_jax.data.prefetch import prefetch
 from transformer_jax.data.store import Store, open_store
-from transformer_jax.data.stream import BatchStream, Position, one_pass, prefetch
+from transformer_jax.data.stream import BatchStream, StreamPosition, one_pass
 from transformer_jax.errors import UserError
 from transformer_jax.storage.cache_folders import default_cache_dir
 from transformer_jax.tokenization.subword_sampling import Sampling
@@ -48,7 +49,7 @@ def epoch(stream: BatchStream, number: int) -> list:
 
 def stream_with_start(stream: BatchStream, number: int):
     """(batch, the position BEFORE it)"""
-    position = Position(number, 0)
+    position = StreamPosition(number, 0)
     for batch, following in stream.batches(position):
         yield batch, position
         position = following
@@ -196,10 +197,10 @@ def test_an_epoch_has_at_most_one_partial_batch(pairs):
 def test_resuming_anywhere_goes_on_exactly(kind, small_chunks):
     store, count = numbered(700), 0
     stream = BatchStream(store, CONFIGS[kind], IDS, seed=1)
-    straight = list(itertools.takewhile(lambda item: item[1] < Position(2, 0), stream_with_start(stream, 0)))
+    straight = list(itertools.takewhile(lambda item: item[1] < StreamPosition(2, 0), stream_with_start(stream, 0)))
     assert {position.epoch for _, position in straight} == {0, 1}
     for i, (_, position) in enumerate(straight):
-        again = BatchStream(store, CONFIGS[kind], IDS, seed=1).batches(Position(*map(int, position)))
+        again = BatchStream(store, CONFIGS[kind], IDS, seed=1).batches(StreamPosition(*map(int, position)))
         for (expected, _), (batch, _) in zip(straight[i : i + 3], again, strict=False):
             assert all(np.array_equal(a, b) for a, b in zip(expected, batch, strict=True))
             count += 1
@@ -209,7 +210,7 @@ def test_resuming_anywhere_goes_on_exactly(kind, small_chunks):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_position_that_is_none_is_an_error(kind):
     stream = BatchStream(numbered(100), CONFIGS[kind], IDS, seed=0)
-    for position in (Position(0, 1), Position(0, 100), Position(0, -1), Position(-1, 0)):
+    for position in (StreamPosition(0, 1), StreamPosition(0, 100), StreamPosition(0, -1), StreamPosition(-1, 0)):
         with pytest.raises(ValueError, match="no "):
             next(stream.batches(position))
 
@@ -293,6 +294,36 @@ def test_the_store_is_found_again_and_made_anew_when_something_changes(tokenizer
     other = Tokenizer.train(["some other text"] * 20, TokenizerConfig(vocab_size=275), tmp_path / "other")
     open_store(PAIRS, other, tmp_path)
     assert len(set(written)) == len(written) == 5
+
+
+def test_text_is_passed_over_once_and_once_more_where_the_cache_has_as_many_pairs(tokenizer, tmp_path):
+    class Lines(list):
+        passes = 0
+
+        def __getitem__(self, index):
+            self.passes += isinstance(index, slice)
+            return super().__getitem__(index)
+
+    def passes(*sides: list[str]) -> tuple[str, list[int]]:
+        pairs = Pairs(*map(Lines, sides))
+        return open_store(pairs, tokenizer, tmp_path).fingerprint, [side.passes for side in pairs]
+
+    (tmp_path / ("0" * 32)).mkdir()  # no store, for all that can be told
+    first = passes(*PAIRS)
+    assert first[1] == [2, 2]
+    (tmp_path / ("0" * 32)).rmdir()
+    assert passes(*PAIRS) == (first[0], [1, 1])
+    assert passes(["a"], ["b"])[1] == [1, 1]
+    assert passes(["a"], ["c"])[1] == [2, 2]
+
+
+def test_the_files_of_a_store_are_what_numpy_saves(tokenizer, tmp_path):
+    open_store(PAIRS, tokenizer, tmp_path)
+    files = list(tmp_path.rglob("*.npy"))
+    assert len(files) == 5
+    for file in files:
+        np.save(tmp_path / "again.npy", np.load(file))
+        assert file.read_bytes() == (tmp_path / "again.npy").read_bytes()
 
 
 def test_a_store_of_samples_has_the_text_so_many_times(tokenizer, tmp_path):
@@ -425,9 +456,8 @@ def test_closing_ends_the_thread_and_the_producer():
 
 
 def test_an_open_prefetch_lets_the_interpreter_leave():
-    code = (
-        "import itertools; from transformer_jax.data.stream import prefetch; a = prefetch(itertools.count(), 2); print(next(a))"
-    )
+    code = "import itertools; from transformer_jax.data.prefetch import prefetch; "
+    code += "a = prefetch(itertools.count(), 2); print(next(a))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[1], check=False
     )

@@ -46,8 +46,9 @@ from transformer_jax.version import __version__
 if TYPE_CHECKING:
     from transformer_jax.data.batching import Batch
     from transformer_jax.data.corpus import read_pairs
+    from transformer_jax.data.prefetch import prefetch
     from transformer_jax.data.store import open_store
-    from transformer_jax.data.stream import BatchStream, Position, prefetch
+    from transformer_jax.data.stream import BatchStream, Position, StreamPosition
     from transformer_jax.decoding.beam import beam_search
     from transformer_jax.decoding.continuous_batching import at_once, single_batch
     from transformer_jax.decoding.greedy import greedy_search, sample_search
@@ -96,6 +97,7 @@ __all__ = [
     "Score",
     "SearchOptions",
     "SpecialIds",
+    "StreamPosition",
     "Terminology",
     "Tokenizer",
     "TokenizerConfig",
@@ -143,6 +145,7 @@ _LATER = {
     "Report": "evaluation.report",
     "Score": "evaluation.metrics",
     "SpecialIds": "tokenization.special_ids",
+    "StreamPosition": "data.stream",
     "Terminology": "inference.terminology",
     "Tokenizer": "tokenization.tokenizer",
     "Transformer": "models.transformer",
@@ -159,7 +162,7 @@ _LATER = {
     "init_parameters": "models.seq2seq",
     "loss_sums": "training.objective",
     "open_store": "data.store",
-    "prefetch": "data.stream",
+    "prefetch": "data.prefetch",
     "read_pairs": "data.corpus",
     "sample_search": "decoding.greedy",
     "score": "evaluation.metrics",

@@ -20,6 +20,7 @@ from transformer_jax.evaluation.report import Report, evaluate, in_words
 from transformer_jax.evaluation.significance import Comparison, differences
 from transformer_jax.evaluation.watch import new_checkpoints
 from transformer_jax.inference.translator import Translator, load_others
+from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run, split_run_name
 from transformer_jax.storage.files import to_path
 from transformer_jax.storage.text_files import read_lines
@@ -134,27 +135,30 @@ def _read_sets(job: EvaluationJob, run: Run) -> list[_TestSet]:
 
 
 def _systems(job: EvaluationJob, run: Run) -> Systems:
-    systems = new_checkpoints(job.workdir, job.watch_minutes) if job.watch else _chosen(run, job.checkpoint or ["best"])
+    if job.watch:
+        systems = new_checkpoints(job.workdir, job.watch_minutes)
+    else:
+        systems = _chosen(run, list(map(CheckpointName.parse, job.checkpoint or ["best"])))
     if not job.ensemble:
         return systems
     others, names = load_others(job.ensemble), ", ".join(job.ensemble)
     return ((translator.together_with(others), f"{name}, together with {names}") for translator, name in systems)
 
 
-def _chosen(run: Run, which: Sequence[str]) -> Systems:
+def _chosen(run: Run, names: Sequence[CheckpointName]) -> Systems:
     """Translators of these checkpoints, each loaded when it is asked for. Raises UserError at once if one does not exist or is
     damaged."""
     translator = Translator.of_run(run)
     with run.checkpoints() as checkpoints:
-        for step in dict.fromkeys(step for name in which for step in checkpoints.resolve(name)):
+        for step in dict.fromkeys(step for name in names for step in checkpoints.resolve(name)):
             checkpoints.progress(step)
 
-    def load(name: str) -> tuple[Translator, str]:
+    def load(name: CheckpointName) -> tuple[Translator, str]:
         with run.checkpoints() as checkpoints:
             return translator.with_checkpoint(checkpoints, name)
 
-    first = load(which[0])
-    return itertools.chain([first], map(load, which[1:]))
+    first = load(names[0])
+    return itertools.chain([first], map(load, names[1:]))
 
 
 def _other_system(job: EvaluationJob, run: Run, sets: Sequence[_TestSet]) -> _OtherSystem:
@@ -174,7 +178,7 @@ def _other_system(job: EvaluationJob, run: Run, sets: Sequence[_TestSet]) -> _Ot
     languages = other.config.data.source_language, other.config.data.target_language
     if languages != (data.source_language, data.target_language):
         raise UserError(f"--compare={compare}: translates {languages[0]} to {languages[1]}, unlike --workdir; name another")
-    (translator, name), *_ = _chosen(other, [checkpoint])
+    (translator, name), *_ = _chosen(other, [CheckpointName.parse(checkpoint)])
 
     @functools.cache
     def translations(index: int) -> list[str]:

@@ -13,6 +13,7 @@ from transformer_jax.inference.alignment import pharaoh
 from transformer_jax.inference.terminology import Terminology, read_terms
 from transformer_jax.inference.translation import Translation
 from transformer_jax.inference.translator import Translator, load_others, load_translator
+from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.text_files import STANDARD, iter_lines, open_output
 from transformer_jax.visualization.attention_maps import attention_maps, draw
@@ -61,7 +62,7 @@ def translate_lines(job: TranslationJob) -> None:
 
 
 def _load(job: TranslationJob) -> Translator:
-    translator, _ = load_translator(Run(job.workdir), job.checkpoint)
+    translator, _ = load_translator(Run(job.workdir), CheckpointName.parse(job.checkpoint))
     if job.ensemble:
         translator = translator.together_with(load_others(job.ensemble))
     if job.alignments is not None or job.alignment_layer is not None:

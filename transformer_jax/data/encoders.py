@@ -1,4 +1,4 @@
-"""Many lines to ids, on all cores: in processes of their own, because looking words up holds Python's lock."""
+"""Many lines to ids, on all cores: in several processes, because looking words up holds Python's lock."""
 
 import collections
 import contextlib
@@ -7,7 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,43 +20,56 @@ from transformer_jax.tokenization.tokenizer import Tokenizer
 __all__ = ["encode_lines"]
 
 _CHUNK = CHUNK
-_FEW = 200_000  # lines, of which this process encodes as many in the time that others need to start
+_FEW = 200_000  # lines that this process encodes while others would still be starting
 _MOST_PROCESSES = 16
 
 
 def encode_lines(
-    tokenizer: Tokenizer, side: str, lines: Sequence[str], processes: int = 0, sampling: Sampling | None = None
+    tokenizer: Tokenizer,
+    side: str,
+    lines: Sequence[str],
+    processes: int = 0,
+    sampling: Sampling | None = None,
+    on_block: Callable[[bytes], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The ids int32 [tokens] of the `side` (source or target) that `lines` are of, EOS included, and the number of each line's,
-    int64 [lines], a chunk of lines after the other. By so many other processes (0: as many as there are cores, none for few
-    lines).
+    """Chunk by chunk, the ids int32 [tokens] of `lines`, EOS included, and the number of ids of each line, int64 [lines].
 
-    With `sampling` all lines come `sampling.count` times over, each time segmented anew; the same at each call.
+    `side` is source or target. `processes` is how many other processes encode; 0: as many as there are cores, none for few
+    lines. With `sampling` all lines come `sampling.count` times over, each time segmented anew; the same at each call.
+    `on_block` is called with each chunk of the text in its order (`spool.joined`), once.
 
     Raises RuntimeError if one of the other processes ends before its time.
     """
     times = sampling.count if sampling else 1
     total = times * len(lines)
     processes = processes or (min(_cores(), _MOST_PROCESSES) if total > _FEW else 1)
-    tasks = (
-        (joined(lines, start, min(start + _CHUNK, len(lines))), sampling and (sampling.alpha, _seed(time, start)))
-        for time in range(times)
-        for start in range(0, len(lines), _CHUNK)
-    )
+    tasks = _tasks(lines, times, sampling, on_block)
     with tqdm(total=total, desc=f"tokenising the {side}", unit=" lines", unit_scale=True, disable=None, leave=False) as bar:
         encoded = (
             _by_others(tokenizer, side, tasks, processes)
             if processes > 1
-            else (_encode(tokenizer, side, *each) for each in tasks)
+            else (_encode(tokenizer, side, *task) for task in tasks)
         )
         for ids, lengths in encoded:
             bar.update(len(lengths))
             yield ids, lengths
 
 
+def _tasks(
+    lines: Sequence[str], times: int, sampling: Sampling | None, on_block: Callable[[bytes], None] | None
+) -> Iterator[tuple[bytes, tuple[float, int] | None]]:
+    """Each chunk of the text, with the alpha and the seed of its segmentation."""
+    for time in range(times):
+        for start in range(0, len(lines), _CHUNK):
+            block = joined(lines, start, min(start + _CHUNK, len(lines)))
+            if on_block and not time:
+                on_block(block)
+            yield block, sampling and (sampling.alpha, _seed(time, start))
+
+
 def serve() -> None:
-    """What such a process does: chunks come on standard input, their ids go to standard output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that reads
+    """Runs a process that encodes: chunks come on standard input, their ids go to standard output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that reads the ids
     tokenizer, side = Tokenizer.load(sys.argv[1]), sys.argv[2]
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
@@ -64,7 +77,8 @@ def serve() -> None:
 
 
 def _by_others(tokenizer: Tokenizer, side: str, tasks: Iterator[tuple], count: int) -> Iterator[tuple]:
-    """In order: process i has the tasks i, i + count, ...; it gets one when it has given the one before."""
+    """The results in the order of the tasks. Process i has the tasks i, i + count, ...; it gets the next one when it has
+    returned the one before."""
     command = [sys.executable, "-c", f"from {__name__} import serve; serve()", os.fspath(tokenizer.folder), side]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) for _ in range(count)]
@@ -80,7 +94,7 @@ def _by_others(tokenizer: Tokenizer, side: str, tasks: Iterator[tuple], count: i
                 _send(task, worker.stdin)
                 at_work.append(worker)
     except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
-        raise RuntimeError(f"a process that tokenises has ended (codes: {[each.poll() for each in workers]})") from error
+        raise RuntimeError(f"a process that tokenises has ended (codes: {[worker.poll() for worker in workers]})") from error
     finally:
         for worker in workers:
             worker.kill()
@@ -102,7 +116,7 @@ def _encode(tokenizer: Tokenizer, side: str, text: bytes, sampled: tuple[float, 
 
 
 def _seed(time: int, start: int) -> int:
-    """Of the segmentations of the chunk of lines from `start` on."""
+    """The seed of the segmentations of the chunk of lines from `start` on."""
     return int(np.random.SeedSequence([time, start]).generate_state(1)[0])
 
 

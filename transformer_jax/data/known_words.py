@@ -11,7 +11,7 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from transformer_jax.data.spool import CHUNK, joined
 from transformer_jax.tokenization.normalization import normalize
 
-__all__ = ["vocabulary_of", "words_of", "words_of_part", "words_outside"]
+__all__ = ["WordHashes", "vocabulary_of", "words_of", "words_of_part", "words_outside"]
 
 _MOST_PARTS = 1_000_000  # different parts of a text that are in memory together
 _TOGETHER = 10_000  # parts that are cut together
@@ -33,17 +33,36 @@ def words_of_part(part: str) -> tuple[str, ...]:
 
 
 def vocabulary_of(lines: Sequence[str]) -> np.ndarray:
-    """The different words of all lines: the 64-bit hash of each, uint64 [words], ascending.
+    """The hashes of the different words of all lines, as `WordHashes` has them."""
+    words = WordHashes()
+    for start in range(0, len(lines), CHUNK):
+        words.add(joined(lines, start, min(start + CHUNK, len(lines))).decode("utf-8"))
+    return words.hashes()
+
+
+class WordHashes:
+    """The different words of a text that comes block by block, as the 64-bit hash of each.
 
     Hashes, because a run folder that is shared should not list the words of a text that is not: they tell of a given word
-    whether it is there. Of a million words that are not, none is likely to have the hash of one that is.
+    whether the text has it. Of a million words that it does not have, none is likely to have the hash of one that it has.
     """
-    found, parts = np.zeros(0, np.uint64), set()
-    for start in range(0, len(lines), CHUNK):
-        parts.update(joined(lines, start, min(start + CHUNK, len(lines))).decode("utf-8").split())
-        if len(parts) > _MOST_PARTS:
-            found, parts = np.union1d(found, _hashes_of_parts(parts)), set()
-    return np.union1d(found, _hashes_of_parts(parts))
+
+    def __init__(self):
+        self._hashes, self._parts = np.zeros(0, np.uint64), set()
+
+    def add(self, text: str) -> None:
+        """Adds the words of whole lines."""
+        self._parts.update(text.split())
+        if len(self._parts) > _MOST_PARTS:
+            self._hash_parts()
+
+    def hashes(self) -> np.ndarray:
+        """Of all words so far, uint64 [words], ascending."""
+        self._hash_parts()
+        return self._hashes
+
+    def _hash_parts(self) -> None:
+        self._hashes, self._parts = np.union1d(self._hashes, _hashes_of_parts(self._parts)), set()
 
 
 def words_outside(vocabulary: np.ndarray, lines: Iterable[str], normalized: bool = False) -> set[str]:

@@ -1,24 +1,26 @@
-"""The corpus tokenised once: flat arrays of ids on disk, memory-mapped, found again by a hash of what went into them."""
+"""The corpus as flat arrays of ids: tokenised once, memory-mapped from files, found by a hash of text and tokenizer."""
 
 import contextlib
 import hashlib
 import logging
+import re
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from etils import epath
 
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.encoders import encode_lines
-from transformer_jax.data.known_words import vocabulary_of
+from transformer_jax.data.known_words import WordHashes
 from transformer_jax.data.spool import CHUNK, joined
 from transformer_jax.errors import UserError
 from transformer_jax.storage.cache_folders import default_cache_dir
-from transformer_jax.storage.checksums import MANIFEST, problem, sealed, write_manifest
+from transformer_jax.storage.checksums import MANIFEST, find_damage, is_complete, write_manifest
 from transformer_jax.storage.files import is_remote, to_path
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -47,7 +49,7 @@ class Store:
     target_ids: np.ndarray  # the same, of the targets
     target_offsets: np.ndarray
     fingerprint: str = ""  # of the text and the tokenizer
-    words: np.ndarray | None = None  # `words.vocabulary_of` the targets; None: an older version has not kept it
+    words: np.ndarray | None = None  # `vocabulary_of` the targets; None: an older version has not kept it
 
     @classmethod
     def of(cls, source: Sequence[np.ndarray], target: Sequence[np.ndarray]) -> "Store":
@@ -86,35 +88,44 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", s
     With `sampling` it has each pair `sampling.count` times over, each time segmented anew at random: first all pairs once, then
     all of them again. They are the same at each call.
 
-    It is written to a temporary folder that gets its name, the hash, when it is complete: one that is half there is never
-    found, and of two processes that write the same store the second throws its own away. A store in a `cache_dir` on an object
-    store is copied to `default_cache_dir()` first, to be mapped into memory.
+    It is written to a temporary folder that gets its name, a hash of the text and the tokenizer, when it is complete: a store
+    that is half written is never found, and of two processes that write the same store the second throws its own away. The text
+    is hashed while it is tokenised, and before that only where the cache has a store of as many pairs. A store in a `cache_dir`
+    on an object store is copied to `default_cache_dir()` first, to be mapped into memory.
 
     Raises UserError if a cache cannot be written.
     """
     remote = to_path(cache_dir) if cache_dir and is_remote(cache_dir) else None
     local = local_cache(cache_dir)
-    name = _hash(pairs, tokenizer, sampling)
-    store = load_store(local / name)
-    if store:
-        return store
-    if (local / name).is_dir():
-        log.warning("%s: %s; the text is tokenised again", local / name, problem(local / name))
+    name = ""
+    if remote or _has_store_of(local, len(pairs.source) * (sampling.count if sampling else 1)):
+        name = _hash(pairs, tokenizer, sampling)
+        store = load_store(local / name)
+        if store:
+            return store
+        if (local / name).is_dir():
+            log.warning("%s: %s; the text is tokenised again", local / name, find_damage(local / name))
     try:
-        if remote and sealed(remote / name):
-            fill(local / name, lambda folder: _copy(remote / name, folder))
+        if remote and is_complete(remote / name):
+            folder = fill(local, lambda temporary: _copy(remote / name, temporary))
+            store = load_store(folder) if folder else None
         else:
-            fill(local / name, lambda folder: _write(folder, pairs, tokenizer, sampling))
-            if remote:
-                _copy(epath.Path(local / name), remote / name)
+            folder = fill(local, lambda temporary: _write(temporary, pairs, tokenizer, sampling))
+            store = _map_store(folder) if folder else None
+            if remote and folder:
+                _copy(epath.Path(folder), remote / name)
     except OSError as error:
         raise UserError(
             f"{cache_dir or local}: cannot write the tokenised corpus ({error}); free space or set data.cache_dir"
         ) from None
-    store = load_store(local / name)
     if not store:
         raise UserError(f"{local / name}: the tokenised corpus was written but cannot be read back; set another data.cache_dir")
     return store
+
+
+def load_store(folder: Path) -> Store | None:
+    """The store in `folder`, mapped into memory, if there is one and each of its bytes is as it was written; else None."""
+    return None if find_damage(folder) else _map_store(folder)
 
 
 def identity(tokenizer: Tokenizer, sampling: Sampling | None) -> str:
@@ -122,64 +133,111 @@ def identity(tokenizer: Tokenizer, sampling: Sampling | None) -> str:
     return f"{_FORMAT} {tokenizer.fingerprint}" + (f" {sampling.count} x {sampling.alpha!r}" if sampling else "")
 
 
+def fill(parent: Path, write: Callable[[Path], str]) -> Path | None:
+    """Has `write` fill a temporary folder, its manifest included, which then becomes the folder in `parent` whose name `write`
+    returns, as a whole or not at all. Returns that folder; None where it is neither there nor can be."""
+    # Not tempfile's mkdtemp, whose folders no other user of a shared cache could read.
+    temporary = parent / f"new.partial-{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
+    try:
+        folder = parent / write(temporary)
+        with contextlib.suppress(OSError):
+            return temporary.rename(folder)
+        if not find_damage(folder):  # another writer's, which is as good
+            return folder
+        damaged = temporary.with_name(f"{temporary.name}-damaged")
+        with contextlib.suppress(OSError):
+            folder.rename(damaged)
+            return temporary.rename(folder)
+        return None
+    finally:
+        for path in (temporary, temporary.with_name(f"{temporary.name}-damaged")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _has_store_of(cache: Path, pairs: int) -> bool:
+    """May there be a store of so many pairs? A damaged one may be."""
+    if not cache.is_dir():
+        return False
+    for folder in cache.iterdir():
+        if re.fullmatch("[0-9a-f]{32}", folder.name):
+            try:
+                if len(np.load(folder / f"{_ARRAYS[1]}.npy", mmap_mode="r")) == pairs + 1:
+                    return True
+            except (OSError, ValueError, EOFError):
+                return True
+    return False
+
+
 def _hash(pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> str:
-    digest = hashlib.blake2b(f"{identity(tokenizer, sampling)} {len(pairs.source)}\n".encode(), digest_size=16)
+    digest = _start_hash(pairs, tokenizer, sampling)
     for lines in pairs:
         for start in range(0, len(lines), CHUNK):
-            # A line has no "\n", so that the joined text says where each ends.
-            digest.update(joined(lines, start, min(start + CHUNK, len(lines))) + b"\n")
+            _add_block(digest, joined(lines, start, min(start + CHUNK, len(lines))))
     return digest.hexdigest()
 
 
-def fill(folder: Path, write: Callable[[Path], None]) -> None:
-    """Has `write` fill a temporary folder, its manifest included, which then becomes `folder`, as a whole or not at all."""
-    # Not tempfile's mkdtemp, whose folders no other user of a shared cache could read.
-    temporary = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex}")
-    temporary.mkdir(parents=True)
-    try:
-        write(temporary)
-        with contextlib.suppress(OSError):
-            temporary.rename(folder)
-            return
-        if problem(folder):  # not another writer's, which would be as good as ours, but a damaged one
-            damaged = temporary.with_name(f"{temporary.name}-damaged")
-            with contextlib.suppress(OSError):
-                folder.rename(damaged)
-                temporary.rename(folder)
-            shutil.rmtree(damaged, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _start_hash(pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> Any:
+    return hashlib.blake2b(f"{identity(tokenizer, sampling)} {len(pairs.source)}\n".encode(), digest_size=16)
 
 
-def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> None:
+def _add_block(digest: Any, block: bytes) -> None:
+    digest.update(block + b"\n")  # a line has no "\n", so that the joined text says where each ends
+
+
+def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> str:
+    """Writes the store of `pairs`, whose text is passed over once (with `sampling`, once for each sample). Returns its name."""
+    digest, words = _start_hash(pairs, tokenizer, sampling), WordHashes()
+
+    def add_source(block: bytes) -> None:
+        _add_block(digest, block)
+
+    def add_target(block: bytes) -> None:
+        _add_block(digest, block)
+        words.add(block.decode("utf-8"))
+
     kind = np.dtype(np.uint16 if tokenizer.vocab_size < 1 << 16 else np.int32)
-    for side, lines in pairs._asdict().items():
-        lengths = [np.zeros(1, np.int64)]
-        # The header of an .npy file tells the size, which is known at the end; all ids at once would double the memory.
-        unsized = folder / f"{side}_ids"
-        with unsized.open("wb") as file:
-            for ids, of_lines in encode_lines(tokenizer, side, lines, sampling=sampling):
-                file.write(ids.astype(kind).data)
-                lengths.append(of_lines)
-        np.save(folder / f"{side}_ids.npy", np.memmap(unsized, kind, "r") if unsized.stat().st_size else np.zeros(0, kind))
-        unsized.unlink()
-        np.save(folder / f"{side}_offsets.npy", np.cumsum(np.concatenate(lengths)))
-    np.save(folder / _WORDS, vocabulary_of(pairs.target))
+    for side, add_block in (("source", add_source), ("target", add_target)):
+        rows = encode_lines(tokenizer, side, getattr(pairs, side), sampling=sampling, on_block=add_block)
+        lengths = _write_ids(folder / f"{side}_ids.npy", kind, rows)
+        np.save(folder / f"{side}_offsets.npy", np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths])))
+    np.save(folder / _WORDS, words.hashes())
     write_manifest(folder)
+    return digest.hexdigest()
 
 
-def _copy(folder: epath.PathLike, to: epath.PathLike) -> None:
+def _write_ids(path: Path, kind: np.dtype, rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """Writes ids as `np.save` does, as they come: all at once would double the memory. Returns the lengths that come with
+    them."""
+    lengths, count = [], 0
+    with path.open("wb") as file:
+        _write_header(file, kind, count)
+        for ids, of_lines in rows:
+            file.write(ids.astype(kind).data)
+            lengths.append(of_lines)
+            count += len(ids)
+        file.seek(0)
+        _write_header(file, kind, count)
+    return lengths
+
+
+def _write_header(file: BinaryIO, kind: np.dtype, count: int) -> None:
+    """Its size does not depend on `count`: NumPy leaves room for 21 digits."""
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _copy(folder: epath.PathLike, to: epath.PathLike) -> str:
+    """Copies a store. Returns its name."""
     folder, to = epath.Path(folder), epath.Path(to)
     to.mkdir(parents=True, exist_ok=True)
     words = [_WORDS] if (folder / _WORDS).exists() else []
     for name in (*(f"{name}.npy" for name in _ARRAYS), *words, MANIFEST):  # last what says that all are there
         (folder / name).copy(to / name, overwrite=True)
+    return folder.name
 
 
-def load_store(folder: Path) -> Store | None:
-    """The store in `folder`, mapped into memory, if there is one and each of its bytes is as it was written; else None."""
-    if problem(folder):
-        return None
+def _map_store(folder: Path) -> Store:
     # Views as plain arrays: indexing through numpy's memmap class costs several times as much.
     words = np.asarray(_map(folder / _WORDS)) if (folder / _WORDS).exists() else None
     return Store(*(np.asarray(_map(folder / f"{name}.npy")) for name in _ARRAYS), folder.name, words)

@@ -1,10 +1,7 @@
-"""The shuffled, resumable stream of batches over a store, and the thread that works ahead of the device."""
+"""The shuffled, resumable stream of batches over a store."""
 
-import contextlib
-import queue
-import threading
 from collections.abc import Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +12,7 @@ from transformer_jax.data.store import Store
 from transformer_jax.errors import UserError
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["BatchStream", "Position", "Prefetch", "one_pass", "prefetch"]
+__all__ = ["BatchStream", "Position", "StreamPosition", "one_pass"]
 
 # Packed rows are made a chunk of the epoch at a time, so that a resumed run packs one chunk and not all before it. A chunk ends
 # with a batch that is partly empty, so it should have many batches; more than so many pairs make the first one late.
@@ -23,17 +20,16 @@ _CHUNK_PAIRS = 1 << 16
 _CHUNK_BATCHES = 128
 _MOST_PAIRS = 300_000_000  # of an epoch that is made so long by weights: its order is an array in memory
 
-Item = TypeVar("Item")
 
-
-class Position(NamedTuple):
-    """Where a stream stands: `offset` pairs of epoch `epoch` have been given. Two plain ints, so it is JSON as it is."""
+class StreamPosition(NamedTuple):
+    """A place in a stream: `offset` pairs of epoch `epoch` come before it. Two plain ints, so it is JSON as it is."""
 
     epoch: int = 0
     offset: int = 0
 
 
-_START = Position()
+Position = StreamPosition  # its former name
+_START = StreamPosition()
 
 
 class _Plan(NamedTuple):
@@ -48,10 +44,10 @@ class BatchStream:
     """The endless sequence of global batches of a training corpus: a function of (store, config, seed) and nothing else, not
     of hosts, devices or where it was resumed.
 
-    An epoch is a permutation of all pairs drawn from (seed, epoch). Where `parts`, (number of pairs, weight) of stretches of
-    the store, are given, an epoch has each pair of a stretch as often as its weight says: of 2.3, twice, and 30% of them, drawn
-    from (seed, epoch), a third time. Where the store has each pair `samples` times over (`open_store` with `sampling`), the
-    epoch draws one of these for each.
+    An epoch is a permutation of all pairs drawn from (seed, epoch). With `sources`, the (number of pairs, weight) of each
+    source in the order of the store, an epoch has each pair as often as the weight of its source says: with weight 2.3, all
+    pairs twice, and 30% of them, drawn from (seed, epoch), a third time. Where the store has each pair `samples` times over
+    (`open_store` with `sampling`), the epoch draws one of these for each.
 
     Bucketed: the pairs of each shape are cut into batches in that order, what is left over moves up to the next larger shape,
     so that at most one batch of the epoch has empty rows, and the batches are shuffled. Packed: the permutation is cut into
@@ -74,18 +70,18 @@ class BatchStream:
         config: BatchConfig,
         tokenizer: Tokenizer,
         seed: int,
-        parts: Sequence[tuple[int, float]] = (),
+        sources: Sequence[tuple[int, float]] = (),
         samples: int = 1,
     ):
         self._count, self._samples = len(store) // samples, samples
         source_lengths, target_lengths = store.source_lengths, store.target_lengths
         longer = np.maximum(source_lengths, target_lengths).reshape(samples, self._count).max(axis=0)
         kept = np.flatnonzero(longer <= config.max_length)
-        counts, weights = zip(*parts or [(self._count, 1.0)], strict=True)
+        counts, weights = zip(*sources or [(self._count, 1.0)], strict=True)
         weight = np.repeat(weights, counts)[kept]
         if weight.sum() > max(_MOST_PAIRS, 4 * len(kept)):
             raise UserError(
-                f"data.train: with weights of {', '.join(f'{each:g}' for each in weights)} an epoch has {weight.sum():.3g} "
+                f"data.train: with weights of {', '.join(map('{:g}'.format, weights))} an epoch has {weight.sum():.3g} "
                 f"pairs, more than {_MOST_PAIRS:,}; lower them: their proportion is what counts"
             )
         self._always = np.repeat(kept, weight.astype(np.int64))
@@ -115,11 +111,13 @@ class BatchStream:
         self.shapes = [batching.fit_packed_shape(*lengths, config)] if self._packed else batching.fit_shapes(*lengths, config)
         self._buckets = batching.bucket_of(source_lengths, target_lengths, self.shapes).astype(np.uint16)
 
-    def batches(self, position: Position = _START, part: int = 0, parts: int = 1) -> Iterator[tuple[Batch, Position]]:
+    def batches(
+        self, position: StreamPosition = _START, shard: int = 0, shards: int = 1
+    ) -> Iterator[tuple[Batch, StreamPosition]]:
         """Batches from `position` on, endless over epochs, each with the position after it.
 
-        Of each batch only the rows of `part` are made, where the rows are cut into `parts` equal ones: part i of n has the rows
-        from i B/n on. Raises ValueError if `position` is none that this stream gives.
+        Of each batch only the rows of one shard are made: shard i of n has the B/n rows from i B/n on. Raises ValueError if no
+        batch of this stream begins at `position`.
         """
         epoch, offset = position
         if epoch < 0 or not 0 <= offset < self.pairs:
@@ -127,8 +125,8 @@ class BatchStream:
         while True:
             for plan in self._plans(epoch, offset):
                 offset += len(plan.pairs)
-                after = Position(epoch, offset) if offset < self.pairs else Position(epoch + 1, 0)
-                yield _build(self._store, _part(plan, part, parts), *self._ids), after
+                after = StreamPosition(epoch, offset) if offset < self.pairs else StreamPosition(epoch + 1, 0)
+                yield _build(self._store, _shard_of(plan, shard, shards), *self._ids), after
             epoch, offset = epoch + 1, 0
 
     def _plans(self, epoch: int, offset: int) -> Iterator[_Plan]:
@@ -148,10 +146,10 @@ class BatchStream:
             plans = _packed_plans(self._store, pairs, self.shapes[0], self._random(epoch, chunk + 1))
             yield from _after(offset - int(bounds[chunk]), plans) if chunk == first else plans
 
-    def _random(self, epoch: int, part: int = 0) -> np.random.Generator:
-        """For the order of an epoch (part 0), or for its chunk number `part`, from 1. The four numbers are apart: NumPy would
-        join the words of a longer seed to the number that follows, and trailing zeros change nothing."""
-        return np.random.default_rng([self._seed & 0xFFFFFFFF, epoch, part, self._seed >> 32])
+    def _random(self, epoch: int, chunk: int = 0) -> np.random.Generator:
+        """For the order of an epoch (chunk 0), or for one of its chunks, from 1. The two halves of the seed are apart: NumPy
+        would join the words of a longer seed to the number that follows, and trailing zeros change nothing."""
+        return np.random.default_rng([self._seed & 0xFFFFFFFF, epoch, chunk, self._seed >> 32])
 
     def _chunk_bounds(self) -> np.ndarray:
         shape = self.shapes[0]
@@ -178,81 +176,6 @@ def one_pass(store: Store, shapes: Sequence[Shape], config: BatchConfig, tokeniz
         plans += [_Plan(shape, rest[i : i + shape.rows]) for i in range(0, len(rest), shape.rows)]
     for plan in plans:
         yield _build(store, plan, tokenizer.pad_id, tokenizer.decoder_start_id)
-
-
-class Prefetch(Generic[Item]):
-    """Iterates over another iterator, which a thread runs up to `size` items ahead.
-
-    What the thread raises is raised here, in its place in the sequence. `close()`, the end of a `with` block, or letting go of
-    the object ends the thread; one that is never closed does not keep the interpreter from leaving.
-    """
-
-    def __init__(self, iterator: Iterator[Item], size: int):
-        self._results: queue.Queue = queue.Queue(max(size, 1))  # 0 would mean without bound
-        self._stop = threading.Event()
-        # The thread knows the queue but not this object, so that it does not keep it alive.
-        self._thread = threading.Thread(target=_produce, args=(iterator, self._results, self._stop), daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> "Prefetch[Item]":
-        return self
-
-    def __next__(self) -> Item:
-        if self._stop.is_set():
-            raise StopIteration
-        item, error = self._results.get()
-        if error is None:
-            return item
-        self.close()
-        raise error
-
-    def close(self) -> None:
-        """Ends the thread; an item that it is at work on is finished first. May be called again."""
-        self._stop.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def __enter__(self) -> "Prefetch[Item]":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self._stop.set()
-
-
-def prefetch(iterator: Iterator[Item], size: int = 2) -> Prefetch[Item]:
-    """`iterator`'s items, made by a thread up to `size` ahead of their use.
-
-    >>> with prefetch(iter("abc"), 2) as letters:
-    ...     list(letters)
-    ['a', 'b', 'c']
-    """
-    return Prefetch(iter(iterator), size)
-
-
-def _produce(iterator: Iterator, results: queue.Queue, stop: threading.Event) -> None:
-    try:
-        for item in iterator:
-            if not _put(results, (item, None), stop):
-                return
-        end: BaseException = StopIteration()
-    except BaseException as error:
-        end = error
-    finally:
-        if hasattr(iterator, "close"):  # a generator's own clean-up runs on the thread that ran the generator
-            with contextlib.suppress(Exception):
-                iterator.close()
-    _put(results, (None, end), stop)
-
-
-def _put(results: queue.Queue, item: tuple, stop: threading.Event) -> bool:
-    while not stop.is_set():
-        with contextlib.suppress(queue.Full):
-            results.put(item, timeout=0.05)  # seconds between looks at `stop`
-            return True
-    return False
 
 
 def _bucketed_plans(order: np.ndarray, buckets: np.ndarray, shapes: Sequence[Shape]) -> list[_Plan]:
@@ -284,20 +207,20 @@ def _packed_plans(store: Store, pairs: np.ndarray, shape: Shape, random: np.rand
 
 
 def _after(offset: int, plans: list[_Plan]) -> list[_Plan]:
-    given = np.cumsum([0, *(len(plan.pairs) for plan in plans)])
-    first = int(np.searchsorted(given, offset))
-    if given[min(first, len(plans))] != offset or first == len(plans):
+    offsets = np.cumsum([0, *(len(plan.pairs) for plan in plans)])
+    first = int(np.searchsorted(offsets, offset))
+    if offsets[min(first, len(plans))] != offset or first == len(plans):
         raise ValueError(f"no batch of this stream begins at an offset of {offset} pairs")
     return plans[first:]
 
 
-def _part(plan: _Plan, part: int, parts: int) -> _Plan:
-    rows = plan.shape.rows // parts
-    shape, start = plan.shape._replace(rows=rows), part * rows
+def _shard_of(plan: _Plan, shard: int, shards: int) -> _Plan:
+    rows = plan.shape.rows // shards
+    shape, start = plan.shape._replace(rows=rows), shard * rows
     if plan.rows is None:
         return _Plan(shape, plan.pairs[start : start + rows])
-    mine = (plan.rows >= start) & (plan.rows < start + rows)
-    return _Plan(shape, plan.pairs[mine], plan.rows[mine] - start)
+    is_in_shard = (plan.rows >= start) & (plan.rows < start + rows)
+    return _Plan(shape, plan.pairs[is_in_shard], plan.rows[is_in_shard] - start)
 
 
 def _build(store: Store, plan: _Plan, pad_id: int, decoder_start_id: int) -> Batch:

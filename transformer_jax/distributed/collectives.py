@@ -1,4 +1,4 @@
-"""The processes that train or score together, each with devices of its own. Alone, a process waits for nobody here."""
+"""What the processes that train or score together do in step. A process that is alone waits for no other here."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-__all__ = ["first_before_others", "gather", "in_turns", "is_first"]
+__all__ = ["first_before_others", "from_first", "gather", "is_first", "map_over_processes"]
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -30,7 +30,7 @@ def first_before_others(what: str) -> Iterator[bool]:
 
 
 def gather(value: Any) -> list[Any]:
-    """Every process's `value` (anything that JSON knows), in the order of the processes; all of them must come here."""
+    """The `value` of every process (anything that JSON knows), in the order of the processes; all of them must call this."""
     if jax.process_count() == 1:
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -40,19 +40,24 @@ def gather(value: Any) -> list[Any]:
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
-def in_turns(
+def from_first(function: Callable[[], Result]) -> Result:
+    """`function()`, called by the first process alone; all processes must call this, and get the same result."""
+    return gather(function() if is_first() else None)[0]
+
+
+def map_over_processes(
     function: Callable[[Item], Result], items: Sequence[Item], between: Callable[[], None] | None = None
 ) -> list[Result]:
-    """[function(item) for item in items]: one process computes each, and all know it. `between` is called before each, in all
-    processes equally often."""
+    """[function(item) for item in items], in which each process computes a part and all get the whole. `between` is called
+    before each item, equally often in all processes."""
     index, count = jax.process_index(), jax.process_count()
-    mine = []
+    own = []
     for start in range(0, len(items), count):
         if between:
             between()
         if start + index < len(items):
-            mine.append(function(items[start + index]))
-    results = gather(mine)
+            own.append(function(items[start + index]))
+    results = gather(own)
     return [results[i % count][i // count] for i in range(len(items))]
 
 

@@ -1,4 +1,4 @@
-"""A function of rows over all devices of this process."""
+"""Runs a function of rows on all devices of this process."""
 
 import functools
 from collections.abc import Callable
@@ -13,10 +13,10 @@ __all__ = ["over_rows"]
 
 
 def over_rows(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(params, *rows, **static)`, compiled, with the rows split over the local devices.
+    """Compiles `function(params, *rows, **static)` with the rows split over the local devices.
 
-    Rows are the first axis of every array but those of `params`, in arguments and results, and divide by the devices. Each
-    device works by itself: a loop in `function` ends on each when its own rows are done.
+    Rows are the first axis of every array, in arguments and results, except in `params`; their number must be divisible by that
+    of the devices. Each device works by itself: a loop in `function` ends on each when its own rows are done.
     """
 
     @functools.cache

@@ -1,5 +1,6 @@
-"""The checkpoints of a training that goes on, one after the other as they come."""
+"""Waits for the checkpoints of a training that is going on, and loads each as it appears."""
 
+import functools
 import logging
 import time
 from collections.abc import Iterator
@@ -7,9 +8,10 @@ from collections.abc import Iterator
 from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
-from transformer_jax.runs.checkpoints import Checkpoints
+from transformer_jax.runs.checkpoint_name import CheckpointName
+from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.run_folder import Run
-from transformer_jax.storage.checksums import sealed
+from transformer_jax.storage.checksums import is_complete
 
 __all__ = ["new_checkpoints"]
 
@@ -17,29 +19,29 @@ log = logging.getLogger(__name__)
 
 
 def new_checkpoints(workdir: str, minutes: float, pause: float = 10.0) -> Iterator[tuple[Translator, str]]:
-    """A translator for each checkpoint of a run, and its name: those that are there, oldest first, then each that comes.
+    """A translator for each checkpoint of a run, and its name: the existing ones, oldest first, then each new one.
 
-    It ends when the training has ended, by its steps or because the dev score had stopped rising, or after `minutes` without a
-    new checkpoint: a training that was killed cannot be told from a slow one. It looks every `pause` seconds, and only reads. A
-    checkpoint that goes before it is read, as training keeps only the latest, is left out with a line in the log.
+    Ends with the training (by its steps, or because the dev score stopped rising), or after `minutes` without a new checkpoint,
+    because a training that was killed looks like a slow one. The folder is only read, every `pause` seconds. A checkpoint that
+    is deleted before it is read, as training keeps only the latest, is left out with a line in the log.
 
-    Where there are several processes, all of them must come here. Raises UserError if there is no such run.
+    If there are several processes, all of them must call this. Raises UserError if there is no such run.
     """
     done, translator, waiting_since = set(), None, time.monotonic()
     while True:
-        run, ended = Run(workdir), False  # read anew: more steps may have been asked for
+        run, ended = Run(workdir), False  # read anew, because more steps may have been asked for
         new: list[int] = []
-        if collectives.gather(run.has_checkpoints())[0]:
+        if collectives.from_first(run.has_checkpoints):
             with run.checkpoints() as checkpoints:
-                whole = [step for step in checkpoints.steps() if sealed(checkpoints.folder / str(step))]
-                new = collectives.gather([step for step in whole if step not in done])[0]
+                complete = collectives.from_first(functools.partial(_complete_steps, checkpoints))
+                new = [step for step in complete if step not in done]
                 for step in new:
                     translator = translator or Translator.of_run(run)
-                    if found := _load(translator, checkpoints, step):
-                        yield found
+                    if loaded := _load(translator, checkpoints, step):
+                        yield loaded
                         waiting_since = time.monotonic()
                 done.update(new)
-                ended = bool(whole) and _is_last(checkpoints, whole[-1], run.config.train.steps)
+                ended = bool(complete) and _is_last(checkpoints, complete[-1], run.config.train.steps)
         late = time.monotonic() - waiting_since > 60 * minutes
         ended, late = collectives.gather([ended, late])[0]
         if ended and not new:
@@ -51,21 +53,25 @@ def new_checkpoints(workdir: str, minutes: float, pause: float = 10.0) -> Iterat
             time.sleep(min(pause, 60 * minutes))
 
 
-def _load(translator: Translator, checkpoints: Checkpoints, step: int) -> tuple[Translator, str] | None:
-    found, wrong = None, ""
+def _complete_steps(checkpoints: CheckpointReader) -> list[int]:
+    return [step for step in checkpoints.steps() if is_complete(checkpoints.folder / str(step))]
+
+
+def _load(translator: Translator, checkpoints: CheckpointReader, step: int) -> tuple[Translator, str] | None:
+    loaded, message = None, ""
     try:
-        found = translator.with_checkpoint(checkpoints, str(step))
+        loaded = translator.with_checkpoint(checkpoints, CheckpointName("step", step))
     except UserError as error:
-        wrong = str(error)
-    wrong = next(filter(None, collectives.gather(wrong)), "")  # all have it, or none goes on with it
-    if wrong:
-        log.warning("step %d is left out: %s", step, wrong)
-    return None if wrong else found
+        message = str(error)
+    message = next(filter(None, collectives.gather(message)), "")  # all processes load it, or none goes on with it
+    if message:
+        log.warning("step %d is left out: %s", step, message)
+    return None if message else loaded
 
 
-def _is_last(checkpoints: Checkpoints, step: int, steps: int) -> bool:
+def _is_last(checkpoints: CheckpointReader, step: int, steps: int) -> bool:
     try:
         progress = checkpoints.progress(step)
-    except UserError:  # it has gone since, or is damaged
+    except UserError:  # it was deleted since, or is damaged
         return False
     return progress.stopped or step >= steps

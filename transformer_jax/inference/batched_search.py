@@ -122,7 +122,7 @@ class Searcher:
             return _candidates(hypotheses)
 
         results: list[list[Candidate]] = [[] for _ in pieces]
-        for group, of_group in zip(groups, collectives.in_turns(search, groups, between), strict=True):
+        for group, of_group in zip(groups, collectives.map_over_processes(search, groups, between), strict=True):
             for i, candidates in zip(group.numbers, of_group, strict=True):
                 results[i] = [Candidate(*fields) for fields in candidates]  # another process's have come as lists
         return results

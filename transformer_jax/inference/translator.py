@@ -26,7 +26,8 @@ from transformer_jax.inference.translation import Translation, empty_translation
 from transformer_jax.inference.word_aligner import aligning_layers, links_of_layer, measured_layer, require_layer
 from transformer_jax.models.ensemble import Ensemble
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
-from transformer_jax.runs.checkpoints import Checkpoints, parse_checkpoint
+from transformer_jax.runs.checkpoint_name import CheckpointName
+from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.run_folder import Run, split_run_name
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
@@ -81,8 +82,8 @@ class Translator:
     def load(cls, workdir: str | Path, checkpoint: str = "best") -> "Translator":
         """The translator of a run folder. `checkpoint`: latest, best, a step, or `average:N`; where there are moving averages,
         these, or with `:raw` after it the parameters themselves. Raises UserError where one is not there, or damaged."""
-        parse_checkpoint(checkpoint)
-        return load_translator(Run(workdir), checkpoint)[0]
+        name = CheckpointName.parse(checkpoint)
+        return load_translator(Run(workdir), name)[0]
 
     @classmethod
     def of_run(cls, run: Run) -> "Translator":
@@ -96,15 +97,15 @@ class Translator:
         other.params = params
         return other
 
-    def with_checkpoint(self, checkpoints: Checkpoints, which: str) -> tuple["Translator", str]:
+    def with_checkpoint(self, checkpoints: CheckpointReader, name: CheckpointName) -> tuple["Translator", str]:
         """The translator with the parameters of a checkpoint of its run, and in words which these are. Raises UserError as
-        `Checkpoints.parameters` does."""
-        params, name = checkpoints.parameters(which, abstract_parameters(self.model), self.tokenizer)
-        progress = checkpoints.progress(checkpoints.resolve(which)[-1])
+        `CheckpointReader.parameters` does."""
+        params, described = checkpoints.parameters(name, abstract_parameters(self.model), self.tokenizer)
+        progress = checkpoints.progress(checkpoints.resolve(name)[-1])
         other = self.with_params(jax.device_put(params))
         other.usual_length = progress.usual_length
         other.alignment_layer = self.config.alignment_layer or progress.alignment_layer
-        return other, name
+        return other, described
 
     def together_with(self, others: Sequence["Translator"]) -> "Translator":
         """A translator that averages the probabilities of all (`models.ensemble`), with the search, the alignment layer and the
@@ -293,7 +294,7 @@ def load_others(names: Sequence[str]) -> list[Translator]:
     return [Translator.load(*split_run_name(name)) for name in names]
 
 
-def load_translator(run: Run, checkpoint: str) -> tuple[Translator, str]:
+def load_translator(run: Run, checkpoint: CheckpointName) -> tuple[Translator, str]:
     """The translator of `run`, and in words which parameters it has. Raises UserError as `Translator.load` does."""
     translator = Translator.of_run(run)
     with run.checkpoints() as checkpoints:

@@ -36,6 +36,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.interop.parameters import flat_parameters
 from transformer_jax.models.layers import sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
+from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -69,7 +70,7 @@ def export(workdir: str, output: str, checkpoint: str = "best", quantization: st
     _require_possible(run.config.model, tokenizer, output)
     model = build_model(run.config.model, tokenizer.vocab_size)
     with run.checkpoints() as checkpoints:
-        params, name = checkpoints.parameters(checkpoint, abstract_parameters(model), tokenizer)
+        params, name = checkpoints.parameters(CheckpointName.parse(checkpoint), abstract_parameters(model), tokenizer)
     write_model(params, tokenizer, run.config, output, quantization)
     return name
 

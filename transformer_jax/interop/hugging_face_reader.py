@@ -196,9 +196,8 @@ def _kind_of(table: np.ndarray, width: int) -> str | None:
     """The value of `ModelConfig.positions` whose sinusoids are in a table; None for any other table."""
     for kind in ("sinusoidal_concatenated", "sinusoidal", "sinusoidal_marian"):
         expected = np.asarray(sinusoids(jnp.arange(len(table)), width, kind))
-        if table.shape == expected.shape and np.allclose(
-            table.astype(np.float32), expected, atol=2e-3
-        ):  # a table of 16 bits is that far off
+        # Numbers of 16 bits are up to 2e-3 off.
+        if table.shape == expected.shape and np.allclose(table.astype(np.float32), expected, atol=2e-3):
             return kind
     return None
 

@@ -46,6 +46,7 @@ from transformer_jax.interop.marian_npz import read_marian
 from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters, to_parameters
 from transformer_jax.interop.parameters import expected_parameters, flat_parameters
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
+from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.progress import Progress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
@@ -70,7 +71,7 @@ def import_run(source: str, output: str, languages: tuple[str, str] | None = Non
         pieces = None if foreign.rows_are_pieces else foreign.pieces
         models = foreign.source_model, foreign.target_model
         tokenizer = Tokenizer.of_models(*models, pieces, foreign.ids, run.tokenizer_folder, foreign.added)
-        with run.checkpoints(keep=config.train.keep_checkpoints) as checkpoints:
+        with run.checkpoint_writer() as checkpoints:
             state = SimpleNamespace(params=params, optimizer_state=None, ema=None)
             checkpoints.save(state, Progress(tokenizer=tokenizer.fingerprint))
     return foreign.notes
@@ -89,7 +90,7 @@ def export_run(workdir: str, output: str, checkpoint: str = "best") -> tuple[str
     _require_representable(run.config.model, tokenizer)
     model = build_model(run.config.model, tokenizer.vocab_size)
     with run.checkpoints() as checkpoints:
-        params, name = checkpoints.parameters(checkpoint, abstract_parameters(model), tokenizer)
+        params, name = checkpoints.parameters(CheckpointName.parse(checkpoint), abstract_parameters(model), tokenizer)
     return name, write_model(params, tokenizer, run.config, output)
 
 

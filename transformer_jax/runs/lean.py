@@ -4,8 +4,8 @@
     python -m transformer_jax.runs.lean runs/base base_lean --checkpoint average:5 best:raw
 
 The copy has the config, the tokenizer, the hashes of the training text's words, and of each checkpoint that is named the
-parameters (their moving average, where the run has one) and where training stood, with checksums. It has no optimizer state:
-training goes on from it in a run of its own, with `--config.train.init_from=demo_lean`.
+parameters (their moving averages, if the run has some) and the progress, with checksums. It has no optimizer state: a training
+that begins with its parameters is a run of its own, with `--config.train.init_from=demo_lean`.
 """
 
 import dataclasses
@@ -17,7 +17,8 @@ from etils import epath
 from transformer_jax.config import to_json
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
-from transformer_jax.runs.checkpoints import Checkpoints, parse_checkpoint
+from transformer_jax.runs.checkpoint_name import CheckpointName
+from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.files import write_whole
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
@@ -28,45 +29,45 @@ __all__ = ["copy_run"]
 def copy_run(workdir: str, output: str, which: Sequence[str] = ("best",)) -> list[str]:
     """Writes a lean copy of the run folder `workdir` to `output`, a folder that is new or empty.
 
-    `which` are checkpoints: latest, best, a step, or `average:N` (one set of parameters, as the checkpoint of the last of its
-    steps), each also with :raw or :ema after it. `best` of the copy is that of the run where it is copied, else the first of
-    `which`. Returns in words which they are. Raises UserError where one is not there or damaged, where two that differ are of
-    one step, and where `output` cannot be written.
+    `which` are names of checkpoints; an average becomes the checkpoint of the last of its steps. The copy's best checkpoint is
+    the run's if it is copied, else the first of `which`. Returns in words which checkpoints were copied. Raises UserError if
+    one does not exist or is damaged, if two that differ are of the same step, and if `output` cannot be written.
     """
     require_possible_output(output)
     run = Run(workdir)
     tokenizer, words, copied = run.tokenizer(), run.words(), []
     abstract = abstract_parameters(build_model(run.config.model, tokenizer.vocab_size))
     with run.checkpoints() as checkpoints, written_whole(output) as unfinished:
-        names = _by_step(checkpoints, which)
-        best_step = checkpoints.progress(checkpoints.resolve("latest")[0]).best_step
+        names = _by_step(checkpoints, [CheckpointName.parse(name) for name in which])
+        latest = checkpoints.resolve(CheckpointName("latest"))[0]
+        best_step = checkpoints.progress(latest).best_step
         best_step = best_step if best_step in names else next(iter(names))
-        standing = {"best_step": best_step, "best_score": checkpoints.progress(best_step).score, "unwritten": {}}
+        changes = {"best_step": best_step, "best_score": checkpoints.progress(best_step).score, "unwritten": {}}
         unfinished.mkdir(parents=True)
         write_whole(epath.Path(unfinished) / "config.json", to_json(run.config))
         copy = Run(unfinished)
         tokenizer.copy_to(copy.tokenizer_folder)
         if words is not None:
             copy.keep_words(words)
-        with copy.checkpoints(keep=len(names)) as writing:
+        with copy.checkpoint_writer(keep=len(names)) as writer:
             for step, name in sorted(names.items()):
                 params, described = checkpoints.parameters(name, abstract, tokenizer)
                 averaged = checkpoints.weights(name) == "ema"
                 state = SimpleNamespace(
                     params=None if averaged else params, optimizer_state=None, ema=params if averaged else None
                 )
-                writing.save(state, dataclasses.replace(checkpoints.progress(step), **standing))
+                writer.save(state, dataclasses.replace(checkpoints.progress(step), **changes))
                 copied.append(described)
     return copied
 
 
-def _by_step(checkpoints: Checkpoints, which: Sequence[str]) -> dict[int, str]:
-    """{step: the checkpoint's name}, in the order of `which`."""
-    names: dict[int, str] = {}
-    contents: dict[int, tuple[int, str]] = {}
+def _by_step(checkpoints: CheckpointReader, which: Sequence[CheckpointName]) -> dict[int, CheckpointName]:
+    """The checkpoints' names by their steps, in the order of `which`."""
+    names: dict[int, CheckpointName] = {}
+    contents: dict[int, tuple[int, str]] = {}  # how many checkpoints the parameters are the mean of, and which weights
     for name in which:
-        kind, number, _ = parse_checkpoint(name)
-        step, content = checkpoints.resolve(name)[-1], (number if kind == "average" else 1, checkpoints.weights(name))
+        step = checkpoints.resolve(name)[-1]
+        content = name.number if name.kind == "average" else 1, checkpoints.weights(name)
         if contents.setdefault(step, content) != content:
             raise UserError(f"--checkpoint: {names[step]} and {name} are both of step {step}; copy each to a folder of its own")
         names.setdefault(step, name)

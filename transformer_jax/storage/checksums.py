@@ -1,4 +1,4 @@
-"""Checksums of a folder's files: whether what is read is what was written."""
+"""Checksums of a folder's files, which show whether what is read is what was written."""
 
 import fnmatch
 import hashlib
@@ -6,44 +6,44 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 
 from etils import epath
 
 from transformer_jax.storage.files import is_remote, read_plain, write_whole
 
-__all__ = ["MANIFEST", "problem", "sealed", "write_manifest"]
+__all__ = ["MANIFEST", "find_damage", "is_complete", "write_manifest"]
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"  # the file in a folder that has its files' checksums
-_ITSELF = ""  # the entry for the other entries: no file has this name, and no flipped bit leads from it to another name
+MANIFEST = "manifest.json"  # the file in a folder that lists its files' sizes and checksums
+_ITSELF = ""  # the entry for the other entries: no file has this name, and no flipped bit turns it into another name
 _LARGEST = 1 << 24  # bytes of a manifest, which has about 100 for each file
-# What file browsers and network file systems put into any folder. Nothing here reads it.
+# Files that file browsers and network file systems put into any folder; nothing here reads them.
 _LITTER = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*", "@eaDir")
-_NAMED = 3  # files that a message names, at most
+_NAMED = 3  # most files that a message names
 
 
 def write_manifest(folder: epath.PathLike) -> None:
-    """Writes `manifest.json`, the size and BLAKE2b hash of every file in `folder`; it is there as a whole or not at all."""
+    """Writes `manifest.json`, with the size and BLAKE2b hash of every file in `folder`, whole or not at all."""
     folder = epath.Path(folder)
     files = {name: _fingerprint(folder / name) for name in _files(folder) if name != MANIFEST and not _is_litter(name)}
     write_whole(folder / MANIFEST, json.dumps({_ITSELF: _hash_of(files), **files}, indent=1, sort_keys=True))
 
 
-def sealed(folder: epath.PathLike) -> bool:
-    """Has a manifest been written in `folder`?"""
+def is_complete(folder: epath.PathLike) -> bool:
+    """Was `folder` written to its end? Its manifest comes last."""
     return (epath.Path(folder) / MANIFEST).exists()
 
 
-def problem(folder: epath.PathLike) -> str:
-    """What is wrong with the files of `folder`, in a few words; empty if each is as it was when the manifest was written.
+def find_damage(folder: epath.PathLike, subfolders: Collection[str] | None = None) -> str:
+    """What is wrong with the files of `folder`, in a few words; "" if each is as it was when the manifest was written.
 
-    The folder may be a stranger's. No file is opened that is not a plain file inside the folder (links, devices and names such
-    as `../x` are problems), none is read beyond the size that the manifest says, and a file in a subfolder that the manifest
-    does not have is a problem, because whoever reads the subfolder might read it. Other files that it does not have are named
-    in the log.
+    With `subfolders`, files in other subfolders are left out. The folder may be a stranger's: no file is opened that is not a
+    plain file inside the folder (links, devices and names such as `../x` are damage), and none is read beyond the size that the
+    manifest says. A file in a subfolder that the manifest does not list is damage, because a program that reads the subfolder
+    might read it. The log names other files that it does not list.
     """
     folder = epath.Path(folder)
     try:
@@ -53,6 +53,8 @@ def problem(folder: epath.PathLike) -> str:
     except (OSError, ValueError, RecursionError):
         return f"{MANIFEST} is damaged"
     for name, (size, digest) in expected.items():
+        if not _is_within(name, subfolders):
+            continue
         try:
             wrong = _unusable(folder, name) or ("" if _fingerprint(folder / name, size) == [size, digest] else "is damaged")
         except FileNotFoundError:
@@ -65,12 +67,18 @@ def problem(folder: epath.PathLike) -> str:
         extra = sorted(name for name in _files(folder) if name not in expected and name != MANIFEST and not _is_litter(name))
     except OSError as error:
         return f"cannot be listed ({error.strerror})"
+    extra = [name for name in extra if _is_within(name, subfolders)]
     inside = [name for name in extra if "/" in name]
     if inside:
         return f"has files that were not saved with it ({_some(inside)}): remove them"
     if extra:
         log.warning("%s: has files that were not saved with it and that are not read: %s", folder, _some(extra))
     return ""
+
+
+def _is_within(name: str, subfolders: Collection[str] | None) -> bool:
+    """Is the file in one of the subfolders, or in none?"""
+    return subfolders is None or "/" not in name or name.partition("/")[0] in subfolders
 
 
 def _read_manifest(folder: epath.Path) -> dict[str, tuple[int, str]]:
@@ -87,11 +95,11 @@ def _read_manifest(folder: epath.Path) -> dict[str, tuple[int, str]]:
 
 
 def _unusable(folder: epath.Path, name: str) -> str:
-    """Why the file must not be opened; empty if it may be. Raises OSError where it is not there."""
+    """Why the file must not be opened; "" if it may be. Raises OSError if it does not exist."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or str(path) != name or name == "." or set(name) & set("\\\0"):
         return f"(in {MANIFEST}) is not the name of a file in this folder"
-    if is_remote(folder):  # there are no links and no devices there
+    if is_remote(folder):  # an object store has no links and no devices
         return ""
     if os.path.realpath(folder / name) != os.path.join(os.path.realpath(folder), *path.parts):
         return "is a link: put the file itself in its place"
@@ -99,13 +107,13 @@ def _unusable(folder: epath.Path, name: str) -> str:
 
 
 def _files(folder: epath.Path) -> Iterator[str]:
-    """The names of all that is in a folder and its subfolders, relative to it, but of the folders; links are not followed."""
-    waiting = [""]
-    while waiting:
-        within = waiting.pop()
+    """The names of all files in a folder and its subfolders, relative to it; links are not followed."""
+    pending = [""]
+    while pending:
+        within = pending.pop()
         for name, is_folder in _entries(folder / within):
             if is_folder:
-                waiting.append(f"{within}{name}/")
+                pending.append(f"{within}{name}/")
             else:
                 yield f"{within}{name}"
 
@@ -131,7 +139,7 @@ def _hash_of(files: dict[str, list]) -> str:
 
 
 def _fingerprint(path: epath.Path, expected: int | None = None) -> list:
-    """[size, hash] of a file; where another size is expected, the hash is not computed."""
+    """[size, hash] of a file; the hash is not computed if another size is expected."""
     if expected is not None and (size := path.stat().length) != expected:
         return [size, ""]
     with path.open("rb") as file:

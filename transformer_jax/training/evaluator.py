@@ -66,7 +66,7 @@ def make_evaluator(
             sums, places = jax.device_get(eval_step(params, batch))
             return [float(np.sum(rows, dtype=np.float64)) for rows in sums], _links(batch, places, tokenizer.eos_id)
 
-        sums, links = zip(*collectives.in_turns(of_batch, batches, between), strict=True)
+        sums, links = zip(*collectives.map_over_processes(of_batch, batches, between), strict=True)
         layer = _best_aligning_layer(links)
         numbers = loss_means(LossSums(*map(sum, zip(*sums, strict=True))))
         del numbers["loss"]  # without label smoothing it is the cross-entropy

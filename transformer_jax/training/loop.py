@@ -9,17 +9,21 @@ from typing import Any
 import jax
 
 from transformer_jax.config import Config, validate
-from transformer_jax.data.stream import Position, prefetch
+from transformer_jax.data.prefetch import prefetch
+from transformer_jax.data.stream import StreamPosition
 from transformer_jax.errors import ToBeContinued, memory_advice
 from transformer_jax.models.random_keys import key_of, seed_words
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
-from transformer_jax.runs.checkpoints import Checkpoints
+from transformer_jax.runs.checkpoint_reader import CheckpointReader
+from transformer_jax.runs.checkpoint_writer import CheckpointWriter
 from transformer_jax.runs.progress import Progress
-from transformer_jax.runs.run_folder import MetricsWriter, Run, locked
+from transformer_jax.runs.run_folder import Run
+from transformer_jax.runs.run_lock import locked
 from transformer_jax.training.compilations import Compilations
 from transformer_jax.training.console import Console
 from transformer_jax.training.evaluator import Evaluation, make_evaluator
 from transformer_jax.training.metrics import Meter
+from transformer_jax.training.metrics_writer import MetricsWriter
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.preemption import Preemption
@@ -53,12 +57,12 @@ def train(config: Config, workdir: str) -> Progress:
         progress = Progress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus, usual_length=stream.usual_length)
         log.info("%s parameters, computed in %s", f"{count_parameters(state.params):,}", model.dtype)
         preemption.hold()
-        with run.checkpoints(keep=config.train.keep_checkpoints) as checkpoints:
-            state, progress = _resume(run, checkpoints, parallel, state, progress)
+        with run.checkpoint_writer() as checkpoints:
+            state, progress = _resume(run, checkpoints.reader, parallel, state, progress)
             if config.train.init_from and not progress.step:
                 params = first_parameters(config, model, tokenizer)
                 state = parallel.create(lambda params: TrainState.create(params, optimizer, decay), params)
-            batches = prefetch(stream.batches(Position(progress.epoch, progress.offset), *parallel.part_of_rows))
+            batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.part_of_rows))
             console = Console(progress.step, config.train.steps)
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
             with memory, batches, console, MetricsWriter(run.workdir, progress.step) as writer:
@@ -92,7 +96,7 @@ class _Session:
         self,
         config: Config,
         run: Run,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointWriter,
         parallel: Parallel,
         evaluate: Callable[[Any], Evaluation],
         writer: MetricsWriter,
@@ -117,7 +121,7 @@ class _Session:
         """Is what happens every so many steps, and at the last, to happen at this one?"""
         return self.progress.step % every == 0 or self.progress.step == self._config.steps
 
-    def after_update(self, position: Position, sums: Any) -> None:
+    def after_update(self, position: StreamPosition, sums: Any) -> None:
         step = self.progress.step + 1
         self.progress = dataclasses.replace(self.progress, step=step, epoch=position.epoch, offset=position.offset, score=None)
         self._meter.add(step, sums)
@@ -146,7 +150,7 @@ class _Session:
             self.evaluate()
             self.save(self._checkpoints)
 
-    def save(self, checkpoints: Checkpoints) -> None:
+    def save(self, checkpoints: CheckpointWriter) -> None:
         with self._meter.pause():
             standing = dataclasses.replace(self.progress, unwritten=self._meter.unwritten(), skipped=self._meter.skipped)
             checkpoints.save(self._parallel.to_save(self.state), standing)
@@ -160,20 +164,20 @@ class _Session:
 
 
 def _resume(
-    run: Run, checkpoints: Checkpoints, parallel: Parallel, state: TrainState, progress: Progress
+    run: Run, checkpoints: CheckpointReader, parallel: Parallel, state: TrainState, progress: Progress
 ) -> tuple[TrainState, Progress]:
     """The newest state of the run and where it stands; `state` and `progress` as they are if it has none."""
     newest = max(checkpoints.steps(), default=0)
     if run.was_interrupted():
         with run.interrupted() as interrupted:
-            step = max(interrupted.steps(), default=0)
+            step = max(interrupted.reader.steps(), default=0)
             if step > newest:
-                return _restore(interrupted, step, parallel, state, progress)
+                return _restore(interrupted.reader, step, parallel, state, progress)
     return _restore(checkpoints, newest, parallel, state, progress) if newest else (state, progress)
 
 
 def _restore(
-    checkpoints: Checkpoints, step: int, parallel: Parallel, state: TrainState, progress: Progress
+    checkpoints: CheckpointReader, step: int, parallel: Parallel, state: TrainState, progress: Progress
 ) -> tuple[TrainState, Progress]:
     checkpoints.check_belongs(step, progress.tokenizer, progress.corpus)
     state, restored = checkpoints.restore(step, parallel.to_restore(state))

@@ -1,13 +1,15 @@
-"""From the training text to the stream of batches: read, clean, train the tokenizer, tokenise."""
+"""From the training text to the stream of batches, in three steps: the text, the tokenizer, the store."""
 
+import functools
 import itertools
 import logging
+from collections.abc import Callable
 
 from transformer_jax.config import Config
 from transformer_jax.data.corpus import Pairs, read_pairs
-from transformer_jax.data.preparation_notes import recall_store, recall_tokenizer, remember_store, remember_tokenizer
+from transformer_jax.data.preparation_cache import PreparationCache
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, text_fingerprint
-from transformer_jax.data.store import open_store
+from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.distributed import collectives
 from transformer_jax.runs.run_folder import Run
@@ -18,6 +20,9 @@ from transformer_jax.training.start import first_tokenizer
 __all__ = ["open_run", "prepare"]
 
 log = logging.getLogger(__name__)
+
+SourceCounts = list[tuple[int, float]]  # the number of pairs and the weight of each source
+ReadText = Callable[[bool], tuple[Pairs, SourceCounts]]  # `read_sources`, normalised or not; it reads the text once
 
 
 def open_run(workdir: str, config: Config) -> Run:
@@ -30,37 +35,14 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     """The run's tokenizer, trained now or taken from `train.init_from` if the run is new, its stream of training batches, and
     the dev set. Raises UserError for text that cannot be read, and as `Tokenizer.train` and `BatchStream` do."""
     config = run.config
-    data = config.data
-    with collectives.first_before_others("data sets"):
-        fetch([*(source.spec for source in parse_sources(data)), data.dev])
-    dev = read_pairs(data.dev, data.source_language, data.target_language)  # first: if it cannot be read, nobody waits to know
+    dev, read_text = _prepare_text(config)
+    cache = PreparationCache(text_fingerprint(config.data), config.data.cache_dir)
+    tokenizer = _prepare_tokenizer(run, cache, read_text)
     sampling = Sampling(config.tokenizer.samples, config.tokenizer.alpha) if config.tokenizer.samples else None
-    mark, pairs, parts = text_fingerprint(data), None, []
-    if run.tokenizer_file.exists():
-        kept = None
-    else:
-        kept = first_tokenizer(config) or (recall_tokenizer(mark, config.tokenizer, data.cache_dir) if mark else None)
-    if not kept and not run.tokenizer_file.exists():
-        pairs, parts = read_sources(data, config.tokenizer.normalize)
-    # What the first process makes, the others find: in the run folder, and in the cache of tokenised text if they share it.
-    with collectives.first_before_others("tokenizer"):
-        if not run.tokenizer_file.exists() and kept:
-            kept.copy_to(run.tokenizer_folder)
-        elif not run.tokenizer_file.exists():
-            trained = Tokenizer.train(itertools.chain(*pairs), config.tokenizer, run.tokenizer_folder)
-            if mark:
-                remember_tokenizer(mark, config.tokenizer, data.cache_dir, trained)
-        tokenizer = run.tokenizer()
-    known = recall_store(mark, tokenizer, sampling, data.cache_dir) if mark else None
-    if not known and pairs is None:
-        pairs, parts = read_sources(data, tokenizer.normalizes)
-    with collectives.first_before_others("tokenised text"):
-        store, parts = known or (open_store(pairs, tokenizer, data.cache_dir, sampling), parts)
-    if mark and not known:
-        remember_store(mark, tokenizer, sampling, data.cache_dir, store, parts)
+    store, counts = _prepare_store(config, tokenizer, sampling, cache, read_text)
     if collectives.is_first() and store.words is not None:
         run.keep_words(store.words)
-    stream = BatchStream(store, config.batch, tokenizer, config.train.seed, parts, sampling.count if sampling else 1)
+    stream = BatchStream(store, config.batch, tokenizer, config.train.seed, counts, sampling.count if sampling else 1)
     log.info(
         "%s pairs an epoch, of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
         f"{stream.pairs:,}",
@@ -70,3 +52,46 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
         ", ".join("x".join(map(str, shape)) for shape in stream.shapes),
     )
     return tokenizer, stream, dev
+
+
+def _prepare_text(config: Config) -> tuple[Pairs, ReadText]:
+    """The dev set, and what reads the training text where it is needed. An unreadable dev set is reported before the training
+    text is read."""
+    data = config.data
+    with collectives.first_before_others("data sets"):
+        fetch([*(source.spec for source in parse_sources(data)), data.dev])
+    dev = read_pairs(data.dev, data.source_language, data.target_language)
+    return dev, functools.cache(functools.partial(read_sources, data))
+
+
+def _prepare_tokenizer(run: Run, cache: PreparationCache, read_text: ReadText) -> Tokenizer:
+    """The run's tokenizer, which the first process puts into the run folder where it is not there."""
+    config, is_there = run.config, run.tokenizer_file.exists()
+    made_before = None if is_there else first_tokenizer(config) or cache.get_tokenizer(config.tokenizer)
+    if not is_there and not made_before:
+        read_text(config.tokenizer.normalize)  # here, so that all processes read at the same time
+    with collectives.first_before_others("tokenizer") as first:
+        if first and made_before:
+            made_before.copy_to(run.tokenizer_folder)
+        elif first and not is_there:
+            pairs, _ = read_text(config.tokenizer.normalize)
+            cache.put_tokenizer(
+                config.tokenizer, Tokenizer.train(itertools.chain(*pairs), config.tokenizer, run.tokenizer_folder)
+            )
+        return run.tokenizer()
+
+
+def _prepare_store(
+    config: Config, tokenizer: Tokenizer, sampling: Sampling | None, cache: PreparationCache, read_text: ReadText
+) -> tuple[Store, SourceCounts]:
+    """The tokenised text. The other processes find it where the first has put it, if they share the cache."""
+    made_before = cache.get_store(tokenizer, sampling)
+    if not made_before:
+        read_text(tokenizer.normalizes)  # here, so that all processes read at the same time
+    with collectives.first_before_others("tokenised text"):
+        if made_before:
+            return made_before
+        pairs, counts = read_text(tokenizer.normalizes)
+        store = open_store(pairs, tokenizer, config.data.cache_dir, sampling)
+    cache.put_store(tokenizer, sampling, store, counts)
+    return store, counts

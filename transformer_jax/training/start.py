@@ -8,6 +8,7 @@ from flax import linen as nn
 from transformer_jax.config import Config
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters
+from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run, split_run_name
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
@@ -36,7 +37,7 @@ def first_parameters(config: Config, model: nn.Module, tokenizer: Tokenizer) -> 
     run = Run(workdir)
     _require_same(run, config)
     with run.checkpoints() as checkpoints:
-        return checkpoints.parameters(checkpoint, abstract_parameters(model), tokenizer)[0]
+        return checkpoints.parameters(CheckpointName.parse(checkpoint), abstract_parameters(model), tokenizer)[0]
 
 
 def _require_same(run: Run, config: Config) -> None:

@@ -1,0 +1,50 @@
+"""Orbax's checkpoint manager as this project uses it, and the items of a checkpoint."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import orbax.checkpoint as ocp
+from etils import epath
+
+from transformer_jax.runs.checkpoint_damage import check_folder
+from transformer_jax.storage.files import is_remote
+
+__all__ = ["ORBAX_ERRORS", "array_items", "open_manager"]
+
+# Exceptions of orbax's parsers for files that differ from what it wrote.
+ORBAX_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError, OSError, RecursionError)
+_ITEMS = ("params", "optimizer", "ema", "progress")
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        # Orbax and `training.preemption` would ask JAX the same with different counts of steps, and neither would be answered.
+        return False
+
+
+def open_manager(folder: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    """The manager of a folder of checkpoints. Raises UserError as `check_folder` does."""
+    check_folder(folder)
+    with _without_read_only_warning():
+        return _Manager(folder if is_remote(folder) else folder.resolve(), options=options, item_names=_ITEMS)
+
+
+def array_items(state: Any) -> dict[str, Any]:
+    """The items of a checkpoint that are arrays, of a `TrainState`; there is no `ema` without moving averages."""
+    items = {"params": state.params, "optimizer": state.optimizer_state, "ema": state.ema}
+    return {name: tree for name, tree in items.items() if tree is not None}
+
+
+@contextlib.contextmanager
+def _without_read_only_warning() -> Iterator[None]:
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Given directory is read only")
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)

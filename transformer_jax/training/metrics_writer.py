@@ -1,0 +1,83 @@
+"""Writes the numbers of a training to `metrics.jsonl` and TensorBoard."""
+
+import json
+import sys
+
+from etils import epath
+
+from transformer_jax.distributed import collectives
+from transformer_jax.storage.files import finite_or_null, is_remote, to_path, write_whole
+
+__all__ = ["MetricsWriter"]
+
+
+class MetricsWriter:
+    """Writes numbers from `start_step` on; the lines that a killed training wrote beyond that step are removed first.
+
+    Of several processes only the first writes.
+    """
+
+    def __init__(self, workdir: epath.Path, start_step: int):
+        self._path = to_path(workdir) / "metrics.jsonl"
+        self._lines: list[str] = []
+        self._board = self._file = None
+        if not collectives.is_first():
+            return
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            self._lines = [f"{line}\n" for line in lines if _step_of(line) <= start_step]
+            write_whole(self._path, "".join(self._lines))
+        if not is_remote(workdir):
+            self._file = self._path.open("a", encoding="utf-8")
+        self._board = _tensorboard()(str(workdir / "tensorboard"), purge_step=start_step + 1)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._file:
+            self._file.close()
+        if self._board:
+            self._board.close()
+
+    def write(self, step: int, split: str, numbers: dict[str, float], texts: list[str] | None = None) -> None:
+        """Writes one line of `metrics.jsonl`, {"step": ..., "split": ..., NAME: NUMBER, ...}, with null for a number that is
+        not finite (a perplexity that overflows), and the numbers and texts for TensorBoard."""
+        if not self._board:
+            return
+        line = json.dumps(finite_or_null({"step": step, "split": split} | numbers), allow_nan=False) + "\n"
+        if self._file:
+            self._file.write(line)
+            self._file.flush()
+        else:  # an object in a store cannot be appended to
+            self._lines.append(line)
+            self._path.write_text("".join(self._lines), encoding="utf-8")
+        for name, value in numbers.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+        if texts:
+            self._board.add_text(f"{split}/translations", "\n\n".join(texts), step)
+        if self._file:  # on an object store a flush uploads all that was ever written; there it happens every two minutes
+            self._board.flush()
+
+
+def _tensorboard() -> type:
+    """tensorboardX's writer, imported without PyTorch: tensorboardX would import it if it could, for tensors that it never gets
+    here, and delay every start by more than a second."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # makes Python find no such module
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of `metrics.jsonl`; infinity for one that a kill cut off, which belongs after the last checkpoint."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        step = None
+    return step if type(step) is int else float("inf")
