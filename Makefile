@@ -4,7 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
 
-.PHONY: demo test test-slow test-processes test-interop lint docs docs-publish clean
+# In the order in which `make test-all` runs them.
+SUITES = test test-slow test-processes test-interop test-browser
+
+.PHONY: demo $(SUITES) test-all lint docs docs-publish clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +35,16 @@ test-processes: $(VENV)/installed
 test-interop: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-interop]'
 	$(VENV)/bin/python -m pytest -m interop
+
+test-browser: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m browser
+
+# Every suite, each with its own pytest, also after one that fails; then one table. Exit code 1 if any failed.
+test-all: $(VENV)/installed
+	-$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-interop,test-gcs]'
+	rm -rf build/tests
+	for suite in $(SUITES); do PYTEST_ADDOPTS="--junitxml=build/tests/$$suite.xml" $(MAKE) --keep-going $$suite; done; \
+		$(VENV)/bin/python tests/suite_table.py $(SUITES:%=build/tests/%.xml)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/python -m ruff check .

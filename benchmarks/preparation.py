@@ -59,7 +59,7 @@ def one_start(config, folder: Path, late: bool) -> None:
     imports = time.perf_counter() - STARTED
     _, stream, _ = prepare(open_run(folder, config))
     start = StreamPosition(*json.loads(place.read_text())) if late else StreamPosition()
-    with prefetch(stream.batches(start, *parallel.part_of_rows)) as batches:
+    with prefetch(stream.batches(start, *parallel.process_shard)) as batches:
         next(batches)
         seconds = time.perf_counter() - STARTED
     memory = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

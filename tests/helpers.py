@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -17,8 +19,10 @@ from transformer_jax.models.seq2seq import abstract_parameters
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.training.metrics import without_times
 
+DATA = "TRANSFORMER_JAX_DATA"  # the environment variable that names a folder with multi30k/
 PAD, EOS, START = 0, 1, 3
 VOCAB = 23
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 # What every family must do is tested with these; `tiny_model(**FAMILIES[name])`.
@@ -38,6 +42,22 @@ def each_family(*values):
         pytest.param(*(value if isinstance(value, tuple) else (value,)), id=name, marks=[pytest.mark.slow] * (name in middle))
         for name, value in zip(FAMILIES, values or FAMILIES, strict=True)
     ]
+
+
+def needs_browser(test):
+    """Marks a test that opens a page in a browser."""
+    without = pytest.mark.skipif(BROWSER is None, reason="needs a browser: chromium or google-chrome on the PATH")
+    return pytest.mark.browser(without(test))
+
+
+def data_set(name: str) -> Path:
+    """The folder of a data set that is not part of the repository. Skips the test where there is none."""
+    if DATA not in os.environ:
+        pytest.skip(f"needs {name}/ in the folder that {DATA} names, and {DATA} is not set")
+    folder = Path(os.environ[DATA], name)
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}, and there is no such folder ({DATA})")
+    return folder
 
 
 def tiny_model(**changes) -> ModelConfig:

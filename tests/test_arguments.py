@@ -9,7 +9,6 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation.metrics import score
 from transformer_jax.evaluation.report import evaluate
 from transformer_jax.evaluation.significance import differences
-from transformer_jax.inference.arguments import checked_lines
 from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -92,8 +91,8 @@ def test_what_does_not_go_together_is_a_user_error(what, translator):
 @pytest.mark.parametrize(
     "lines", [tuple(LINES), iter(LINES), (line for line in LINES), np.array(LINES), np.array(LINES, object)]
 )
-def test_lines_may_be_any_list_iterator_or_array(lines):
-    assert checked_lines(lines, None, None) == (LINES, ["", ""], [[], []])
+def test_lines_may_be_any_list_iterator_or_array(translator, lines):
+    assert translator.translate(lines) == translator.translate(LINES)
 
 
 def test_what_is_drawn_depends_on_each_bit_of_the_seed(translator):
@@ -103,5 +102,7 @@ def test_what_is_drawn_depends_on_each_bit_of_the_seed(translator):
     assert draw(1) == draw(1) != draw((1 << 32) + 1) != draw((1 << 63) + 1)
 
 
-def test_arguments_that_were_checked_are_as_they_were():
-    assert checked_lines(LINES, ("x", ""), [("p q",), iter(["r"])]) == (LINES, ["x", ""], [["p q"], ["r"]])
+def test_prefixes_and_phrases_may_be_any_sequence_or_iterator(translator):
+    lists = translator.translate(LINES, prefixes=["e", ""], phrases=[["f g"], ["h"]])
+    assert translator.translate(LINES, prefixes=("e", ""), phrases=[("f g",), iter(["h"])]) == lists
+    assert lists[0].text.startswith("e") and "f g" in lists[0].text and "h" in lists[1].text

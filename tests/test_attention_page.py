@@ -2,12 +2,12 @@
 
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from helpers import BROWSER, needs_browser
 from matplotlib.image import imread
 
 from transformer_jax.errors import UserError
@@ -19,8 +19,6 @@ TRANSLATION = "Der Elefant war zu müde."
 SOURCE_PIECES = (" The", " ele", "phant", " was", " too", " tired", ".", "(end)")
 TARGET_PIECES = (" Der", " Elefant", " war", " zu", " mü", "de", ".", "(end)")
 SOURCE_WORDS, TARGET_WORDS = ((*text.split(), "(end)") for text in (SOURCE, TRANSLATION))
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs a browser: chromium or google-chrome on the PATH")
 
 
 def some_map(kind: str, queries, keys, layers: int = 3, heads: int = 4, seed: int = 0) -> AttentionMap:

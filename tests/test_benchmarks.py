@@ -297,7 +297,7 @@ def test_flags_that_the_readme_names_beside_a_command_are_its_flags():
         script = re.match(r".*: `(\w+\.py)`\n", section)
         for flags in re.findall(r"`(--[^`\n]*)`", section) if script else []:
             parser = copy.deepcopy(parser_of(f"benchmarks/{script[1]}"))
-            for action in parser._actions:
+            for action in parser._actions:  # argparse has no public list of them
                 action.required = False
             overrides = [item for item in flags.split() if "KEY" not in item]
             parser.parse_with_overrides(overrides)

@@ -13,6 +13,7 @@ from urllib.error import URLError
 
 import pytest
 import sacrebleu.utils
+from helpers import data_set
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data import spool
@@ -20,8 +21,6 @@ from transformer_jax.data.corpus import Cleaning, Pairs, read_pairs
 from transformer_jax.data.spool import Spool, joined
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import check_writable, iter_lines, open_output, read_lines, refuse_shared_stream
-
-MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
 
 
 def message(function, *arguments) -> str:
@@ -63,9 +62,7 @@ def test_demo_is_a_source():
 
 
 def test_multi30k_has_its_published_size():
-    if not MULTI30K.is_dir():
-        pytest.skip(f"needs Multi30k in {MULTI30K}")
-    assert len(read_pairs(str(MULTI30K / "train"), "en", "de").source) == 29_000
+    assert len(read_pairs(str(data_set("multi30k") / "train"), "en", "de").source) == 29_000
 
 
 def test_what_is_written_compressed_is_read_again(tmp_path):

@@ -41,7 +41,7 @@ SLURM = {
 
 @pytest.fixture
 def unsaid():
-    """The log has a line of caches once; here each test should see it."""
+    """The log line about caches comes once a process; here each test sees it. Nothing public makes it come again."""
     caches._checked.cache_clear()
     yield
     caches._checked.cache_clear()

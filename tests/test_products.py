@@ -87,7 +87,7 @@ def gradient(dtype: str, family: dict, batch, devices: int = 1, slices: int = 1,
     step = parallel.step(make_train_step(model, optimizer, TrainConfig(accumulation=slices)))
     state = parallel.create(lambda params: TrainState.create(params, optimizer), params)
     state, sums = step(state, batch, KEY)
-    change = jax.tree.map(np.subtract, jax.device_get(parallel.whole(state.params)), params)
+    change = jax.tree.map(np.subtract, jax.device_get(parallel.gather_params(state.params)), params)
     return np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(change)]), float(sums.loss.loss / sums.loss.tokens)
 
 

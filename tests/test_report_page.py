@@ -2,10 +2,10 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
+from helpers import BROWSER, needs_browser
 
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.errors import UserError
@@ -15,7 +15,6 @@ from transformer_jax.evaluation.report import Report
 from transformer_jax.evaluation.significance import Comparison, differences
 from transformer_jax.visualization.report_page import not_in_common, write_report_page
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = "</script><script>document.title='taken'</script> <b>&amp;"
 PAIRS = Pairs(
     ["A dog", HOSTILE, "\u05e9\u05dc\u05d5\u05dd two", ""], ["Ein Hund", "zwei drei", "\u05e9\u05dc\u05d5\u05dd zwei", ""]
@@ -64,7 +63,7 @@ def test_a_page_that_cannot_be_written_is_told(tmp_path):
         write_report_page(tmp_path / "no" / "page.html", "", [], [])
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs a browser: chromium or google-chrome on the PATH")
+@needs_browser
 @pytest.mark.parametrize("changes", [{}, {"alignments": None, "comparison": None}], ids=["all", "without"])
 def test_in_a_browser(changes, tmp_path):
     """Worst first, marked by words; scripts in sentences are text; the pictures have their figures; pointing shows links."""

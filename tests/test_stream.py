@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import data_set
 
 from transformer_jax.config import BatchConfig, TokenizerConfig
 from transformer_jax.data import store as store_module
@@ -25,7 +26,6 @@ from transformer_jax.storage.cache_folders import default_cache_dir
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
 IDS = SimpleNamespace(pad_id=9, decoder_start_id=7)
 CONFIGS = {
     "bucketed": BatchConfig(tokens=300, row_multiple=4, shapes=5, max_length=40),
@@ -241,9 +241,7 @@ def test_one_pass_drops_nothing_whatever_its_length(kind):
 
 @pytest.mark.parametrize(("kind", "least"), [("bucketed", 0.85), ("packed", 0.95)])
 def test_multi30k_batches_are_full(kind, least, tmp_path):
-    if not MULTI30K.is_dir():
-        pytest.skip(f"needs Multi30k in {MULTI30K}")
-    pairs = read_pairs(str(MULTI30K / "train"), "en", "de")
+    pairs = read_pairs(str(data_set("multi30k") / "train"), "en", "de")
     tokenizer = Tokenizer.train([*pairs.source, *pairs.target], TokenizerConfig(), tmp_path / "tokenizer")
     store = open_store(pairs, tokenizer, tmp_path / "cache")
     stream = BatchStream(store, BatchConfig(kind=kind, row_multiple=8), tokenizer, seed=0)
@@ -456,8 +454,8 @@ def test_closing_ends_the_thread_and_the_producer():
 
 
 def test_an_open_prefetch_lets_the_interpreter_leave():
-    code = "import itertools; from transformer_jax.data.prefetch import prefetch; "
-    code += "a = prefetch(itertools.count(), 2); print(next(a))"
+    imports = "from itertools import count; from transformer_jax.data.prefetch import prefetch"
+    code = f"{imports}; ahead = prefetch(count(), 2); print(next(ahead))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[1], check=False
     )

@@ -244,7 +244,7 @@ def test_many_devices_are_one_even_where_one_has_most_of_the_tokens(mode, device
     # The state has no device axis, and goes in again as it came out.
     again, _ = step(state, BATCH, KEY)
     assert_same_step((again, plain.sums), SimpleNamespace(state=plain.step(plain.state, BATCH, KEY)[0], sums=plain.sums))
-    assert_trees_close(parallel.whole(again.params), again.params)
+    assert_trees_close(parallel.gather_params(again.params), again.params)
 
 
 def test_sharded_each_device_has_a_part_of_what_is_large(plain):

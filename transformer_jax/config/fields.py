@@ -37,7 +37,7 @@ class AtLeast:
     least: float
 
     def allows(self, value: float) -> bool:
-        """Is `value` in these limits?"""
+        """Whether `value` is in the limit."""
         return value >= self.least
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class AtMost:
     most: float
 
     def allows(self, value: float) -> bool:
-        """Is `value` in these limits?"""
+        """Whether `value` is in the limit."""
         return value <= self.most
 
     def __str__(self) -> str:
@@ -60,14 +60,14 @@ class AtMost:
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """A number from `low` to `high`, which `words` call what a message should call it."""
+    """A number from `low` to `high`. A message says `words`."""
 
     low: float
     high: float
     words: str
 
     def allows(self, value: float) -> bool:
-        """Is `value` in these limits?"""
+        """Whether `value` is in the limit."""
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class ZeroOr:
     least: float
 
     def allows(self, value: float) -> bool:
-        """Is `value` in these limits?"""
+        """Whether `value` is in the limit."""
         return value == 0 or value >= self.least
 
     def __str__(self) -> str:
@@ -165,11 +165,11 @@ def record(annotation: Any, kind: type[Record]) -> Record | None:
     >>> record(Annotated[int, AtLeast(0), AtMost(1000)], AtMost)
     AtMost(most=1000)
     """
-    return next((each for each in get_args(annotation)[1:] if isinstance(each, kind)), None)
+    return next((extra for extra in get_args(annotation)[1:] if isinstance(extra, kind)), None)
 
 
 def limits(annotation: Any) -> list[Limit]:
-    """What a number of a field has to keep to, in the order in which messages name them.
+    """The limits of a number, in the order in which they are checked; none for a field of another type.
 
     >>> [str(limit) for limit in limits(Annotated[int, AtMost(1000)])]
     ['more than 0', 'at most 1,000']
@@ -177,9 +177,9 @@ def limits(annotation: Any) -> list[Limit]:
     kind = value_type(annotation)
     if kind not in (int, float):
         return []
-    found = [each for each in get_args(annotation)[1:] if isinstance(each, Limit)]
-    if not any(each.allows(0) for each in found if not isinstance(each, AtMost)):
-        found.insert(0, _POSITIVE)
+    all_limits = [extra for extra in get_args(annotation)[1:] if isinstance(extra, Limit)]
+    if not any(limit.allows(0) for limit in all_limits if not isinstance(limit, AtMost)):
+        all_limits.insert(0, _POSITIVE)
     if record(annotation, AtMost) is None:
-        found.insert(1, AtMost(1e30 if kind is float else (1 << 63) - 1))
-    return found
+        all_limits.insert(1, AtMost(1e30 if kind is float else (1 << 63) - 1))
+    return all_limits

@@ -96,6 +96,6 @@ def nearest(text: Any, candidates: Any) -> str:
 
 
 def is_config_class(kind: type | str) -> bool:
-    """Is this `Config`, the class of a section or a class that a section inherits its fields from, or the name of one?"""
+    """Whether this is `Config`, the class of a section or a class that a section inherits its fields from, or its name."""
     classes = {base for cls in (Config, *annotations(Config).values()) for base in cls.__mro__ if base is not object}
     return kind in classes or kind in {cls.__name__ for cls in classes}

@@ -1,4 +1,4 @@
-"""How the config of a run and the one that it is to go on with may differ."""
+"""The config of a run, and the config with which it goes on."""
 
 import dataclasses
 
@@ -12,8 +12,8 @@ __all__ = ["continued", "differences"]
 def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
     """What differs between a run's config and the one given now, as lines `name: stored -> given`.
 
-    Returns (what forbids to go on, what may change): the first changes the result, the second does not. More steps may be
-    asked for, not fewer, and not where the learning rate's decay is laid out over them.
+    Returns (differences that forbid to go on, differences that are allowed): the first change the result, the second do not.
+    The steps may become more, not fewer, and not where the learning rate decays over all of them.
 
     >>> given = Config()
     >>> given.train.steps, given.train.seed = 200_000, 1
@@ -34,8 +34,8 @@ def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
 
 
 def continued(stored: Config, given: Config) -> Config:
-    """`given`, but for what a run keeps as it was begun, whatever is given when it goes on: where it was begun without
-    `tokenizer.normalize` it stays so, as runs from before there was such a thing.
+    """`given`, with the fields that a run keeps whatever is given when it goes on: a run that was begun without
+    `tokenizer.normalize`, as runs were before there was this field, stays without it.
 
     >>> stored = Config()
     >>> stored.tokenizer.normalize = False

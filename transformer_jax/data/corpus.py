@@ -1,4 +1,4 @@
-"""Where sentence pairs come from, and the cleaning of training text."""
+"""Reading sentence pairs from a source, and the cleaning of training text."""
 
 import contextlib
 import difflib
@@ -63,7 +63,7 @@ def iter_pairs(spec: str | Spec, source_language: str, target_language: str) -> 
 
 
 def one_source(spec: str | Spec, source_language: str, target_language: str) -> Spec:
-    """The source that a text names: of a path as it is written, where its files are there, or else as `parse_spec` reads it.
+    """The source that a text names: a path as it is written, where there are such files, or else what `parse_spec` reads.
 
     Raises UserError as that does.
     """
@@ -77,8 +77,8 @@ def one_source(spec: str | Spec, source_language: str, target_language: str) -> 
 
 
 def text_files(spec: str | Spec, source_language: str, target_language: str) -> list[epath.Path]:
-    """The one or two files of a source that is read from files; none of a source of another kind. Raises UserError
-    where there is no such kind or file."""
+    """The one or two files of a source; none for the kinds that are not read from files. Raises UserError where there is no
+    such kind or file."""
     spec = one_source(spec, source_language, target_language)
     name = spec.name
     if name.startswith(("demo:", "sacrebleu:", "tfds:")):
@@ -109,15 +109,15 @@ def _iter_source(spec: Spec, source_language: str, target_language: str) -> Iter
 
 
 class Cleaning:
-    """Says which pairs stay, and counts why the others go (`counts`); for training text alone.
+    """The filters of training text. `counts` has the number of pairs that were kept, and of those left out for each reason.
 
-    Words are separated by white space. In this order, a pair goes as
+    Words are separated by white space. A pair is left out for the first of these reasons that holds:
 
     * `empty`: a side has no words
     * `too long`: a side has more than `config.max_words` words
     * `length ratio`: the longer side has more than `config.max_ratio` times the words of the shorter, plus 5
-    * `duplicate`: the same pair came before, here or among those in `seen`, to which ours are added (if `config.deduplicate`);
-      pairs are told apart by 64 bits of a hash, so that of ten million one may go that was only alike in these (1 in 400,000)
+    * `duplicate`: the same pair came before, here or in another `Cleaning` with the same `seen` (if `config.deduplicate`).
+      Pairs are compared by 64 bits of a hash: of ten million pairs, one is left out by mistake with probability 1 in 400,000
 
     >>> cleaning = Cleaning(DataConfig())
     >>> [cleaning.keeps(*pair) for pair in [("a b", "c"), ("", "d"), ("a b", "c")]]
@@ -131,7 +131,7 @@ class Cleaning:
         self.counts = dict.fromkeys(("empty", "too long", "length ratio", "duplicate", "kept"), 0)
 
     def keeps(self, source: str, target: str) -> bool:
-        """Does this pair stay? Counts it."""
+        """Whether this pair is kept. Counts it."""
         reason = self._reason(source, target)
         self.counts[reason] += 1
         return reason == "kept"
@@ -145,15 +145,15 @@ class Cleaning:
         if longer > self._config.max_ratio * shorter + 5:
             return "length ratio"
         if self._config.deduplicate:
-            mark = _mark(source, target)
-            if mark in self._seen:
+            pair_hash = _pair_hash(source, target)
+            if pair_hash in self._seen:
                 return "duplicate"
-            self._seen.add(mark)
+            self._seen.add(pair_hash)
         return "kept"
 
 
-def _mark(source: str, target: str) -> int:
-    # The pairs themselves would be a tuple each. No line has a line break.
+def _pair_hash(source: str, target: str) -> int:
+    # A set of the pairs themselves would take more memory. No line has a line break.
     return int.from_bytes(hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=8).digest(), "little")
 
 
@@ -197,9 +197,9 @@ def _iter_tsv(path: epath.Path, columns: tuple[int, int] | None) -> Iterator[tup
             more = "; name the columns of both with (columns=1,2)" if len(row) > 2 else ""
             raise UserError(f"{path}: line {number} has {len(row) - 1} tabs, expected one, between source and target{more}")
         source, target = columns or (1, 2)
-        most = max(source, target)
-        if len(row) < most:
-            raise UserError(f"{path}: line {number} has only {len(row)} columns, columns={source},{target} needs {most}")
+        needed = max(source, target)
+        if len(row) < needed:
+            raise UserError(f"{path}: line {number} has only {len(row)} columns, columns={source},{target} needs {needed}")
         yield row[source - 1], row[target - 1]
 
 
@@ -224,7 +224,7 @@ def _iter_sacrebleu(name: str, source_language: str, target_language: str) -> It
 
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    # sacreBLEU opens its downloads without a timeout; a network that swallows packets would hang us for minutes.
+    # sacreBLEU opens its downloads without a timeout: a network that drops packets would block for minutes.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""The words of a text as sacreBLEU's 13a cuts them, and all words of a training text in a few bytes each."""
+"""The words of a text as sacreBLEU's 13a cuts them, and the words of a training text as hashes."""
 
 import functools
 import hashlib
@@ -43,8 +43,8 @@ def vocabulary_of(lines: Sequence[str]) -> np.ndarray:
 class WordHashes:
     """The different words of a text that comes block by block, as the 64-bit hash of each.
 
-    Hashes, because a run folder that is shared should not list the words of a text that is not: they tell of a given word
-    whether the text has it. Of a million words that it does not have, none is likely to have the hash of one that it has.
+    They are hashes because a run folder may be shared where its training text may not: a hash tells of a given word whether the
+    text has it. Of a million words that it does not have, none is likely to have the hash of one that it has.
     """
 
     def __init__(self):
@@ -57,7 +57,7 @@ class WordHashes:
             self._hash_parts()
 
     def hashes(self) -> np.ndarray:
-        """Of all words so far, uint64 [words], ascending."""
+        """The hashes of all words so far, uint64 [words], ascending."""
         self._hash_parts()
         return self._hashes
 
@@ -66,8 +66,8 @@ class WordHashes:
 
 
 def words_outside(vocabulary: np.ndarray, lines: Iterable[str], normalized: bool = False) -> set[str]:
-    """The words of `lines` that are not in `vocabulary`; of a `normalized` text, those of which `normalize` leaves something
-    that is not.
+    """The words of `lines` that are not in `vocabulary`. The vocabulary of a `normalized` text has normalised words: a word of
+    `lines` counts where a part of what `normalize` makes of it is not in the vocabulary.
 
     >>> sorted(words_outside(vocabulary_of(["der Hund, ein Tier."]), ["Ja, der Hund.", "Ein Hund!"]))
     ['!', 'Ein', 'Ja']
@@ -78,7 +78,7 @@ def words_outside(vocabulary: np.ndarray, lines: Iterable[str], normalized: bool
     spelled = [words_of(normalize(word)) if normalized else [word] for word in words]
     parts = sorted(set(itertools.chain.from_iterable(spelled)))
     outside = set(itertools.compress(parts, ~np.isin(_hashes(parts), vocabulary)))
-    return {word for word, of_word in zip(words, spelled, strict=True) if not outside.isdisjoint(of_word)}
+    return {word for word, spelling in zip(words, spelled, strict=True) if not outside.isdisjoint(spelling)}
 
 
 def _hashes_of_parts(parts: Iterable[str]) -> np.ndarray:

@@ -81,8 +81,8 @@ def _parse(item: str, whole: str, several: bool) -> Spec:
     except ValueError:
         times = math.nan
     if weight == "" or not 0 < times <= _LARGEST_WEIGHT:
-        most = f"{_LARGEST_WEIGHT:,}"
-        raise UserError(f"{where}: the weight should be a number above 0, {most} at most, as in {name} * 2; {_IN_QUOTES}")
+        largest = f"{_LARGEST_WEIGHT:,}"
+        raise UserError(f"{where}: the weight should be a number above 0, {largest} at most, as in {name} * 2; {_IN_QUOTES}")
     if not name:
         raise UserError(f"data.train={whole!r}: the name of a source is empty, expected NAME * WEIGHT, NAME, ...")
     options = _checked(options, name, where, (*FILTERS, *_OF_ANY))

@@ -15,9 +15,9 @@ CHUNK = 20_000  # lines that are read and written at once: a block
 
 
 class Spool(Sequence[str]):
-    r"""A list of lines, none with a `\n` in it, in a file in `folder` that nobody else sees and that is gone with us.
+    r"""A list of lines, none with a `\n` in it, in a temporary file in `folder` that has no name and ends with the object.
 
-    A slice, an iteration or a single line reads whole blocks of lines. Raises UserError where nothing (more) can be written.
+    A slice, an iteration or a single line reads whole blocks of lines. Raises UserError where the file cannot be written.
 
     >>> lines = Spool(tempfile.gettempdir())
     >>> lines.append("one"), lines.append("two")
@@ -29,7 +29,7 @@ class Spool(Sequence[str]):
     def __init__(self, folder: str | Path):
         self._folder = Path(folder)
         self._starts = [0]  # of each block in the file, and the file's end
-        self._last: list[str] = []  # what has not filled a block yet
+        self._last: list[str] = []  # the lines after the last full block
         with self._writing():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
@@ -55,21 +55,21 @@ class Spool(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index):
-        wanted = range(len(self))[index]
+        numbers = range(len(self))[index]
         if not isinstance(index, slice):
-            return self._block(wanted // CHUNK)[wanted % CHUNK]
-        if not wanted:
+            return self._block(numbers // CHUNK)[numbers % CHUNK]
+        if not numbers:
             return []
-        first, last = sorted((wanted[0] // CHUNK, wanted[-1] // CHUNK))
+        first, last = sorted((numbers[0] // CHUNK, numbers[-1] // CHUNK))
         read = [line for block in range(first, last + 1) for line in self._block(block)]
-        return [read[i - first * CHUNK] for i in wanted]
+        return [read[i - first * CHUNK] for i in numbers]
 
     def __iter__(self) -> Iterator[str]:
         for block in range(len(self._starts)):
             yield from self._block(block)
 
     def block(self, index: int) -> bytes:
-        """The `CHUNK` lines from `CHUNK * index` on, or as many as there are, as `joined` has them."""
+        """The text of one block, `joined`: the `CHUNK` lines from `CHUNK * index` on, or as many as there are."""
         if index == len(self._starts) - 1:
             return "\n".join(self._last).encode("utf-8")
         start, end = self._starts[index : index + 2]

@@ -131,8 +131,8 @@ class BatchStream:
 
     def _plans(self, epoch: int, offset: int) -> Iterator[_Plan]:
         random = self._random(epoch)
-        more = [random.choice(chosen, count, replace=False) for chosen, count in self._sometimes]
-        order = random.permutation(np.concatenate([self._always, *more]))
+        repeated = [random.choice(chosen, count, replace=False) for chosen, count in self._sometimes]
+        order = random.permutation(np.concatenate([self._always, *repeated]))
         if self._samples > 1:
             order += self._count * random.integers(self._samples, size=len(order))
         if not self._packed:

@@ -20,7 +20,7 @@ __all__ = ["fetch_tfds", "iter_tfds", "tfds_files"]
 log = logging.getLogger(__name__)
 
 _CHUNK = 10_000  # pairs; one at a time takes forty times as long
-_ROOM = 4  # times the size of the download: archives, their content, and the records made of it
+_DISK_FACTOR = 4  # times the size of the download: archives, their content, and the records made of it
 _NETWORK_TIMEOUT = 10.0  # seconds
 _ENTITIES = {"&quot;": '"', "&apos;": "'"}  # beside &amp; &lt; &gt;
 
@@ -61,7 +61,8 @@ def iter_tfds(name: str, source_language: str, target_language: str) -> Iterator
 
 
 def fetch_tfds(name: str) -> Any:
-    """The TFDS builder of a data set that is on this disk, if need be from now on. Raises UserError as `iter_tfds` does."""
+    """The TFDS builder of a data set, which is downloaded and prepared if it is not on this disk yet. Raises UserError as
+    `iter_tfds` does."""
     name = name.partition("#")[0]
     try:
         import tensorflow_datasets as tfds
@@ -80,7 +81,8 @@ def fetch_tfds(name: str) -> Any:
 
 
 def tfds_files(name: str) -> list[Path]:
-    """The files of a data set that is on this disk, if need be from now on. Raises UserError as `iter_tfds` does."""
+    """The files of a data set, which is downloaded and prepared if it is not on this disk yet. Raises UserError as `iter_tfds`
+    does."""
     return sorted(Path(os.fspath(fetch_tfds(name).data_path)).iterdir())
 
 
@@ -92,30 +94,30 @@ def _check_name(tfds: Any, name: str) -> None:
         raise UserError(
             f"tfds:{name}: TFDS has no data set {base!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
-    configs = [each.name for each in tfds.builder_cls(base).BUILDER_CONFIGS]
+    configs = [known_config.name for known_config in tfds.builder_cls(base).BUILDER_CONFIGS]
     if configs and config not in configs:
         near = difflib.get_close_matches(config, configs, n=3, cutoff=0.5) or configs[:20]
         raise UserError(
-            f"tfds:{name}: {base} has no part {config!r}; name one, such as {', '.join(f'{base}/{each}' for each in near)}"
+            f"tfds:{name}: {base} has no part {config!r}; name one, such as {', '.join(f'{base}/{part}' for part in near)}"
         )
 
 
 def _prepare(tfds: Any, builder: Any, name: str) -> None:
     folder = Path(os.fspath(builder.data_path))
     urls, size = _downloads(builder)
-    told = f"{size / 1e9:.1f} GB" if size else "an unknown number of GB"
+    amount = f"{size / 1e9:.1f} GB" if size else "an unknown number of GB"
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            f"tfds:{name}: is not in {folder} yet; downloading ({told}) and preparing it, once, needs TensorFlow: "
+            f"tfds:{name}: is not in {folder} yet; downloading ({amount}) and preparing it, once, needs TensorFlow: "
             "pip install 'transformer_jax[wmt]'"
         )
-    log.info("tfds:%s is not in %s yet: downloading %s, and preparing it, once", name, folder, told)
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if size and free < _ROOM * size:
+    log.info("tfds:%s is not in %s yet: downloading %s, and preparing it, once", name, folder, amount)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if size and free < _DISK_FACTOR * size:
         raise UserError(
-            f"tfds:{name}: needs some {_ROOM * size / 1e9:.0f} GB in {there}, which has {free / 1e9:.0f} GB free; free some "
-            "or set TFDS_DATA_DIR"
+            f"tfds:{name}: needs some {_DISK_FACTOR * size / 1e9:.0f} GB in {existing}, which has {free / 1e9:.0f} GB free; "
+            "free some or set TFDS_DATA_DIR"
         )
     if urls:
         _check_network(name, urls[0])
@@ -127,7 +129,7 @@ def _prepare(tfds: Any, builder: Any, name: str) -> None:
 
 
 def _downloads(builder: Any) -> tuple[list[str], int]:
-    """The addresses, where they can be known beforehand, and bytes of what is to be downloaded; 0 if unknown."""
+    """The addresses of the download, none if unknown, and its size in bytes, 0 if unknown."""
     from tensorflow_datasets.translate import wmt
 
     if not isinstance(builder, wmt.WmtTranslate):

@@ -1,4 +1,4 @@
-"""Where a system is good and where it is not: by the length of the source, by words it never saw, sentence by sentence."""
+"""Where a system translates well or badly: by the length of the source, by unseen words, sentence by sentence."""
 
 import dataclasses
 import itertools
@@ -14,14 +14,14 @@ from transformer_jax.evaluation.metrics import check_lines, metrics, score_with,
 
 __all__ = ["Analysis", "Group", "Sentence", "analyse", "sentence_chrf", "training_targets", "unseen_words"]
 
-_LENGTHS = (5, 10, 15, 20, 30, 40, 60)  # the most words of a source in each group but the last
+_LENGTHS = (5, 10, 15, 20, 30, 40, 60)  # the largest number of source words in each group except the last
 _WORST = 20
-_BLOCK = 10_000  # lines of training text that are looked at together
+_BLOCK = 10_000  # lines of training text that are searched together
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Sentences of one kind, and how well they are translated together."""
+    """A group of sentences, and its scores."""
 
     label: str
     sentences: int
@@ -43,14 +43,14 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What `evaluate.py --report` and `--html` tell beyond the scores. Words are those of `words_of`."""
+    """The analysis that `evaluate.py --report` and `--html` add to the scores. Words are those of `words_of`."""
 
-    by_length: list[Group]  # by words of the source
-    by_unseen: list[Group] | None  # by words of the reference that the training text does not have
-    unseen: list[int] | None  # how many those are, for each sentence
+    by_length: list[Group]  # by the number of words of the source
+    by_unseen: list[Group] | None  # by the number of words of the reference that the training text does not contain
+    unseen: list[int] | None  # that number for each sentence
     training_text: str  # where the training text was read, or why there is no `by_unseen`
     sentence_chrf: list[float]  # of each sentence, in percent
-    worst: list[Sentence]  # the twenty of lowest chrF, worst first
+    worst: list[Sentence]  # the twenty sentences with the lowest chrF, worst first
 
     def as_text(self) -> str:
         """Some lines for a person."""
@@ -60,9 +60,9 @@ class Analysis:
         else:
             lines += [f"  BLEU by words of the reference that {self.training_text} does not have:", *map(_row, self.by_unseen)]
         lines.append(f"  the {len(self.worst)} worst sentences, by chrF:")
-        for each in self.worst:
-            lines.append(f"    line {each.line}, chrF {each.chrf:.1f}")
-            lines += [f"      {name:11} {getattr(each, name)}" for name in ("source", "hypothesis", "reference")]
+        for sentence in self.worst:
+            lines.append(f"    line {sentence.line}, chrF {sentence.chrf:.1f}")
+            lines += [f"      {name:11} {getattr(sentence, name)}" for name in ("source", "hypothesis", "reference")]
         return "\n".join(lines)
 
 
@@ -76,35 +76,35 @@ def analyse(
     lowercase: bool = False,
     bootstrap: int = 0,
 ) -> Analysis:
-    """Scores parts of a test set that has been translated. `unseen` are the words that training never had (None: nobody knows).
+    """Scores groups of the sentences of a translated test set. `unseen` are the words that the training text does not contain
+    (None: unknown).
 
-    `training_text` names the text of these words, or says why there are none; the rest is as in `score`, and so is what is
-    raised. Groups without a sentence are left out; those of few sentences are there, with their number: their BLEU says little.
+    `training_text` names that text, or says why `unseen` is unknown; other arguments and errors are those of `score`. Groups
+    without a sentence are left out. BLEU of a group of few sentences says little, so each group has its number of sentences.
     """
     source, references = pairs
     check_lines(hypotheses, references, "translations")
     bleu = metrics(tokenize, lowercase, bootstrap)[0]
 
-    def groups(labels: Sequence[str], of_line: Sequence[int]) -> list[Group]:
-        members = [[i for i, group in enumerate(of_line) if group == number] for number in range(len(labels))]
-        found = []
-        for label, inside in zip(labels, members, strict=True):
-            if inside:
-                ours, theirs = [hypotheses[i] for i in inside], [references[i] for i in inside]
-                # A sentence alone would be all of its resamples, and its interval nothing.
-                scored = score_with(bleu, ours, theirs, bootstrap if len(inside) > 1 else 0)
-                ratio = sum(len(words_of(line)) for line in ours) / max(1, sum(len(words_of(line)) for line in theirs))
-                found.append(Group(label, len(inside), scored.value, scored.interval, ratio))
-        return found
+    def groups(labels: Sequence[str], group_of_line: Sequence[int]) -> list[Group]:
+        members = [[i for i, group in enumerate(group_of_line) if group == number] for number in range(len(labels))]
+        return [group(label, lines) for label, lines in zip(labels, members, strict=True) if lines]
+
+    def group(label: str, lines: Sequence[int]) -> Group:
+        hypothesis, reference = [hypotheses[i] for i in lines], [references[i] for i in lines]
+        # All resamples of a single sentence are the same, so that its interval would be empty.
+        scored = score_with(bleu, hypothesis, reference, bootstrap if len(lines) > 1 else 0)
+        ratio = sum(len(words_of(line)) for line in hypothesis) / max(1, sum(len(words_of(line)) for line in reference))
+        return Group(label, len(lines), scored.value, scored.interval, ratio)
 
     between = [f"{low + 1} to {high}" for low, high in itertools.pairwise(_LENGTHS)]
     lengths = [f"up to {_LENGTHS[0]}", *between, f"over {_LENGTHS[-1]}"]
-    of_length = [sum(len(words_of(line)) > most for most in _LENGTHS) for line in source]
+    length_of_line = [sum(len(words_of(line)) > limit for limit in _LENGTHS) for line in source]
     counts = None if unseen is None else [sum(word in unseen for word in words_of(line)) for line in references]
     chrf = [sentence_chrf(*pair) for pair in zip(hypotheses, references, strict=True)]
     worst = sorted(range(len(chrf)), key=chrf.__getitem__)[:_WORST]
     return Analysis(
-        by_length=groups(lengths, of_length),
+        by_length=groups(lengths, length_of_line),
         by_unseen=None if counts is None else groups(["0", "1", "2", "3 or more"], [min(count, 3) for count in counts]),
         unseen=counts,
         training_text=training_text,
@@ -116,15 +116,16 @@ def analyse(
 def sentence_chrf(hypothesis: str, reference: str) -> float:
     """chrF (Popovic 2015) of one sentence, in percent.
 
-    BLEU is made for whole sets: a sentence without a common run of four words has 0, or what its smoothing makes of that.
-    chrF needs no smoothing, gives inflected forms their due, and follows human judgement of single sentences better.
+    BLEU is defined for whole sets: for a sentence without a common four-gram it is 0, or a value that depends on the
+    smoothing. chrF needs no smoothing, counts the common characters of inflected forms, and agrees better with human judgement
+    of single sentences.
     """
-    # Nothing for nothing is right; sacreBLEU gives 0.
+    # An empty translation of an empty reference is right; sacreBLEU gives it 0.
     return 100.0 if hypothesis == reference else _chrf.sentence_score(hypothesis, [reference]).score
 
 
 def unseen_words(references: Iterable[str], training: Iterable[str]) -> set[str]:
-    """The words of `references` that no line of `training` has, which is gone through once and not kept.
+    """The words of `references` that no line of `training` contains. `training` is read once and not kept in memory.
 
     >>> sorted(unseen_words(["Ja, der Hund.", "Ein Hund!"], ["der Hund, ein Tier."]))
     ['!', 'Ein', 'Ja']
@@ -132,17 +133,17 @@ def unseen_words(references: Iterable[str], training: Iterable[str]) -> set[str]
     unseen = {word for line in references for word in words_of(line)}
     lines = iter(training)
     while unseen and (block := list(itertools.islice(lines, _BLOCK))):
-        # Most of what a block has comes often in it, and is looked at once.
+        # Most words of a block occur in it many times; the set leaves each to be looked up once.
         for part in set(" ".join(block).split()):
             unseen.difference_update(words_of_part(part))
     return unseen
 
 
 def training_targets(data: DataConfig) -> Iterator[str]:
-    """The target sentences of `data.train` that training uses, as they are here now, one at a time. Raises UserError as
-    `read_pairs` does."""
+    """The target sentences of `data.train` that training uses, one at a time, read from the files as they are now. Raises
+    UserError as `read_pairs` does."""
     for spec, _, filters in parse_sources(data):
-        # A duplicate has no new words, and to notice it takes memory.
+        # Duplicates have no new words, and finding them takes memory.
         cleaning = Cleaning(dataclasses.replace(filters, deduplicate=False))
         for pair in iter_pairs(spec, data.source_language, data.target_language):
             if cleaning.keeps(*pair):

@@ -1,4 +1,4 @@
-"""BLEU, chrF, TER and ROUGE by sacreBLEU, each with the signature by which anybody can compute the same figure."""
+"""BLEU, chrF, TER and ROUGE by sacreBLEU, each with the signature from which the same figure can be computed again."""
 
 import dataclasses
 import importlib.metadata
@@ -28,20 +28,20 @@ __all__ = [
     "with_interval",
 ]
 
-TOKENIZERS = ("13a", "none", "intl", "char")  # of BLEU: how text is cut into words before they are counted
-_MOST_RESAMPLES = 100_000  # each has an index for each sentence in memory
-_FEWEST_RESAMPLES = 40  # of fewer, a 95% interval leaves none out
+TOKENIZERS = ("13a", "none", "intl", "char")  # how BLEU splits text into words
+_MAX_RESAMPLES = 100_000  # each keeps an index for each sentence in memory
+_MIN_RESAMPLES = 40  # with fewer, a 95% interval would include all of them
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One figure, and how anybody gets the same."""
+    """One figure, and its signature."""
 
     metric: str  # BLEU | chrF2 | TER | ROUGE-1 | ROUGE-2 | ROUGE-L | BLEU, lower-cased | BLEU, Moses tokens, compounds split
-    value: float  # percent; of TER less is better
-    signature: str  # sacreBLEU's: with it anybody can compute the same figure
+    value: float  # percent; lower TER is better
+    signature: str  # sacreBLEU's: the settings from which the same figure can be computed again
     details: str  # sacreBLEU's line: n-gram precisions, brevity penalty
-    interval: tuple[float, float] | None = None  # 95% confidence, if resamples were asked for
+    interval: tuple[float, float] | None = None  # 95% confidence, with `bootstrap`
 
 
 def score(
@@ -55,27 +55,26 @@ def score(
 ) -> list[Score]:
     """BLEU (Papineni et al. 2002), chrF (Popovic 2015) and TER (Snover et al. 2006), over the whole set.
 
-    With `rouge` also ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004), as rewriting and summaries are measured (extra `rouge`).
-    `tokenize` and `lowercase` are BLEU's; the signature tells them. With `bootstrap` (0: without) each has a 95% confidence
-    interval from so many resamples of the sentences (Koehn 2004). Raises UserError if the numbers of lines differ (sacreBLEU
-    would cut the longer list and score the rest) or are zero.
+    With `rouge` also ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004), which measure rewriting and summaries (extra `rouge`).
+    `tokenize` and `lowercase` apply to BLEU and are part of its signature. With `bootstrap` above 0 each score has a 95%
+    confidence interval from that many resamples of the sentences (Koehn 2004). Raises UserError if the numbers of lines differ
+    (sacreBLEU would score as many as the shorter list has) or are zero.
 
     >>> [(s.metric, s.value) for s in score(["Ein Hund schläft heute ."], ["Ein Hund schläft heute ."])]
     [('BLEU', 100.00000000000004), ('chrF2', 100.0), ('TER', 0.0)]
     """
     hypotheses, references = list_of_texts(hypotheses, "hypotheses"), list_of_texts(references, "references")
     check_lines(hypotheses, references, "translations")
-    found = metrics(tokenize, lowercase, bootstrap, rouge)
-    return [score_with(metric, hypotheses, references, bootstrap) for metric in found]
+    return [score_with(metric, hypotheses, references, bootstrap) for metric in metrics(tokenize, lowercase, bootstrap, rouge)]
 
 
 def paper_bleu(hypotheses: Sequence[str], references: Sequence[str], language: str, bootstrap: int = 0) -> list[Score]:
-    """BLEU in two other ways, for comparison with papers: without regard to case, and as it was counted up to 2017.
+    """Two other kinds of BLEU, for comparison with papers: lower-cased BLEU, and the BLEU that papers reported up to 2017.
 
-    The latter (Vaswani et al. 2017 and those they compare with) is multi-bleu.perl on Moses tokens of both sides after
-    `split_compounds`: unsmoothed, with case, some half a point above sacreBLEU's on English to German.
+    The second (Vaswani et al. 2017 and the systems in its tables) is multi-bleu.perl on Moses tokens of both sides after
+    `split_compounds`: unsmoothed, with case, about half a point above sacreBLEU's on English to German.
 
-    `bootstrap` is that of `score`, and so is what is raised. `language` is the target's, such as `de`.
+    `bootstrap` and errors are those of `score`. `language` is the target's, such as `de`.
     """
     from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
@@ -104,24 +103,25 @@ def split_compounds(line: str) -> str:
     >>> split_compounds("rich-text format -- a well-to-do x-y-z")
     'rich ##AT##-##AT## text format -- a well ##AT##-##AT## to ##AT##-##AT## do x ##AT##-##AT## y-z'
     """
-    # As their Perl pattern has it, a character is part of one match only: hence "y-z".
+    # As in their Perl pattern, a character belongs to one match only, so that "y-z" stays.
     return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", line)
 
 
 def score_with(metric: Metric, hypotheses: Sequence[str], references: Sequence[str], bootstrap: int = 0) -> Score:
-    """One metric over the whole set, as `score`; the numbers of lines are the caller's to check."""
+    """One metric over the whole set, as `score`. The caller checks the numbers of lines (`check_lines`)."""
     lines = list(hypotheses), [list(references)]
     try:
         result = metric.corpus_score(*lines, n_bootstrap=bootstrap)
         mean, half = result._mean, result._ci
     except TypeError:
-        # Up to 2.6, where some resamples have a score of 0 and some have not. PairedTest, of one system, has the same interval.
+        # sacreBLEU up to 2.6 fails where only some of the resamples have a score of 0. PairedTest of one system computes the
+        # same interval.
         result = metric.corpus_score(*lines)
         (estimate,) = PairedTest([("this", lines[0])], {result.name: metric}, lines[1], "bs", bootstrap)()[1][result.name]
         mean, half = estimate.mean, estimate.ci
-    # The ends of an interval told by its middle and half may be beyond what a metric can be.
-    most = math.inf if result.name == "TER" else 100.0
-    interval = (max(0.0, float(mean - half)), min(most, float(mean + half))) if bootstrap else None
+    # Mean plus or minus half the width may lie outside the range of the metric.
+    limit = math.inf if result.name == "TER" else 100.0
+    interval = (max(0.0, float(mean - half)), min(limit, float(mean + half))) if bootstrap else None
     return Score(result.name, result.score, str(metric.get_signature()), str(result), interval)
 
 
@@ -135,13 +135,13 @@ def with_interval(value: float, interval: tuple[float, float] | None) -> str:
 
 
 def metrics(tokenize: str = "13a", lowercase: bool = False, bootstrap: int = 0, rouge: bool = False) -> list[Metric]:
-    """BLEU, chrF and TER, with `rouge` also ROUGE-1, -2 and -L. Raises UserError for what they cannot do."""
+    """BLEU, chrF and TER, with `rouge` also ROUGE-1, -2 and -L. Raises UserError for values that they cannot take."""
     if tokenize not in TOKENIZERS:
         raise UserError(f"tokenize={tokenize!r} should be one of {', '.join(TOKENIZERS)}")
-    if bootstrap and bootstrap < _FEWEST_RESAMPLES:
-        raise UserError(f"bootstrap={bootstrap} should be 0 (no interval) or at least {_FEWEST_RESAMPLES} resamples")
-    if bootstrap > _MOST_RESAMPLES:
-        raise UserError(f"bootstrap={bootstrap} should be at most {_MOST_RESAMPLES:,} resamples; 1,000 are usual")
+    if bootstrap and bootstrap < _MIN_RESAMPLES:
+        raise UserError(f"bootstrap={bootstrap} should be 0 (no interval) or at least {_MIN_RESAMPLES} resamples")
+    if bootstrap > _MAX_RESAMPLES:
+        raise UserError(f"bootstrap={bootstrap} should be at most {_MAX_RESAMPLES:,} resamples; 1,000 are usual")
     seed = os.environ.get("SACREBLEU_SEED", "12345")
     if bootstrap and not seed.isdecimal() and seed.lower() != "none":
         raise UserError(f"SACREBLEU_SEED={seed!r} in the environment should be a whole number, or none for another each time")
@@ -153,12 +153,12 @@ def make_metric(name: str, tokenize: str = "13a", lowercase: bool = False) -> Me
     """One of bleu, chrf, ter, rouge1, rouge2 and rougeL. Raises UserError for a ROUGE where rouge-score is not installed."""
     if name.startswith("rouge"):
         return Rouge(name)
-    # `force`: no warning that the text looks tokenised, when it is the reference that is.
+    # `force` suppresses the warning that the text looks tokenised: sometimes the references are.
     return {"bleu": lambda: BLEU(tokenize=tokenize, lowercase=lowercase, force=True), "chrf": CHRF, "ter": TER}[name]()
 
 
 def check_lines(lines: Sequence[str], references: Sequence[str], what: str) -> None:
-    """Raises UserError unless there is one line for each reference, and any at all; TypeError for a string alone."""
+    """Raises UserError unless there is one line for each reference and at least one; TypeError for a string alone."""
     refuse_bare_text(lines, what)
     refuse_bare_text(references, "references")
     if len(lines) != len(references):

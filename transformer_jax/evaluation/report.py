@@ -1,4 +1,4 @@
-"""A test set translated and scored: the whole of it, or an error."""
+"""Translates and scores a whole test set."""
 
 import dataclasses
 import time
@@ -23,27 +23,27 @@ class Report:
     """The scores of one checkpoint on one test set, as `evaluate.py --report` writes them."""
 
     test: str  # its name
-    checkpoint: str  # which, in words
-    search: str  # how it was searched, `in_words`
+    checkpoint: str  # which one, in words
+    search: str  # the search options, `in_words`
     sentences: int
     scores: list[Score]
-    exact: float  # share of sentences that equal their reference
+    exact: float  # share of translations that equal their reference
     seconds: float  # of translating, compilation included
     source_tokens_per_second: float
-    pronouns: dict[str, float] | None = None  # demo sets only: the share with the right gender, and what guessing reaches
-    split: int = 0  # lines that were translated in pieces
+    pronouns: dict[str, float] | None = None  # demo sets only: the share with the right gender, and baselines by guessing
+    split: int = 0  # number of lines that were translated in pieces
     hypotheses: list[str] = dataclasses.field(default_factory=list, repr=False)
-    alignments: list[str] | None = dataclasses.field(default=None, repr=False)  # as `alignment.pharaoh`, if asked for
-    alignment_layer: int | None = None  # the decoder layer that aligned them, from 1
+    alignments: list[str] | None = dataclasses.field(default=None, repr=False)  # as `alignment.pharaoh`, with `align`
+    alignment_layer: int | None = None  # the decoder layer of the alignments, from 1
     comparison: Comparison | None = None  # with another system
     analysis: Analysis | None = dataclasses.field(default=None, repr=False)
 
     def as_text(self) -> str:
-        """Some lines for a person; the analysis has its own."""
+        """The report in some lines for a person, without the analysis (`Analysis.as_text`)."""
         lines = [f"{self.test}: {self.sentences} sentences, {self.checkpoint}, {self.search}"]
-        width = max(len(each.metric) for each in self.scores)
-        for each in self.scores:
-            lines.append(f"  {each.metric:{width}} {with_interval(each.value, each.interval)}   {each.signature}")
+        width = max(len(score.metric) for score in self.scores)
+        for row in self.scores:
+            lines.append(f"  {row.metric:{width}} {with_interval(row.value, row.interval)}   {row.signature}")
         lines.append(f"  exactly right {self.exact:.1%} of sentences")
         if self.pronouns:
             guesses = ", ".join(f"{name} {share:.1%}" for name, share in self.pronouns.items() if name != "model")
@@ -56,15 +56,15 @@ class Report:
             lines.append(f"  words aligned by the attention of decoder layer {self.alignment_layer}")
         if self.comparison:
             lines.append(f"  compared with {self.comparison.other}:")
-            for each in self.comparison.differences:
-                told = f"{each.difference:+6.2f} (from {each.other_value:.2f}), p = {each.p_value:.4f}"
-                lines.append(f"  {each.metric:{width}} {told}   {each.signature}")
+            for row in self.comparison.differences:
+                values = f"{row.difference:+6.2f} (from {row.other_value:.2f}), p = {row.p_value:.4f}"
+                lines.append(f"  {row.metric:{width}} {values}   {row.signature}")
         return "\n".join(lines)
 
     def as_line(self) -> str:
-        """What changes from checkpoint to checkpoint, in one line."""
-        shown = self.scores[:2] + [each for each in self.scores if each.metric.startswith("ROUGE")]
-        scores = [f"{each.metric} {with_interval(each.value, each.interval).strip()}" for each in shown]
+        """The scores in one line, to compare checkpoints."""
+        shown = self.scores[:2] + [score for score in self.scores if score.metric.startswith("ROUGE")]
+        scores = [f"{score.metric} {with_interval(score.value, score.interval).strip()}" for score in shown]
         if self.comparison:
             bleu = self.comparison.differences[0]
             scores.append(f"BLEU {bleu.difference:+.2f} (p = {bleu.p_value:.4f}) from {self.comparison.other}")
@@ -86,11 +86,12 @@ def evaluate(
     align: bool = False,
     **search: Any,
 ) -> Report:
-    """Translates all of `source` and scores it. Nothing is filtered: an empty line scores as an empty translation.
+    """Translates all of `source` and scores it. No line is filtered: an empty line scores as an empty translation.
 
-    `test` and `checkpoint` name in the report what is scored; of the demo's sets (`demo:test`, ..., whole and in their order)
-    it also tells the share of right pronouns. `papers_bleu_of` a language adds `paper_bleu`; `bootstrap` and `rouge` are
-    `score`'s. With `align` the report has word alignments. Raises UserError as `score` and `Translator.translate` do.
+    `test` and `checkpoint` are names for the report. For the demo's sets (`demo:test`, ..., whole and in their order) the
+    report also has the share of right pronouns. `papers_bleu_of`, a target language, adds `paper_bleu`; `bootstrap` and `rouge`
+    are those of `score`. With `align` the report has word alignments. Raises UserError as `score` and `Translator.translate`
+    do.
     """
     source, references = list_of_texts(source, "source"), list_of_texts(references, "references")
     check_lines(source, references, "source lines")
@@ -120,7 +121,7 @@ def evaluate(
 
 
 def in_words(decode: SearchOptions) -> str:
-    """How a search was done, for a report.
+    """The search options in words, for a report.
 
     >>> in_words(SearchOptions(beam=5, length_penalty=1.0)), in_words(SearchOptions(temperature=0.7, top_k=10))
     ('beam 5, length penalty 1.0', 'sampling, temperature 0.7, top 10, seed 0')

@@ -1,4 +1,4 @@
-"""ROUGE (Lin 2004), as a metric of sacreBLEU: with it come signatures, confidence intervals and tests of significance."""
+"""ROUGE (Lin 2004) as a metric of sacreBLEU, and so with signatures, confidence intervals and significance tests."""
 
 import importlib.metadata
 import re
@@ -9,7 +9,7 @@ from sacrebleu.metrics.base import Metric, Score, Signature
 
 from transformer_jax.errors import UserError
 
-__all__ = ["Rouge", "words"]
+__all__ = ["Rouge"]
 
 
 class _Signature(Signature):
@@ -19,11 +19,12 @@ class _Signature(Signature):
 
 
 class Rouge(Metric):
-    """The mean over the sentences of the F1 of what hypothesis and reference share, in percent, by Google's rouge-score.
+    """The mean over the sentences of the F1 of the units that hypothesis and reference share, in percent, by Google's
+    rouge-score.
 
-    `kind` says what is shared: `rouge1` words, `rouge2` pairs of words, `rougeL` the longest common subsequence of words. With
-    matches m of h in the hypothesis and r in the reference, F1 = 2 P R / (P + R) for P = m / h and R = m / r; of several
-    references that of the largest counts. Words are lower-cased and not stemmed (see `words`).
+    `kind` names the units: `rouge1` words, `rouge2` pairs of words, `rougeL` words of the longest common subsequence. With m
+    matches among h units of the hypothesis and r of the reference, F1 = 2 P R / (P + R) for P = m / h and R = m / r; of several
+    references the one with the largest F1 counts. Words are runs of letters and digits of any script, lower-cased, not stemmed.
 
     Raises UserError if rouge-score is not installed.
     """
@@ -40,8 +41,8 @@ class Rouge(Metric):
         self._scorer = RougeScorer([kind], tokenizer=self)
 
     def tokenize(self, text: str) -> list[str]:
-        """`words`, as rouge-score asks for them."""
-        return words(text)
+        """The words of a text; rouge-score calls this."""
+        return _words(text)
 
     def _preprocess_segment(self, sent: str) -> str:
         return sent
@@ -59,10 +60,11 @@ class Rouge(Metric):
         return self._compute_score_from_stats([sum(column) for column in zip(*stats, strict=True)])
 
 
-def words(text: str) -> list[str]:
-    """Lower-cased runs of letters and digits of any script; of English the words of rouge-score, which cuts at every umlaut.
+def _words(text: str) -> list[str]:
+    """Lower-cased runs of letters and digits of any script. For English these are the words of rouge-score's own tokenizer,
+    which splits words at umlauts.
 
-    >>> words("Über 40 Hunde, don't!")
+    >>> _words("Über 40 Hunde, don't!")
     ['über', '40', 'hunde', 'don', 't']
     """
     return re.findall(r"[^\W_]+", text.lower())

@@ -1,4 +1,4 @@
-"""Is one system better than another, or was it lucky in its test sentences? Paired tests on the same test set."""
+"""Paired significance tests: may the difference between two systems on one test set be chance?"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ class Difference:
     metric: str
     value: float  # percent
     other_value: float
-    difference: float  # value - other_value; of TER below 0 is better
-    p_value: float  # how probable as large a difference is between equally good systems, see `differences`
+    difference: float  # value - other_value; for TER, below 0 is better
+    p_value: float  # the probability of a difference at least as large between equally good systems (`differences`)
     signature: str  # sacreBLEU's, with the number of trials and the seed
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A system beside another one on the same test set."""
+    """A comparison with another system on the same test set."""
 
-    other: str  # what the other system is
+    other: str  # the other system's name
     differences: list[Difference]
-    hypotheses: list[str] = dataclasses.field(repr=False)  # the other's
+    hypotheses: list[str] = dataclasses.field(repr=False)  # the other system's
 
 
 def differences(
@@ -40,12 +40,12 @@ def differences(
     lowercase: bool = False,
     rouge: bool = False,
 ) -> list[Difference]:
-    """`scores.score` of two systems, and how probable a difference at least as large is if they are equally good.
+    """`metrics.score` of two systems, and the probability of a difference at least as large if they are equally good.
 
-    By approximate randomization (Riezler & Maxwell 2005), two-sided: the systems' translations of each sentence change places
-    by the toss of a coin, 10,000 times, and p is the share of trials whose difference is larger than the one found. sacreBLEU
-    does not count those that are equal to it. Where the systems differ in k sentences, 2 of the 2^k ways to toss are the
-    systems themselves, either way round: p is at least 2^(1-k), and 1 for systems that are the same.
+    The test is approximate randomization (Riezler & Maxwell 2005), two-sided: each of 10,000 trials swaps the systems'
+    translations of a sentence with probability 1/2, and p is the share of trials with a larger difference than the observed
+    one. sacreBLEU does not count trials with an equal difference. Where the systems differ in k sentences, 2 of the 2^k
+    assignments are the systems themselves, in either order: p is at least 2^(1-k), and 1 for equal systems.
 
     Raises UserError unless there is one line of each system for each reference.
 
@@ -62,9 +62,9 @@ def differences(
     )
     signatures, results = test()
     different = sum(map(str.__ne__, hypotheses, others))
-    least = min(1.0, 2.0 ** (1 - different))
+    smallest_p = min(1.0, 2.0 ** (1 - different))
     return [
-        Difference(name, this.score, other.score, this.score - other.score, max(this.p_value, least), str(signature))
+        Difference(name, this.score, other.score, this.score - other.score, max(this.p_value, smallest_p), str(signature))
         for name, signature in signatures.items()
         for other, this in [results[name]]
     ]

@@ -1,6 +1,5 @@
 """Waits for the checkpoints of a training that is going on, and loads each as it appears."""
 
-import functools
 import logging
 import time
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
 from transformer_jax.runs.checkpoint_name import CheckpointName
-from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.checksums import is_complete
 
@@ -29,21 +27,16 @@ def new_checkpoints(workdir: str, minutes: float, pause: float = 10.0) -> Iterat
     """
     done, translator, waiting_since = set(), None, time.monotonic()
     while True:
-        run, ended = Run(workdir), False  # read anew, because more steps may have been asked for
-        new: list[int] = []
-        if collectives.from_first(run.has_checkpoints):
-            with run.checkpoints() as checkpoints:
-                complete = collectives.from_first(functools.partial(_complete_steps, checkpoints))
-                new = [step for step in complete if step not in done]
-                for step in new:
-                    translator = translator or Translator.of_run(run)
-                    if loaded := _load(translator, checkpoints, step):
-                        yield loaded
-                        waiting_since = time.monotonic()
-                done.update(new)
-                ended = bool(complete) and _is_last(checkpoints, complete[-1], run.config.train.steps)
-        late = time.monotonic() - waiting_since > 60 * minutes
-        ended, late = collectives.gather([ended, late])[0]
+        run = Run(workdir)  # read anew, because more steps may have been asked for
+        steps, ended = _look(run)
+        new = [step for step in steps if step not in done]
+        for step in new:
+            translator = translator or Translator.of_run(run)
+            if loaded := _load(translator, run, step):
+                yield loaded
+                waiting_since = time.monotonic()
+        done.update(new)
+        late = collectives.gather(time.monotonic() - waiting_since > 60 * minutes)[0]
         if ended and not new:
             return
         if late:
@@ -53,25 +46,34 @@ def new_checkpoints(workdir: str, minutes: float, pause: float = 10.0) -> Iterat
             time.sleep(min(pause, 60 * minutes))
 
 
-def _complete_steps(checkpoints: CheckpointReader) -> list[int]:
-    return [step for step in checkpoints.steps() if is_complete(checkpoints.folder / str(step))]
+def _look(run: Run) -> tuple[list[int], bool]:
+    """The steps of the complete checkpoints that the first process finds, and whether training ended with the last of them."""
+    if not collectives.from_first(run.has_checkpoints):
+        return [], False
+    with run.checkpoints() as checkpoints:
+
+        def complete_steps() -> list[int]:
+            return [step for step in checkpoints.steps() if is_complete(checkpoints.folder / str(step))]
+
+        steps = collectives.from_first(complete_steps)
+        if not steps:
+            return [], False
+        try:
+            progress = checkpoints.progress(steps[-1])
+            ended = progress.stopped or steps[-1] >= run.config.train.steps
+        except UserError:  # it was deleted since, or is damaged
+            ended = False
+    return steps, collectives.from_first(lambda: ended)
 
 
-def _load(translator: Translator, checkpoints: CheckpointReader, step: int) -> tuple[Translator, str] | None:
+def _load(translator: Translator, run: Run, step: int) -> tuple[Translator, str] | None:
     loaded, message = None, ""
     try:
-        loaded = translator.with_checkpoint(checkpoints, CheckpointName("step", step))
+        with run.checkpoints() as checkpoints:
+            loaded = translator.with_checkpoint(checkpoints, CheckpointName("step", step))
     except UserError as error:
         message = str(error)
     message = next(filter(None, collectives.gather(message)), "")  # all processes load it, or none goes on with it
     if message:
         log.warning("step %d is left out: %s", step, message)
     return None if message else loaded
-
-
-def _is_last(checkpoints: CheckpointReader, step: int, steps: int) -> bool:
-    try:
-        progress = checkpoints.progress(step)
-    except UserError:  # it was deleted since, or is damaged
-        return False
-    return progress.stopped or step >= steps

@@ -7,20 +7,23 @@ writes a folder that CTranslate2 loads, with the tokenizer in it:
     translator = ctranslate2.Translator("demo_ct2")
     tokenizer = sentencepiece.SentencePieceProcessor("demo_ct2/tokenizer/sentencepiece.model")
     lines = list(map(transformer_jax.tokenization.normalization.normalize, lines))  # where tokenizer.json has "normalization"
-    found = translator.translate_batch(tokenizer.encode(lines, out_type=str), beam_size=4)
-    texts = [tokenizer.decode(each.hypotheses[0]) for each in found]
+    results = translator.translate_batch(tokenizer.encode(lines, out_type=str), beam_size=4)
+    texts = [tokenizer.decode(result.hypotheses[0]) for result in results]
 
 (`source.spm` and `target.spm` instead, where the run was made of a Marian model: see `interop/marian.py`.)
 
-CTranslate2 adds EOS to the source itself. The model is the same function; the search is theirs, and differs from ours:
+CTranslate2 adds EOS to the source itself. The model is the same function. The search is CTranslate2's, which differs from that
+of transformer_jax:
 
-* its length penalty divides by |y|^a, ours by ((5 + |y|) / 6)^a, and it ends when it has found as many translations as the beam
-  is wide, ours when no other can win. With `length_penalty=0` the two find the same (patience 1, the default of theirs).
-* its greatest length is one number for all (`max_decoding_length`, 256), where it cuts; ours goes by the source's length, and
-  there EOS is forced. It also cuts the source, at `max_input_length` (1024), and writes no empty translation, unless told
-  `min_decoding_length=0`.
-* only `disable_unk=True, suppress_sequences=[["<s>"], ["<pad>"]]` keep it from writing what ours never does. A trained model
-  does not try, and it takes them out before the softmax, ours after it, so that its probabilities change a little.
+* The length penalty divides by |y|^a, in transformer_jax by ((5 + |y|) / 6)^a. The search ends when it has found as many
+  translations as the beam is wide, in transformer_jax when no other can win. With `length_penalty=0` and patience 1, which is
+  CTranslate2's default, the two find the same translations.
+* The length limit is one number for all lines (`max_decoding_length`, 256), at which a translation is cut. In transformer_jax
+  it follows from the source's length, and EOS is forced there. CTranslate2 also cuts the source, at `max_input_length` (1024),
+  and writes no empty translation, except with `min_decoding_length=0`.
+* `disable_unk=True, suppress_sequences=[["<s>"], ["<pad>"]]` suppress the ids that transformer_jax never generates. A trained
+  model gives them little probability. CTranslate2 removes them before the softmax, transformer_jax after it, which changes the
+  probabilities a little.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,24 +47,24 @@ from transformer_jax.tokenization.tokenizer import Tokenizer
 __all__ = ["QUANTIZATIONS", "export", "weights_for", "write_model"]
 
 QUANTIZATIONS = ("float32", "float16", "int8")  # of the weights, as CTranslate2 names them
-_POSITIONS = 2048  # rows of the table of sinusoids, at least: CTranslate2 reads 1024 source tokens unless told otherwise
-_OLDEST = (4, 8)  # the CTranslate2 this was tested with
+_POSITIONS = 2048  # rows of the table of sinusoids, at least: CTranslate2 reads 1024 source tokens by default
+_OLDEST = (4, 8)  # the oldest CTranslate2 that was tested
 
 
 class Rule(NamedTuple):
-    """Where a weight of CTranslate2 comes from."""
+    """Which parameters a weight of CTranslate2 is converted from."""
 
-    theirs: str
-    ours: tuple[str, ...]
+    weight: str
+    parameters: tuple[str, ...]
     convert: Callable[..., np.ndarray]
 
 
 def export(workdir: str, output: str, checkpoint: str = "best", quantization: str = "float32") -> str:
     """Writes the parameters of a run folder as a CTranslate2 model to `output`, a folder that is new or empty.
 
-    `checkpoint` is latest, best, a step, or `average:N`; `quantization` one of `QUANTIZATIONS`: how weights are kept on disk
-    and, where the machine can, used. Returns in words which parameters they are. Raises UserError for a model that CTranslate2
-    cannot represent, if CTranslate2 is not installed, and where `output` cannot be written.
+    `checkpoint` is latest, best, a step, or `average:N`; `quantization`, one of `QUANTIZATIONS`, is the type of the weights on
+    disk and, if the machine supports it, in computations. Returns in words which parameters they are. Raises UserError for a
+    model that CTranslate2 cannot represent, if CTranslate2 is not installed, and if `output` cannot be written.
     """
     if quantization not in QUANTIZATIONS:
         raise UserError(f"--quantization={quantization} should be one of {', '.join(QUANTIZATIONS)}")
@@ -76,7 +79,7 @@ def export(workdir: str, output: str, checkpoint: str = "best", quantization: st
 
 
 def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str | Path, quantization: str = "float32") -> None:
-    """As `export`, for parameters in memory (a tree of arrays of any kind) of the model that `config.model` describes."""
+    """Does what `export` does for parameters in memory: a tree of arrays of the model that `config.model` describes."""
     _require_possible(config.model, tokenizer, output)
     decode, longest = config.decode, config.batch.max_length
     positions = max(_POSITIONS, int(decode.max_length_ratio * longest) + decode.max_length_extra)
@@ -101,21 +104,22 @@ def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str |
 def weights_for(params: Any, config: ModelConfig, vocab_size: int, positions: int) -> dict[str, np.ndarray]:
     """The weights of a Transformer under the names, and in the shapes, of CTranslate2: NumPy alone, copies, float32.
 
-    `positions` are the rows of a table of sinusoids: CTranslate2's own begin at position 1, ours at 0.
+    `positions` is the number of rows of the table of sinusoids, which is written because CTranslate2's own begins at position 1
+    and not at 0.
 
         target_embedding/table                       [V, D]        decoder/embeddings/weight                      [V, D]
         encoder_0/attention/query_key_value/kernel   [D, 3, H, K]  encoder/layer_0/self_attention/linear_0/weight [3HK, D]
         decoder_0/cross_attention/key_value/kernel   [D, 2, H, K]  decoder/layer_0/attention/linear_1/weight      [2HK, D]
         decoder_0/feed_forward/inner/kernel          [D, F]        decoder/layer_0/ffn/linear_0/weight            [F, D]
 
-    CTranslate2 has one width K for queries, keys and values: the narrower are filled up with zeros, which changes no product.
-    Raises UserError naming every parameter that is missing, is not the model's, or has another shape than the model's.
+    CTranslate2 has one head width K for queries, keys and values: narrower heads are padded with zeros, which changes no
+    product. Raises UserError naming every parameter that is missing, is not the model's, or has another shape than the model's.
     """
     flat = flat_parameters(params, config, vocab_size)
     weights, used = {}, set()
-    for theirs, ours, convert in _rules(config):
-        weights[theirs] = np.array(convert(*(np.asarray(flat[name], np.float32) for name in ours)), np.float32, order="C")
-        used.update(ours)
+    for weight, names, convert in _rules(config):
+        weights[weight] = np.array(convert(*(np.asarray(flat[name], np.float32) for name in names)), np.float32, order="C")
+        used.update(names)
     assert used == flat.keys(), f"parameters without a rule: {flat.keys() - used}"
     if config.positions.startswith("sinusoidal"):
         table = sinusoids(jnp.arange(positions), config.width, config.positions)
@@ -125,7 +129,7 @@ def weights_for(params: Any, config: ModelConfig, vocab_size: int, positions: in
 
 
 def _rules(config: ModelConfig) -> Iterator[Rule]:
-    """Where every weight comes from, but for the table of sinusoids."""
+    """The rules of all weights except the table of sinusoids."""
     target = "target_embedding/table"
     source = target if config.tied_embeddings == "all" else "source_embedding/table"
     output = "output_embedding/table" if config.tied_embeddings == "none" else target
@@ -141,50 +145,50 @@ def _rules(config: ModelConfig) -> Iterator[Rule]:
         if config.norm == "pre":
             yield from _norm_rules(f"{side}_norm", side)
         for i in range(layers):
-            ours, theirs = f"{side}_{i}", f"{side}/layer_{i}"
-            yield from _attention_rules(f"{ours}/attention", f"{theirs}/self_attention", config, cross=False)
+            parameter, weight = f"{side}_{i}", f"{side}/layer_{i}"
+            yield from _attention_rules(f"{parameter}/attention", f"{weight}/self_attention", config, cross=False)
             if side == "decoder":
-                yield from _attention_rules(f"{ours}/cross_attention", f"{theirs}/attention", config, cross=True)
-            yield from _feed_forward_rules(f"{ours}/feed_forward", f"{theirs}/ffn", config)
+                yield from _attention_rules(f"{parameter}/cross_attention", f"{weight}/attention", config, cross=True)
+            yield from _feed_forward_rules(f"{parameter}/feed_forward", f"{weight}/ffn", config)
 
 
-def _norm_rules(ours: str, theirs: str) -> Iterator[Rule]:
-    yield Rule(f"{theirs}/layer_norm/gamma", (f"{ours}/scale",), _same)
-    yield Rule(f"{theirs}/layer_norm/beta", (f"{ours}/bias",), _same)
+def _norm_rules(parameter: str, weight: str) -> Iterator[Rule]:
+    yield Rule(f"{weight}/layer_norm/gamma", (f"{parameter}/scale",), _same)
+    yield Rule(f"{weight}/layer_norm/beta", (f"{parameter}/bias",), _same)
 
 
-def _attention_rules(ours: str, theirs: str, config: ModelConfig, *, cross: bool) -> Iterator[Rule]:
+def _attention_rules(parameter: str, weight: str, config: ModelConfig, *, cross: bool) -> Iterator[Rule]:
     key_width, value_width, width = _head_widths(config)
-    together = key_width == value_width
-    inward = partial(_head_columns, heads=config.heads, width=width)
+    fused = key_width == value_width
+    columns = partial(_head_columns, heads=config.heads, width=width)
     if cross:
-        keys_values = ("key_value",) if together else ("key", "value")
+        keys_values = ("key_value",) if fused else ("key", "value")
         projections = [("query",), keys_values]
     else:
-        projections = [("query_key_value",) if together else ("query_key", "value")]
+        projections = [("query_key_value",) if fused else ("query_key", "value")]
     for number, names in enumerate(projections):
-        yield Rule(f"{theirs}/linear_{number}/weight", tuple(f"{ours}/{name}/kernel" for name in names), inward)
+        yield Rule(f"{weight}/linear_{number}/weight", tuple(f"{parameter}/{name}/kernel" for name in names), columns)
         if config.attention_bias:
-            biases = tuple(f"{ours}/{name}/bias" for name in names)
-            yield Rule(f"{theirs}/linear_{number}/bias", biases, partial(_head_biases, heads=config.heads, width=width))
-    outward, last = partial(_head_rows, width=width), f"{theirs}/linear_{len(projections)}"
-    yield Rule(f"{last}/weight", (f"{ours}/output/kernel",), outward)
+            biases = tuple(f"{parameter}/{name}/bias" for name in names)
+            yield Rule(f"{weight}/linear_{number}/bias", biases, partial(_head_biases, heads=config.heads, width=width))
+    rows, last = partial(_head_rows, width=width), f"{weight}/linear_{len(projections)}"
+    yield Rule(f"{last}/weight", (f"{parameter}/output/kernel",), rows)
     if config.attention_bias:
-        yield Rule(f"{last}/bias", (f"{ours}/output/bias",), _same)
-    yield from _norm_rules(f"{ours}_residual/norm", theirs)
+        yield Rule(f"{last}/bias", (f"{parameter}/output/bias",), _same)
+    yield from _norm_rules(f"{parameter}_residual/norm", weight)
 
 
-def _feed_forward_rules(ours: str, theirs: str, config: ModelConfig) -> Iterator[Rule]:
+def _feed_forward_rules(parameter: str, weight: str, config: ModelConfig) -> Iterator[Rule]:
     if config.activation == "swiglu":
-        inner, hidden = (f"{ours}/inner/kernel",), config.feed_forward_width
-        yield Rule(f"{theirs}/linear_0/weight", inner, lambda kernel: kernel[:, :hidden].T)
-        yield Rule(f"{theirs}/linear_0_noact/weight", inner, lambda kernel: kernel[:, hidden:].T)
-        yield Rule(f"{theirs}/linear_1/weight", (f"{ours}/outer/kernel",), np.transpose)
+        inner, hidden = (f"{parameter}/inner/kernel",), config.feed_forward_width
+        yield Rule(f"{weight}/linear_0/weight", inner, lambda kernel: kernel[:, :hidden].T)
+        yield Rule(f"{weight}/linear_0_noact/weight", inner, lambda kernel: kernel[:, hidden:].T)
+        yield Rule(f"{weight}/linear_1/weight", (f"{parameter}/outer/kernel",), np.transpose)
     else:
         for number, name in enumerate(("inner", "outer")):
-            yield Rule(f"{theirs}/linear_{number}/weight", (f"{ours}/{name}/kernel",), np.transpose)
-            yield Rule(f"{theirs}/linear_{number}/bias", (f"{ours}/{name}/bias",), _same)
-    yield from _norm_rules(f"{ours}_residual/norm", theirs)
+            yield Rule(f"{weight}/linear_{number}/weight", (f"{parameter}/{name}/kernel",), np.transpose)
+            yield Rule(f"{weight}/linear_{number}/bias", (f"{parameter}/{name}/bias",), _same)
+    yield from _norm_rules(f"{parameter}_residual/norm", weight)
 
 
 def _same(weight: np.ndarray) -> np.ndarray:
@@ -192,10 +196,10 @@ def _same(weight: np.ndarray) -> np.ndarray:
 
 
 def _head_columns(*kernels: np.ndarray, heads: int, width: int) -> np.ndarray:
-    """[D, H, K], [D, n, H, K] ... -> [(1 + n + ...) * H * width, D]: each head's K columns, filled up to `width`."""
-    each = [kernel.reshape(len(kernel), -1, heads, kernel.shape[-1]) for kernel in kernels]
-    filled = [np.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, width - kernel.shape[-1]))) for kernel in each]
-    return np.concatenate(filled, axis=1).reshape(len(kernels[0]), -1).T
+    """[D, H, K], [D, n, H, K] ... -> [(1 + n + ...) * H * width, D]: each head's K columns, padded to `width`."""
+    split = [kernel.reshape(len(kernel), -1, heads, kernel.shape[-1]) for kernel in kernels]
+    padded = [np.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, width - kernel.shape[-1]))) for kernel in split]
+    return np.concatenate(padded, axis=1).reshape(len(kernels[0]), -1).T
 
 
 def _head_biases(*biases: np.ndarray, heads: int, width: int) -> np.ndarray:
@@ -205,12 +209,12 @@ def _head_biases(*biases: np.ndarray, heads: int, width: int) -> np.ndarray:
 
 def _head_rows(kernel: np.ndarray, *, width: int) -> np.ndarray:
     """[H, K, D] -> [D, H * width]"""
-    filled = np.pad(kernel, ((0, 0), (0, width - kernel.shape[1]), (0, 0)))
-    return filled.reshape(-1, kernel.shape[-1]).T
+    padded = np.pad(kernel, ((0, 0), (0, width - kernel.shape[1]), (0, 0)))
+    return padded.reshape(-1, kernel.shape[-1]).T
 
 
 def _head_widths(config: ModelConfig) -> tuple[int, int, int]:
-    """Of a head's keys, of its values, and the one width that has room for both."""
+    """The head width of keys, that of values, and the larger of the two."""
     key_width, value_width = config.key_head_width, config.value_head_width
     return key_width, value_width, max(key_width, value_width)
 
@@ -220,7 +224,7 @@ def _empty_spec(config: ModelConfig) -> Any:
     from ctranslate2.specs import TransformerDecoderSpec, TransformerEncoderSpec, TransformerSpec
     from ctranslate2.specs.common_spec import Activation
 
-    activations = {"relu": "RELU", "gelu": "GELUTanh", "silu": "SWISH", "swiglu": "SWISH"}  # flax's GELU is the one by tanh
+    activations = {"relu": "RELU", "gelu": "GELUTanh", "silu": "SWISH", "swiglu": "SWISH"}  # Flax computes GELU by tanh
     key_width, _, width = _head_widths(config)
     shared = {
         "num_heads": config.heads,
@@ -250,7 +254,7 @@ def _set(spec: Any, name: str, weight: np.ndarray) -> None:
     for part in parts:
         if hasattr(spec, part):
             spec = getattr(spec, part)
-        else:  # one of a list
+        else:  # an element of a list
             name, _, number = part.rpartition("_")
             spec = getattr(spec, name)[int(number)]
     setattr(spec, last, weight)

@@ -1,4 +1,4 @@
-"""A model of somebody else's, read and understood, before it becomes a run folder."""
+"""A model of another system as its reader returns it, and what the readers share."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,12 @@ __all__ = [
     "rows_of",
 ]
 
-
 _LARGEST_FILE = 1 << 40  # bytes
-LARGEST_SIZE = 1 << 20  # of a model's widths, layers, heads and rows: what is larger is damaged
+LARGEST_SIZE = 1 << 20  # of a model's widths, layers, heads and rows; a file that says more is damaged
 
 
 class Foreign(NamedTuple):
-    """What a run folder is made of, as its owner's files have it."""
+    """The content of another system's files, from which a run folder is made."""
 
     model: ModelConfig
     weights: Mapping[str, np.ndarray]  # by their names, in their shapes (see `places`)
@@ -41,18 +40,18 @@ class Foreign(NamedTuple):
     where: Path  # the weights' file
     source_model: bytes  # SentencePiece's
     target_model: bytes
-    pieces: list[str | None]  # of each row of the embedding tables
+    pieces: list[str | None]  # one for each row of the embedding tables
     ids: dict[str, int]  # the tokenizer's special ids
-    longest: int  # tokens that the model may read at once
+    longest: int  # most tokens of a source
     decode: dict[str, Any]  # fields of DecodeConfig
-    languages: tuple[str, str] | None  # of source and target, where the folder tells them
-    notes: list[str]  # what is not as it was
+    languages: tuple[str, str] | None  # of source and target, if the files name them
+    notes: list[str]  # for the user: what the run folder does differently
     added: dict[int, bool]  # as `Tokenizer.added_pieces`
-    rows_are_pieces: bool  # there is one SentencePiece model, and row i is its piece i
+    rows_are_pieces: bool  # is there one SentencePiece model, whose piece i has row i?
 
 
 def require_supported(wrong: Sequence[str], where: Path) -> None:
-    """Raises UserError with all that is `wrong` with a model's options."""
+    """Raises UserError if any of a model's options is `wrong`, naming all that are."""
     if wrong:
         raise UserError(f"{where}: no model of ours is like this one: {'; '.join(wrong)}")
 
@@ -70,16 +69,16 @@ def read_file(path: Path, what: str) -> bytes:
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """The object in a file. Raises UserError, saying `what` it should hold, if it cannot be read or is not JSON."""
     try:
-        found = json.loads(read_file(path, what))
-        if not isinstance(found, dict):
+        content = json.loads(read_file(path, what))
+        if not isinstance(content, dict):
             raise ValueError("not an object with keys")
-        return found
+        return content
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged, expected JSON ({error}); download it again") from None
 
 
 def read_sentencepiece(folder: Path, side: str) -> bytes:
-    """The model of a `side`, source or target, as it is in its file. Raises UserError if it is missing or damaged."""
+    """The bytes of the model of a `side`, source or target. Raises UserError if the file is missing or damaged."""
     path = folder / f"{side}.spm"
     content = read_file(path, f"the {side}'s SentencePiece model")
     load_sentencepiece(content, path)
@@ -87,7 +86,7 @@ def read_sentencepiece(folder: Path, side: str) -> bytes:
 
 
 def load_sentencepiece(content: bytes, path: Path) -> sentencepiece.SentencePieceProcessor:
-    """A SentencePiece model of its file's bytes. Raises UserError, naming `path`, where they are none."""
+    """The SentencePiece model that a file's bytes are. Raises UserError, naming `path`, if they are damaged."""
     try:
         if not content:
             raise RuntimeError("empty")
@@ -97,17 +96,17 @@ def load_sentencepiece(content: bytes, path: Path) -> sentencepiece.SentencePiec
 
 
 def find_one(folder: Path, pattern: str, what: str) -> Path:
-    """The only file in the folder whose name is like `pattern`. Raises UserError where there is none, or several."""
-    found = sorted(path for path in folder.glob(pattern) if path.is_file())
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
+    """The only file in the folder whose name matches `pattern`. Raises UserError if there is none, or several."""
+    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
         raise UserError(f"{folder}: expected one {what} ({pattern}), found {names}; decoder.yml may name it")
-    return found[0]
+    return files[0]
 
 
 def rows_of(vocabulary: Mapping[str, Any], size: int, where: Path) -> list[str | None]:
-    """From {piece: row} to the piece of each of `size` rows; a row may have none, and has one at most. Raises
-    UserError naming `where`.
+    """The piece of each of `size` rows, from {piece: row}; None for a row without a piece. Raises UserError, naming `where`, if
+    two pieces have one row, or a row does not exist.
 
     >>> rows_of({"</s>": 0, "Hund": 2}, 3, Path("vocab.json"))
     ['</s>', None, 'Hund']
@@ -125,7 +124,7 @@ def rows_of(vocabulary: Mapping[str, Any], size: int, where: Path) -> list[str |
 
 
 def require_rows(size: int, weights: Mapping[str, np.ndarray], where: Path, name: str) -> None:
-    """Raises UserError where no table of `weights` has `size` rows, before anything of that size is made."""
+    """Raises UserError if no table of `weights` has `size` rows, before an array of that size is made."""
     if not any(len(weight) == size for weight in weights.values() if weight.ndim == 2):
         raise UserError(
             f"{where}: {name} is {size}, but no table of the weights has so many rows; download the whole model again"
@@ -133,7 +132,7 @@ def require_rows(size: int, weights: Mapping[str, np.ndarray], where: Path, name
 
 
 def languages_of(source: Any, target: Any) -> tuple[str, str] | None:
-    """Both, if both are there and are names.
+    """The names of both languages; None unless both are names.
 
     >>> languages_of("eng", "deu"), languages_of("eng", None)
     (('eng', 'deu'), None)
@@ -142,5 +141,5 @@ def languages_of(source: Any, target: Any) -> tuple[str, str] | None:
 
 
 def length_penalty_note(value: float) -> str:
-    """What a user is told of a length penalty that is not ours."""
+    """The note about a length penalty whose formula differs from that of transformer_jax."""
     return f"length penalty {value:g}: theirs divides by |y|^{value:g}, decode.length_penalty by ((5 + |y|) / 6)^{value:g}"

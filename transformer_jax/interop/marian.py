@@ -16,17 +16,19 @@ It writes a run folder that translates, is scored, exported and shown like any o
     python train.py --config=runs/opus/config.json --workdir=runs/mine --config.train.init_from=runs/opus \\
         --config.data.train=data/train --config.data.dev=data/dev
 
-The second writes any post-norm Transformer with sinusoids, whoever trained it, for MarianMTModel and MarianTokenizer. The
-model is the same function, but for what Hugging Face has no option for:
+The second writes any post-norm Transformer with sinusoids for MarianMTModel and MarianTokenizer. The model is the same
+function, with three exceptions for which Hugging Face has no option:
 
-* their layer norm adds 1e-5 to the variance. Ours adds `model.norm_epsilon`, 1e-6 where we (or Marian) trained; that is told
-  when it is written. On random models it changed the logits by 3e-5 of their standard deviation at most.
-* their length penalty is |y|^a, ours ((5 + |y|) / 6)^a, and their search is another, as CTranslate2's is (`ctranslate2.py`).
-* their tokenizer takes `</s>`, `<pad>` and `<unk>` in a text for the special pieces; ours, like Marian's, for text.
+* Their layer norm adds 1e-5 to the variance. Here `model.norm_epsilon` is added, which is 1e-6 in models trained by
+  transformer_jax or Marian; a note says so at the export. On random models this changed the logits by at most 3e-5 of their
+  standard deviation.
+* Their length penalty is |y|^a, here it is ((5 + |y|) / 6)^a, and their search differs as CTranslate2's does
+  (`ctranslate2.py`).
+* Their tokenizer reads `</s>`, `<pad>` and `<unk>` in a text as the special pieces; here and in Marian they are text.
 
-What Marian computes and Hugging Face does not, both readers keep: the sinusoids and the epsilon are those of the file's owner.
-CTranslate2's own converter of Hugging Face's models supposes that the decoder starts with zeros, as an imported model's does;
-for one that was trained or tuned here use `transformer_jax.interop.ctranslate2`.
+An imported model keeps the sinusoids and the epsilon of the system that its files are from. CTranslate2's own converter of
+Hugging Face's models assumes that the decoder starts with zeros, which is true of imported models only; for a model that was
+trained or tuned here use `transformer_jax.interop.ctranslate2`.
 """
 
 import dataclasses
@@ -58,9 +60,9 @@ __all__ = ["completed", "export_run", "import_run", "write_model"]
 def import_run(source: str, output: str, languages: tuple[str, str] | None = None) -> list[str]:
     """Writes the model in the folder `source` as a run folder, `output`, that is new or empty.
 
-    Its parameters are the checkpoint of step 0. `languages` of source and target are for the names of files, where the folder
-    does not tell them. Returns what is not as it was. Raises UserError for a folder that is no whole Marian model, for a model
-    that none of ours is like, and where `output` cannot be written.
+    Its parameters are the checkpoint of step 0. `languages` are those of source and target, for the names of files, if the
+    folder does not name them. Returns notes about differences. Raises UserError for a folder that is no whole Marian model, for
+    options that no model here supports, and if `output` cannot be written.
     """
     require_possible_output(output)
     foreign = _read(Path(source))
@@ -80,8 +82,8 @@ def import_run(source: str, output: str, languages: tuple[str, str] | None = Non
 def export_run(workdir: str, output: str, checkpoint: str = "best") -> tuple[str, list[str]]:
     """Writes the parameters of a run folder for Hugging Face to `output`, a folder that is new or empty.
 
-    `checkpoint` is latest, best, a step, or `average:N`. Returns in words which parameters they are, and what is not as it was.
-    Raises UserError for a model that MarianMTModel cannot represent, naming all that it cannot, and where `output` cannot be
+    `checkpoint` is latest, best, a step, or `average:N`. Returns in words which parameters they are, and notes about
+    differences. Raises UserError for a model that MarianMTModel cannot represent, naming all reasons, and if `output` cannot be
     written.
     """
     require_possible_output(output)
@@ -95,8 +97,8 @@ def export_run(workdir: str, output: str, checkpoint: str = "best") -> tuple[str
 
 
 def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str | Path) -> list[str]:
-    """As `export_run`, for parameters in memory (a tree of arrays of any kind) of the model that `config.model` describes.
-    Returns what is not as it was."""
+    """Does what `export_run` does for parameters in memory: a tree of arrays of the model that `config.model` describes.
+    Returns notes about differences."""
     require_possible_output(output)
     _require_representable(config.model, tokenizer)
     complete, model = completed(params, config.model, tokenizer.vocab_size)
@@ -106,12 +108,14 @@ def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str |
     epsilon = config.model.norm_epsilon
     notes = [] if epsilon == EPSILON else [f"model.norm_epsilon={epsilon:g}: theirs is {EPSILON:g}"]
     if tokenizer.normalizes:
-        notes.append("tokenizer.normalize: theirs takes text as it is; give it what data.normalization.normalize leaves of it")
+        normalize = "tokenization.normalization.normalize"
+        notes.append(f"tokenizer.normalize: theirs takes text as it is; give it what {normalize} leaves of it")
     return notes
 
 
 def completed(params: Any, config: ModelConfig, vocab_size: int) -> tuple[Any, ModelConfig]:
-    """The same function with all biases that Marian has: those that were left out are zeros. Also the config with them.
+    """Adds the biases that Marian has and the model lacks, as zeros, which changes no output; also returns the config with
+    them.
 
     Raises UserError if `params` are not those of the model that `config` describes."""
     complete = dataclasses.replace(config, attention_bias=True, output_bias=True)
@@ -138,12 +142,12 @@ def _config(foreign: Foreign, languages: tuple[str, str] | None) -> Config:
     config = Config()
     config.model = foreign.model
     config.tokenizer.vocab_size = len(foreign.pieces)
-    config.tokenizer.normalize = False  # their SentencePiece models do it, each in its own way
-    config.data.train = config.data.dev = ""  # nobody here knows what it was trained on
+    config.tokenizer.normalize = False  # their SentencePiece models normalize
+    config.data.train = config.data.dev = ""  # the training text is not known
     config.data.source_language, config.data.target_language = languages or foreign.languages or ("en", "de")
     for name, value in foreign.decode.items():
         setattr(config.decode, name, value)
-    # What a training that goes on from here begins with: rows of the longest sentences, and steps that forget little.
+    # For a training that starts from the imported parameters: rows as long as its longest sentences, and small updates.
     config.batch.max_length = foreign.longest
     config.batch.row_multiple = 8
     config.optimizer.learning_rate = 1e-4

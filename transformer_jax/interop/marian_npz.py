@@ -1,4 +1,4 @@
-"""Reads a model as Marian writes it and OPUS-MT ships it: `.npz`, vocabulary, SentencePiece models, `decoder.yml`."""
+"""Reads a model in Marian's own files, as OPUS-MT ships them: `.npz`, vocabulary, SentencePiece models, `decoder.yml`."""
 
 import io
 from pathlib import Path
@@ -24,8 +24,8 @@ from transformer_jax.interop.marian_weights import MARIAN
 __all__ = ["read_marian"]
 
 _CONFIG = "special:model.yml"
-_ACTIVATIONS = {"swish": "silu", "relu": "relu"}  # Marian's gelu, x sigmoid(1.702 x), is not ours
-# The only value of each option that a model of ours can have; the second is for what an older version of Marian left out.
+_ACTIVATIONS = {"swish": "silu", "relu": "relu"}  # Marian's gelu, x sigmoid(1.702 x), is not supported here
+# The only supported value of each option, and the value that counts where an older version of Marian left the option out.
 _ONLY = {
     "type": ("transformer", None),
     "transformer-decoder-autoreg": ("self-attention", "self-attention"),
@@ -42,12 +42,13 @@ _ONLY = {
     "ulr": (False, False),
 }
 _NORM = {("", "an", ""): "post", ("n", "a", "n"): "pre"}  # preprocess, postprocess, postprocess-top, without dropout
-_EPSILON = 1e-6  # of Marian's layer norm in the Transformer; Hugging Face's has 1e-5
+_EPSILON = 1e-6  # of the layer norm in Marian's Transformer; Hugging Face's has 1e-5
 _LONGEST = 512  # the number of positions that OPUS-MT's models were trained with
 
 
 class _WithoutAliases(yaml.SafeLoader):
-    """Aliases of aliases are a few lines of text and more values than any memory holds; marian writes none."""
+    """A YAML loader that refuses aliases, which Marian never writes: a few lines with aliases of aliases can fill any
+    memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -56,8 +57,8 @@ class _WithoutAliases(yaml.SafeLoader):
 
 
 def read_marian(folder: Path) -> Foreign:
-    """Marian's own model in `folder`. Raises UserError for what is missing or damaged, and naming all options that no model of
-    ours has."""
+    """The model in `folder`. Raises UserError for missing or damaged files, and for options that no model here supports, naming
+    all of them."""
     decoder = _yaml(folder / "decoder.yml") if (folder / "decoder.yml").exists() else {}
     path = _one(folder, decoder.get("models"), "*.npz", "model")
     weights = _read_npz(path)
@@ -101,10 +102,10 @@ def _models(folder: Path, vocabulary: MarianVocabulary, pieces: list[str | None]
 
 
 def _with_start(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Marian's decoder begins with a vector of zeros, and so has no piece to begin with; ours, like Hugging Face's, begins with
-    one whose row is zeros, after all others. Its logit is 0, and it is never written."""
+    """Adds the row of the piece that the decoder starts with. Marian's decoder starts with a vector of zeros instead of a
+    piece; here, as in Hugging Face, the last row is zeros and stands for it. Its logit is 0, and it is never generated."""
     changed = dict(weights)
-    if "decoder_ff_logit_out_W" in changed:  # not tied; with the inputs first
+    if "decoder_ff_logit_out_W" in changed:  # of a model without tied embeddings, with the inputs first
         changed["decoder_ff_logit_out_Wt"] = changed.pop("decoder_ff_logit_out_W").T
     for name in ("Wemb", "encoder_Wemb", "decoder_Wemb", "decoder_ff_logit_out_Wt"):
         if name in changed and changed[name].ndim == 2:
@@ -120,7 +121,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             weights = dict(arrays)
-    except Exception as error:  # whatever zipfile, zlib and NumPy raise of what is none
+    except Exception as error:  # zipfile, zlib and NumPy raise many types for damaged files
         raise UserError(f"{path}: not a whole .npz file ({error}); download it again") from None
     if _CONFIG not in weights:
         raise UserError(f"{path}: has no {_CONFIG}, the model's options; expected an .npz file as marian writes it")
@@ -143,10 +144,10 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
     defaults = {"preprocess": "", "postprocess": "dan", "postprocess-top": ""}
     order = tuple(str(options.get(f"transformer-{name}", value)).replace("d", "") for name, value in defaults.items())
     if order not in _NORM:
-        found = ", ".join(
+        options_of_order = ", ".join(
             f"transformer-{name}: {options.get(f'transformer-{name}', value)!r}" for name, value in defaults.items()
         )
-        wrong.append(f"{found} (expected '', 'dan', '' or 'n', 'da', 'n')")
+        wrong.append(f"{options_of_order} (expected '', 'dan', '' or 'n', 'da', 'n')")
     decoder_width = options.get("transformer-decoder-dim-ffn", 0)
     if decoder_width not in (0, options.get("transformer-dim-ffn")):
         wrong.append(f"transformer-decoder-dim-ffn: {decoder_width!r} (expected that of the encoder)")
@@ -180,7 +181,7 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
 
 
 def _decode(decoder: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The search of `decoder.yml`: fields of DecodeConfig, and what has no field."""
+    """The search options of `decoder.yml`: fields of DecodeConfig, and notes about those that have no field."""
     decode, notes = {}, []
     beam, normalize = decoder.get("beam-size"), decoder.get("normalize", 0)
     if type(beam) is int and beam > 0:
@@ -208,9 +209,9 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def _parse(content: bytes, where: str) -> dict[str, Any]:
     try:
-        found = yaml.load(content, _WithoutAliases)
+        options = yaml.load(content, _WithoutAliases)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: damaged, expected YAML ({' '.join(str(error).split())}); download it again") from None
-    if not isinstance(found, dict):
+    if not isinstance(options, dict):
         raise UserError(f"{where}: expected options with values, as marian writes them")
-    return found
+    return options

@@ -1,4 +1,4 @@
-"""Marian's vocabularies, which piece each row has: in YAML or JSON, in plain text, or as a SentencePiece model."""
+"""Marian's vocabularies, the row of each piece: in YAML or JSON, in plain text, or as a SentencePiece model."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from transformer_jax.tokenization.word_table import read_model
 
 __all__ = ["MarianVocabulary", "model_with_rows", "parse_vocabulary", "read_vocabulary", "with_rows"]
 
-_START = "<pad>"  # the name of the row that the decoder starts with, which Marian has not
+_START = "<pad>"  # the name of the piece that the decoder starts with, which Marian lacks
 
 
 class MarianVocabulary(NamedTuple):
@@ -24,8 +24,8 @@ class MarianVocabulary(NamedTuple):
     rows: dict[str, int]  # of each piece
     eos_id: int
     unknown_id: int
-    bos_id: int  # that of EOS, where there is none
-    model: bytes | None  # the SentencePiece model that the vocabulary is, where it is one
+    bos_id: int  # EOS if there is no BOS
+    model: bytes | None  # the SentencePiece model, if the vocabulary is one
 
 
 def read_vocabulary(folder: Path, named: Any) -> MarianVocabulary:
@@ -36,7 +36,7 @@ def read_vocabulary(folder: Path, named: Any) -> MarianVocabulary:
     * anything else: plain text, a piece a line, whose number is that of its line, from 0 (a tab and a score after it, as in
       SentencePiece's `.vocab`, are left out)
 
-    Raises UserError for what is missing or damaged, and where source and target have vocabularies that differ.
+    Raises UserError for missing or damaged files, and if the vocabularies of source and target differ.
     """
     if not isinstance(named, list) or not named:
         named = [find_one(folder, "*vocab*", "vocabulary").name]
@@ -49,14 +49,14 @@ def read_vocabulary(folder: Path, named: Any) -> MarianVocabulary:
 
 
 def with_rows(vocabulary: MarianVocabulary, rows: int) -> list[str | None]:
-    """The piece of each of `rows` rows, and of the row after them that the decoder starts with. Raises UserError where a piece
+    """The piece of each of `rows` rows, and of the row after them, with which the decoder starts. Raises UserError if a piece
     has no row."""
     pieces = rows_of(vocabulary.rows, rows, vocabulary.where)
     return [*pieces, _START]
 
 
 def model_with_rows(model: bytes, pieces: list[str | None]) -> bytes:
-    """`model` with all `pieces` of the rows: those that it has not are control symbols, which no text becomes."""
+    """Adds to a SentencePiece model the `pieces` of rows that it lacks, as control symbols, which no text is encoded as."""
     spec = read_model(model)
     for row in range(len(spec.pieces), len(pieces)):
         spec.pieces.add(piece=pieces[row] or f"<row {row}>", score=0.0, type=proto.ModelProto.SentencePiece.CONTROL)
@@ -64,10 +64,10 @@ def model_with_rows(model: bytes, pieces: list[str | None]) -> bytes:
 
 
 def parse_vocabulary(content: bytes, path: Path) -> dict[str, int]:
-    """{piece: number} of a vocabulary in YAML or JSON. Raises UserError naming the line that is neither, or that has a piece
-    for the second time.
+    """{piece: number} of a vocabulary in YAML or JSON. Raises UserError naming a line that is neither, or that repeats a
+    piece.
 
-    Line by line and not by a YAML parser as a whole: to that, the pieces `no` and `1` are no strings, and U+0085 ends a line.
+    The lines are parsed one by one: to a YAML parser the pieces `no` and `1` are no strings, and U+0085 ends a line.
 
     >>> parse_vocabulary(b'</s>: 0\\nno: 1\\n"a\\\\x85": 2\\n\\'it\\'\\'s\\': 3\\n? long\\n: 4\\n', Path("x.yml"))
     {'</s>': 0, 'no': 1, 'a\\x85': 2, "it's": 3, 'long': 4}
@@ -78,7 +78,7 @@ def parse_vocabulary(content: bytes, path: Path) -> dict[str, int]:
             return json.loads(text, object_pairs_hook=_without_doubles)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: damaged, expected JSON ({error}); download it again") from None
-    found, key = {}, None
+    rows, key = {}, None
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
         if not line.strip() or line in ("---", "..."):
@@ -91,10 +91,10 @@ def parse_vocabulary(content: bytes, path: Path) -> dict[str, int]:
             piece, row = _scalar(key), int(value)
         except (ValueError, yaml.YAMLError):
             raise UserError(f"{path}: line {number}: {line!r} should be a piece, a colon, and its number") from None
-        if found.setdefault(piece, row) != row:
+        if rows.setdefault(piece, row) != row:
             raise UserError(f"{path}: line {number}: {piece!r} has another number above; expected each piece once")
         key = None
-    return found
+    return rows
 
 
 def _read(path: Path) -> MarianVocabulary:
@@ -121,7 +121,7 @@ def _of_model(content: bytes, path: Path) -> MarianVocabulary:
 
 
 def _parse_lines(content: bytes, path: Path) -> dict[str, int]:
-    """{piece: number} of plain text.
+    """{piece: number} of a vocabulary in plain text.
 
     >>> _parse_lines(b"</s>\\r\\n<unk>\\r\\nno\\r\\n", Path("x.txt"))
     {'</s>': 0, '<unk>': 1, 'no': 2}
@@ -137,22 +137,22 @@ def _parse_lines(content: bytes, path: Path) -> dict[str, int]:
     scored = [re.fullmatch(r"(.+)\t-?[\d.]+(?:e[+-]?\d+)?", line) for line in lines]
     if all(scored):
         lines = [match[1] for match in scored]
-    found: dict[str, int] = {}
+    rows: dict[str, int] = {}
     for number, piece in enumerate(lines, 1):
         if not piece:
             raise UserError(f"{path}: line {number} is empty; expected a piece a line")
-        if found.setdefault(piece, number - 1) != number - 1:
-            raise UserError(f"{path}: line {number}: {piece!r} is line {found[piece] + 1}, too; expected each piece once")
-    return found
+        if rows.setdefault(piece, number - 1) != number - 1:
+            raise UserError(f"{path}: line {number}: {piece!r} is line {rows[piece] + 1}, too; expected each piece once")
+    return rows
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     for piece, row in pairs:
-        if piece in found:
+        if piece in rows:
             raise ValueError(f"{piece!r} comes twice")
-        found[piece] = row
-    return found
+        rows[piece] = row
+    return rows
 
 
 def _scalar(text: str) -> str:

@@ -1,13 +1,13 @@
-"""Where every weight of a Marian model, under Marian's names or Hugging Face's, stands among our parameters.
+"""The parameter that each weight of a Marian model belongs to, by its name in Marian and in Hugging Face.
 
-    ours                                              Hugging Face                                       Marian
+    parameter                                         Hugging Face                                       Marian
     target_embedding/table                 [V, D]     model.shared.weight                      [V, D]    Wemb           [V, D]
     encoder_0/attention/query_key_value/kernel[:, 0]  model.encoder.layers.0.self_attn.q_proj.weight     encoder_l1_self_Wq
                                      [D, 3, H, K]                                       [HK, D]                     [D, HK]
     decoder_0/cross_attention/key_value/bias[1]       model.decoder.layers.0.encoder_attn.v_proj.bias    decoder_l1_context_bv
                                         [2, H, K]                                          [HK]                     [1, HK]
 
-A matrix is the same numbers in all three: none is scaled or added to, so that what goes in and out again has the same bits.
+All three have the same numbers, none scaled or shifted, so that an imported and exported model has the same bits.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,21 +23,21 @@ from transformer_jax.interop.parameters import expected_parameters, flat_paramet
 
 __all__ = ["HUGGING_FACE", "MARIAN", "Place", "from_parameters", "places", "to_parameters"]
 
-HUGGING_FACE = "hugging_face"  # whose names weights have: those of MarianMTModel
-MARIAN = "marian"  # ... and those of Marian's own files
+HUGGING_FACE = "hugging_face"  # the naming of weights by MarianMTModel
+MARIAN = "marian"  # the naming of weights by Marian's own files
 
 
 class Place(NamedTuple):
-    """One matrix, vector or table, by its names."""
+    """One matrix, vector or table, by its three names."""
 
-    ours: str
-    part: int | None  # which of the queries', keys' and values' it is, where they are one parameter
+    parameter: str
+    part: int | None  # the index of queries, keys or values, if they are one parameter
     hugging_face: str
     marian: str
 
 
 def places(config: ModelConfig) -> Iterator[Place]:
-    """All of a Transformer whose values are as wide as its keys, and whose feed-forward is not gated."""
+    """The places of a Transformer whose values are as wide as its keys, and whose feed-forward layers are not gated."""
     tied = config.tied_embeddings
     if tied == "all":
         yield Place("target_embedding/table", None, "model.shared.weight", "Wemb")
@@ -56,55 +56,55 @@ def places(config: ModelConfig) -> Iterator[Place]:
 
 
 def _layer(stack: str, i: int, config: ModelConfig) -> Iterator[Place]:
-    ours, theirs, marian = f"{stack}_{i}", f"model.{stack}.layers.{i}", f"{stack}_l{i + 1}"
-    suffix = "_pre" if config.norm == "pre" else ""  # Marian's, of a norm that comes before its sublayer
+    parameter, hugging_face, marian = f"{stack}_{i}", f"model.{stack}.layers.{i}", f"{stack}_l{i + 1}"
+    suffix = "_pre" if config.norm == "pre" else ""  # in Marian's names, of a norm that comes before its sublayer
     sublayers = [("attention", "self_attn", "self")]
     if stack == "decoder":
         sublayers.append(("cross_attention", "encoder_attn", "context"))
-    for name, hugging_face, short in sublayers:
-        yield from _attention(f"{ours}/{name}", f"{theirs}.{hugging_face}", f"{marian}_{short}", config.attention_bias)
-        norm = f"{ours}/{name}_residual/norm", f"{theirs}.{hugging_face}_layer_norm", f"{marian}_{short}_Wo"
-        yield from _norm(*norm, suffix)
+    for name, long, short in sublayers:
+        prefixes = f"{parameter}/{name}", f"{hugging_face}.{long}", f"{marian}_{short}"
+        yield from _attention(*prefixes, config.attention_bias)
+        yield from _norm(f"{prefixes[0]}_residual/norm", f"{prefixes[1]}_layer_norm", f"{prefixes[2]}_Wo", suffix)
     for number, name in enumerate(("inner", "outer"), 1):
-        names = f"{ours}/feed_forward/{name}", f"{theirs}.fc{number}", f"{marian}_ffn"
+        names = f"{parameter}/feed_forward/{name}", f"{hugging_face}.fc{number}", f"{marian}_ffn"
         yield from _linear(*names, str(number), None, bias=True)
-    yield from _norm(f"{ours}/feed_forward_residual/norm", f"{theirs}.final_layer_norm", f"{marian}_ffn_ffn", suffix)
+    yield from _norm(f"{parameter}/feed_forward_residual/norm", f"{hugging_face}.final_layer_norm", f"{marian}_ffn_ffn", suffix)
 
 
-def _attention(ours: str, theirs: str, marian: str, bias: bool) -> Iterator[Place]:
-    together = ("query", None), ("key_value", 0), ("key_value", 1)
-    if "cross" not in ours:
-        together = tuple(("query_key_value", part) for part in range(3))
-    for letter, (name, part) in zip("qkv", together, strict=True):
-        yield from _linear(f"{ours}/{name}", f"{theirs}.{letter}_proj", marian, letter, part, bias)
-    yield from _linear(f"{ours}/output", f"{theirs}.out_proj", marian, "o", None, bias)
+def _attention(parameter: str, hugging_face: str, marian: str, bias: bool) -> Iterator[Place]:
+    projections = ("query", None), ("key_value", 0), ("key_value", 1)
+    if "cross" not in parameter:
+        projections = tuple(("query_key_value", part) for part in range(3))
+    for letter, (name, part) in zip("qkv", projections, strict=True):
+        yield from _linear(f"{parameter}/{name}", f"{hugging_face}.{letter}_proj", marian, letter, part, bias)
+    yield from _linear(f"{parameter}/output", f"{hugging_face}.out_proj", marian, "o", None, bias)
 
 
-def _linear(ours: str, theirs: str, marian: str, letter: str, part: int | None, bias: bool) -> Iterator[Place]:
-    yield Place(f"{ours}/kernel", part, f"{theirs}.weight", f"{marian}_W{letter}")
+def _linear(parameter: str, hugging_face: str, marian: str, letter: str, part: int | None, bias: bool) -> Iterator[Place]:
+    yield Place(f"{parameter}/kernel", part, f"{hugging_face}.weight", f"{marian}_W{letter}")
     if bias:
-        yield Place(f"{ours}/bias", part, f"{theirs}.bias", f"{marian}_b{letter}")
+        yield Place(f"{parameter}/bias", part, f"{hugging_face}.bias", f"{marian}_b{letter}")
 
 
-def _norm(ours: str, theirs: str, marian: str, suffix: str) -> Iterator[Place]:
-    yield Place(f"{ours}/scale", None, f"{theirs}.weight", f"{marian}_ln_scale{suffix}")
-    yield Place(f"{ours}/bias", None, f"{theirs}.bias", f"{marian}_ln_bias{suffix}")
+def _norm(parameter: str, hugging_face: str, marian: str, suffix: str) -> Iterator[Place]:
+    yield Place(f"{parameter}/scale", None, f"{hugging_face}.weight", f"{marian}_ln_scale{suffix}")
+    yield Place(f"{parameter}/bias", None, f"{hugging_face}.bias", f"{marian}_ln_bias{suffix}")
 
 
 def to_parameters(weights: Mapping[str, np.ndarray], config: ModelConfig, vocab_size: int, naming: str, where: str) -> Any:
-    """Our parameters, float32, of `weights` under the names of `naming`, HUGGING_FACE or MARIAN.
+    """The parameters, float32, made of `weights` whose names are those of `naming`, HUGGING_FACE or MARIAN.
 
-    Raises UserError with `where`, naming every weight that is missing, is not the model's, is not of floating-point numbers, or
-    has another shape than the model's.
+    Raises UserError with `where`, naming every weight that is missing or unknown, does not hold floating-point numbers, or has
+    another shape than the model's.
     """
     if (layers := config.num_layers + config.decoder_layers) > len(weights):
         raise UserError(f"{where}: {len(weights)} weights are not those of {layers} layers; download the whole model again")
     expected = expected_parameters(config, vocab_size)
     known, wrong = set(), []
-    for place in places(config):  # before anything of the config's sizes is made
+    for place in places(config):  # before arrays of the config's sizes are made
         name = getattr(place, naming)
         known.add(name)
-        shape = _shape_of(_shape_of_part(expected[place.ours].shape, place), place.ours, naming)
+        shape = _shape_of(_shape_of_part(expected[place.parameter].shape, place), place.parameter, naming)
         if name not in weights:
             wrong.append(f"{name} is missing")
         elif weights[name].shape != shape:
@@ -116,55 +116,55 @@ def to_parameters(weights: Mapping[str, np.ndarray], config: ModelConfig, vocab_
         raise UserError(f"{where}: not the weights of the model that its config describes: {'; '.join(wrong)}")
     params = {name: np.empty(leaf.shape, np.float32) for name, leaf in expected.items()}
     for place in places(config):
-        room = _part(params[place.ours], place)
-        room[...] = _turned(weights[getattr(place, naming)], place.ours, naming).reshape(room.shape)
+        target = _part(params[place.parameter], place)
+        target[...] = _transposed(weights[getattr(place, naming)], place.parameter, naming).reshape(target.shape)
     return unflatten_dict(params, sep="/")
 
 
 def from_parameters(params: Any, config: ModelConfig, vocab_size: int, naming: str) -> dict[str, np.ndarray]:
-    """The inverse of `to_parameters`: float32 arrays of their own. Raises UserError if `params` are not the model's."""
+    """The inverse of `to_parameters`: new float32 arrays. Raises UserError if `params` are not the model's."""
     flat = flat_parameters(params, config, vocab_size)
     weights, used = {}, set()
     for place in places(config):
-        part = _part(np.asarray(flat[place.ours], np.float32), place)
-        shape = _shape_of(part.shape, place.ours, naming)
-        turned = shape[::-1] if _is_turned(place.ours, naming) else shape
-        weights[getattr(place, naming)] = np.array(_turned(part.reshape(turned), place.ours, naming), order="C")
-        used.add(place.ours)
+        part = _part(np.asarray(flat[place.parameter], np.float32), place)
+        shape = _shape_of(part.shape, place.parameter, naming)
+        matrix = shape[::-1] if _is_transposed(place.parameter, naming) else shape
+        weights[getattr(place, naming)] = np.array(_transposed(part.reshape(matrix), place.parameter, naming), order="C")
+        used.add(place.parameter)
     assert used == flat.keys(), f"parameters without a place: {flat.keys() - used}"
     return weights
 
 
 def _shape_of_part(shape: tuple[int, ...], place: Place) -> tuple[int, ...]:
-    """Of what `_part` gives, for a parameter of this shape."""
+    """The shape of `_part` of a parameter of this shape."""
     if place.part is None:
         return tuple(shape)
-    return (shape[0], *shape[2:]) if place.ours.endswith("kernel") else tuple(shape[1:])
+    return (shape[0], *shape[2:]) if place.parameter.endswith("kernel") else tuple(shape[1:])
 
 
 def _part(parameter: np.ndarray, place: Place) -> np.ndarray:
-    """A view of the part that a place stands for: of a kernel [D, n, H, K] or of a bias [n, H, K]."""
+    """A view of the place's part of a parameter: of a kernel [D, n, H, K] or of a bias [n, H, K]."""
     if place.part is None:
         return parameter
-    return parameter[:, place.part] if place.ours.endswith("kernel") else parameter[place.part]
+    return parameter[:, place.part] if place.parameter.endswith("kernel") else parameter[place.part]
 
 
-def _shape_of(shape: tuple[int, ...], ours: str, naming: str) -> tuple[int, ...]:
-    """The shape in which the other system has what is [D, H, K], [H, K, D], [V, D], [H, K], ... here."""
-    if ours.endswith("table"):
+def _shape_of(shape: tuple[int, ...], parameter: str, naming: str) -> tuple[int, ...]:
+    """The shape, in the other system, of a parameter of shape [D, H, K], [H, K, D], [V, D], [H, K], ..."""
+    if parameter.endswith("table"):
         return shape
-    if ours.endswith("kernel"):
-        inner = np.prod(shape[:-1] if ours.endswith("output/kernel") else shape[:1], dtype=int).item()
+    if parameter.endswith("kernel"):
+        inner = np.prod(shape[:-1] if parameter.endswith("output/kernel") else shape[:1], dtype=int).item()
         matrix = (inner, np.prod(shape, dtype=int).item() // inner)
-        return matrix[::-1] if _is_turned(ours, naming) else matrix
+        return matrix[::-1] if _is_transposed(parameter, naming) else matrix
     size = np.prod(shape, dtype=int).item()
-    return (1, size) if naming == MARIAN or ours == "bias" else (size,)
+    return (1, size) if naming == MARIAN or parameter == "bias" else (size,)
 
 
-def _is_turned(ours: str, naming: str) -> bool:
-    """Torch multiplies by the transpose of its matrices; Marian's stand as ours do, inputs first."""
-    return naming == HUGGING_FACE and ours.endswith("kernel")
+def _is_transposed(parameter: str, naming: str) -> bool:
+    """Is the matrix transposed? Torch's have outputs first, those of Marian and of transformer_jax inputs."""
+    return naming == HUGGING_FACE and parameter.endswith("kernel")
 
 
-def _turned(weight: np.ndarray, ours: str, naming: str) -> np.ndarray:
-    return weight.T if _is_turned(ours, naming) else weight
+def _transposed(weight: np.ndarray, parameter: str, naming: str) -> np.ndarray:
+    return weight.T if _is_transposed(parameter, naming) else weight

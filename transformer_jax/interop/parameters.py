@@ -1,4 +1,4 @@
-"""Parameters by their names, all there and of the right shapes."""
+"""A model's parameters by their names, with a check that all exist and have the right shapes."""
 
 from typing import Any
 
@@ -17,16 +17,16 @@ def expected_parameters(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
 
 
 def flat_parameters(params: Any, config: ModelConfig, vocab_size: int) -> dict[str, Any]:
-    """The tree `params` by names. Raises UserError naming every one that is missing, is not the model's, or has another shape
-    than the model's."""
-    found, expected = flatten_dict(params, sep="/"), expected_parameters(config, vocab_size)
-    wrong = [f"{name} is missing" for name in expected if name not in found]
-    wrong += [f"{name} is not the model's" for name in found if name not in expected]
+    """The tree `params` by names. Raises UserError naming every parameter that is missing, is not the model's, or has another
+    shape than the model's."""
+    flat, expected = flatten_dict(params, sep="/"), expected_parameters(config, vocab_size)
+    wrong = [f"{name} is missing" for name in expected if name not in flat]
+    wrong += [f"{name} is not the model's" for name in flat if name not in expected]
     wrong += [
-        f"{name} has shape {tuple(found[name].shape)} instead of {tuple(leaf.shape)}"
+        f"{name} has shape {tuple(flat[name].shape)} instead of {tuple(leaf.shape)}"
         for name, leaf in expected.items()
-        if name in found and tuple(found[name].shape) != tuple(leaf.shape)
+        if name in flat and tuple(flat[name].shape) != tuple(leaf.shape)
     ]
     if wrong:
         raise UserError(f"these parameters are not those of the config's model: {'; '.join(wrong)}; take them from its run")
-    return found
+    return flat

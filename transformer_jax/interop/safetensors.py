@@ -27,8 +27,7 @@ _TYPES = {
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a file, in its own shape and type, by its name. Raises UserError if it cannot be read, or is no such
-    file."""
+    """The arrays of a file, in their shapes and types, by their names. Raises UserError if it cannot be read or is damaged."""
     try:
         content = read_plain(path, _LARGEST)
     except OSError as error:
@@ -43,7 +42,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
             data = memoryview(content)[8 + size + start : 8 + size + stop]
             if start < 0 or len(data) != stop - start:
                 raise ValueError(f"{name} ends after the file")
-            # The file's bytes are little-endian, as are all machines that JAX runs on.
+            # The file is little-endian, as are all machines that JAX runs on.
             arrays[name] = np.frombuffer(data, _TYPES[entry["dtype"]]).reshape(entry["shape"])
         return arrays
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -52,13 +51,13 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays, which are float32, in the order of their names."""
-    header, end = {"__metadata__": {"format": "pt"}}, 0  # Hugging Face asks for the mark of what may read it
+    """Writes float32 arrays in the order of their names."""
+    header, end = {"__metadata__": {"format": "pt"}}, 0  # Hugging Face requires the mark
     for name in sorted(arrays):
         start, end = end, end + arrays[name].nbytes
         header[name] = {"dtype": "F32", "shape": list(arrays[name].shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of eight
+    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of eight bytes
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in sorted(arrays):

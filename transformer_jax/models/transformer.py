@@ -17,7 +17,7 @@ from transformer_jax.models.attention import (
 from transformer_jax.models.layers import Dropout, EmbeddingTables, FeedForward, LayerNorm, sinusoids
 from transformer_jax.models.sown_attention import attention_name
 
-__all__ = ["DecoderLayer", "EncoderLayer", "Memory", "Transformer"]
+__all__ = ["DecoderLayer", "EncoderLayer", "Transformer"]
 
 
 class Memory(NamedTuple):

@@ -1,4 +1,4 @@
-"""Folders of what was computed once and is kept for the next time: they can be deleted whenever nothing uses them."""
+"""Folders of results that are kept for the next run; a user may delete them whenever no program uses them."""
 
 import atexit
 import functools
@@ -15,26 +15,25 @@ __all__ = ["default_cache_dir", "lasting_cache_dir", "use_compilation_cache"]
 
 log = logging.getLogger(__name__)
 
-_LEAST_SECONDS = 0.5  # a program that is compiled sooner is not worth a file
+_LEAST_SECONDS = 0.5  # compilation time from which a program is kept
 
 
 def default_cache_dir() -> Path:
-    """`lasting_cache_dir()`, or where there is none a temporary folder, which is gone when this process ends."""
+    """`lasting_cache_dir()`, or if there is none a temporary folder, which is removed when this process ends."""
     return lasting_cache_dir() or _temporary_dir()
 
 
 def lasting_cache_dir() -> Path | None:
-    """$XDG_CACHE_HOME/transformer_jax, or ~/.cache/transformer_jax; None, and a line in the log, where it cannot be written."""
+    """$XDG_CACHE_HOME/transformer_jax, or ~/.cache/transformer_jax; None, and a line in the log, if it cannot be written."""
     return _checked(os.environ.get("XDG_CACHE_HOME", ""), os.environ.get("HOME"))
 
 
 def use_compilation_cache(folder: str | os.PathLike | None = None) -> str | None:
-    """Has JAX keep compiled programs in a folder, where this process and later ones find them: those that took half a second.
+    """Makes JAX keep compiled programs that took at least half a second in a folder, for this process and later ones.
 
-    The folder is the one that is named, or else $JAX_COMPILATION_CACHE_DIR, or `compiled` in `lasting_cache_dir()`. To be
-    called once, before the first translation or training step; what was compiled before the call is not kept. Returns the
-    folder; None, with a line in the log, where none was named and none can be written. Raises UserError where the one that is
-    named cannot be written.
+    The folder is the argument, or else $JAX_COMPILATION_CACHE_DIR, or `compiled` in `lasting_cache_dir()`. To be called once,
+    before the first translation or training step: programs compiled before the call are not kept. Returns the folder; None,
+    with a line in the log, if no folder is given and none can be written. Raises UserError if the given one cannot be written.
     """
     import jax
     from jax.experimental.compilation_cache import compilation_cache
@@ -51,13 +50,13 @@ def use_compilation_cache(folder: str | os.PathLike | None = None) -> str | None
     chosen = None if reason else path
     jax.config.update("jax_compilation_cache_dir", chosen)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
-    compilation_cache.reset_cache()  # JAX decides once, with the first program that it compiles, whether it has a cache
+    compilation_cache.reset_cache()  # else JAX keeps the cache, or the lack of one, that it had for its first program
     return chosen
 
 
 @functools.cache
 def _checked(xdg: str, home: str | None) -> Path | None:
-    """What the two environment variables lead to; the log has each line once."""
+    """The folder that the two environment variables lead to, or None; each line is logged once."""
     if xdg and not os.path.isabs(xdg):
         log.warning("XDG_CACHE_HOME=%s has no effect, as the XDG specification says: it should be an absolute path", xdg)
     try:

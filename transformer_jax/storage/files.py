@@ -13,24 +13,24 @@ from transformer_jax.errors import UserError
 
 __all__ = ["finite_or_null", "is_remote", "read_plain", "to_path", "write_whole"]
 
-_LARGEST = 1 << 28
+_LARGEST = 1 << 28  # bytes
 
 
 def finite_or_null(value: Any) -> Any:
-    """`value`, to be written as JSON, with null for every number in it that is not finite: JSON has no word for those.
+    """`value` with None for every number in it that is not finite, because JSON cannot write those.
 
     >>> finite_or_null({"perplexity": float("inf"), "scores": (1.5, float("nan"))})
     {'perplexity': None, 'scores': [1.5, None]}
     """
     if isinstance(value, dict):
-        return {name: finite_or_null(part) for name, part in value.items()}
+        return {name: finite_or_null(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [finite_or_null(part) for part in value]
+        return [finite_or_null(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Is it on an object store?
+    """Is `path` on an object store?
 
     >>> is_remote("gs://bucket/runs/demo"), is_remote("runs/demo")
     (True, False)
@@ -39,13 +39,13 @@ def is_remote(path: epath.PathLike) -> bool:
 
 
 def to_path(path: epath.PathLike) -> epath.Path:
-    """`path` as a path of epath. Raises UserError if what reads such a store is not installed.
+    """`path` as a path of epath. Raises UserError if the library that reads such a store is not installed.
 
     >>> to_path("runs/demo").name
     'demo'
     """
     if is_remote(path):
-        # A listing that is kept hides what other processes write.
+        # A cached listing would hide files that other processes write.
         os.environ.setdefault("FSSPEC_GCS", '{"use_listings_cache": false}')
         if importlib.util.find_spec("gcsfs") is None:
             raise UserError(f"{path}: reading Google Cloud Storage needs gcsfs; pip install 'transformer_jax[gcs]'")
@@ -53,8 +53,8 @@ def to_path(path: epath.PathLike) -> epath.Path:
 
 
 def read_plain(path: epath.PathLike, largest: int = _LARGEST) -> bytes:
-    """The bytes of a file that a stranger may have made. Raises OSError where it cannot be read, is not a plain file (a device
-    or a pipe may never end) or has more than `largest` bytes."""
+    """The bytes of a file that a stranger may have made. Raises OSError if it cannot be read, is not a plain file (a device or
+    a pipe may never end) or has more than `largest` bytes."""
     path = epath.Path(path)
     if not is_remote(path) and not stat.S_ISREG(mode := os.stat(path).st_mode):
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
@@ -65,9 +65,9 @@ def read_plain(path: epath.PathLike, largest: int = _LARGEST) -> bytes:
 
 
 def write_whole(path: epath.Path, content: str | bytes) -> None:
-    """Replaces a file such that a kill leaves the old one or the new one, never a part."""
+    """Writes a file so that a kill leaves the old content or the new, never a part of it."""
     content = content.encode("utf-8") if isinstance(content, str) else content
-    if is_remote(path):  # an object is there when it is complete
+    if is_remote(path):  # an object appears when it is complete
         path.write_bytes(content)
         return
     temporary = path.with_name(f"{path.name}.partial")

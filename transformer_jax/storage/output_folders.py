@@ -1,4 +1,4 @@
-"""A folder that is written whole, or not at all."""
+"""Folders that are written whole, or not at all."""
 
 import contextlib
 import shutil
@@ -12,7 +12,7 @@ __all__ = ["require_possible_output", "written_whole"]
 
 
 def require_possible_output(output: str | Path) -> None:
-    """Raises UserError unless `output` is a local folder that is empty, or is not there."""
+    """Raises UserError unless `output` is a local folder that is empty or does not exist."""
     if is_remote(output):
         raise UserError(f"{output}: should be a folder on a local disk; name one and copy it")
     for folder in (Path(output), _unfinished(output)):
@@ -22,11 +22,8 @@ def require_possible_output(output: str | Path) -> None:
 
 @contextlib.contextmanager
 def written_whole(output: str | Path) -> Iterator[Path]:
-    """A folder, not there yet, that takes the name `output` when all is in it: a kill leaves nothing that looks like a model,
-    an error nothing at all.
-
-    Raises UserError where it cannot be written.
-    """
+    """The name of a folder to make and fill, which is renamed to `output` at the end: a kill leaves nothing that looks like a
+    model, an error nothing at all. Raises UserError if it cannot be written."""
     output, unfinished = Path(output), _unfinished(output)
     try:
         yield unfinished

@@ -1,4 +1,4 @@
-"""Lines of UTF-8 text, in and out."""
+"""Reads and writes lines of UTF-8 text: files, plain or gzip's, and standard streams."""
 
 import codecs
 import contextlib
@@ -25,37 +25,36 @@ __all__ = [
     "refuse_shared_stream",
 ]
 
+STANDARD = "-"  # the name of standard input, or output; a file of that name is ./-
 
-STANDARD = "-"  # as a file's name: standard input, or output; a file of that name is ./-
-
-_GZIP = b"\x1f\x8b"  # the first bytes of such a file, and of no UTF-8 text
+_GZIP = b"\x1f\x8b"  # the first bytes of a gzip file, and of no UTF-8 text
 
 
 def read_lines(path: str | Path) -> list[str]:
     r"""The lines of a UTF-8 text file, plain or gzip's.
 
-    Lines end at `\n` and nowhere else: U+2028, form feeds and the like, at which `str.splitlines` would also cut, are text, and
-    cutting there would shift one side of a corpus against the other. A `\r` before the `\n` goes, as does a byte order mark;
-    the last line may do without its `\n`.
+    Lines end at `\n` alone. U+2028, form feeds and other characters at which `str.splitlines` also splits are text: splitting
+    there would shift one side of a corpus against the other. A `\r` before the `\n` and a byte order mark are removed; the last
+    line may lack its `\n`.
 
         b"one\r\n\ntwo\xe2\x80\xa8more"  ->  ["one", "", "two\u2028more"]
 
-    Raises UserError if there is no such file, it is empty or damaged, a line is not UTF-8 (naming the line) or has a
-    NUL byte, as UTF-16 has, or the only line ends are `\r`.
+    Raises UserError if the file does not exist, is empty or damaged, if a line is not UTF-8 (naming the line) or has a NUL
+    byte, as UTF-16 has, or if the only line ends are `\r`.
     """
     return list(iter_lines(path, expected=True))
 
 
 def iter_lines(path: str | Path | None, expected: bool = False, errors: str = "strict") -> Iterator[str]:
-    """As `read_lines`, one line at a time as they come; None and "-" are standard input. No lines at all are an error if some
-    are `expected`. With `errors="replace"` what is not UTF-8, NUL bytes included, becomes U+FFFD. Raises UserError as
-    `read_lines` does, when it comes to it."""
+    """Yields the lines of `read_lines` one at a time, as they arrive; None and "-" are standard input. No lines at all are an
+    error if some are `expected`. With `errors="replace"` bytes that are not UTF-8, and NUL bytes, become U+FFFD. Raises
+    UserError as `read_lines` does, after the lines before the error."""
     name, number = "standard input" if _is_standard(path) else path, 0
     with _reading(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
-                if not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):  # all of the file
+                if not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):  # this line is the whole file
                     raise UserError(f"{name}: its lines end in CR alone, as on old Macs; convert it with tr '\\r' '\\n'")
             yield _decoded(line.removesuffix(b"\n").removesuffix(b"\r"), errors, name, number)
     if expected and not number:
@@ -64,8 +63,9 @@ def iter_lines(path: str | Path | None, expected: bool = False, errors: str = "s
 
 @contextlib.contextmanager
 def open_output(path: str | Path | None) -> Iterator[TextIO]:
-    """A UTF-8 file to write, its lines ending in `\\n` on any system; None and "-" are standard output. A `.gz` is
-    compressed, without a name or time in it; what has been flushed can be read. Raises UserError if it cannot be written."""
+    """Opens a UTF-8 file to write, with lines that end in `\\n` on any system; None and "-" are standard output. A `.gz` file
+    is compressed, without a name or time in it, and can be read up to the last flush. Raises UserError if it cannot be
+    written."""
     if _is_standard(path):
         if sys.stdout is None:
             raise UserError("standard output is closed; name a file with --output, or open it")
@@ -83,7 +83,7 @@ def open_output(path: str | Path | None) -> Iterator[TextIO]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raises UserError if a file cannot be written; its content stays, and an empty one is made where there is none."""
+    """Raises UserError if a file cannot be written. Its content stays; a file that does not exist is made, empty."""
     if path == STANDARD:
         raise UserError(f"{path}: standard output has the scores; name a file")
     try:
@@ -94,7 +94,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def refuse_same_files(**files: str | None) -> None:
-    """Raises UserError if two flags, by their names, name one file."""
+    """Raises UserError if two flags, the names of the arguments, name the same file."""
     named = [(name, path) for name, path in files.items() if path and path != STANDARD]
     for (name, path), (other, same) in itertools.combinations(named, 2):
         if _same_file(path, same):
@@ -102,7 +102,8 @@ def refuse_same_files(**files: str | None) -> None:
 
 
 def refuse_shared_stream(stream: str, **files: str | None) -> None:
-    """Raises UserError if more than one of these flags is "-": `stream` in words, "standard input" or "standard output".
+    """Raises UserError if more than one of these flags is "-", where all would use `stream`, "standard input" or "standard
+    output".
 
     >>> refuse_shared_stream("standard input", input="-", prefixes="starts.txt", score=None)
     """
@@ -146,7 +147,7 @@ def _unpacked(file: BinaryIO) -> BinaryIO:
 
 
 def _first_bytes(file: BinaryIO) -> bytes:
-    if hasattr(file, "peek"):  # a pipe has no way back
+    if hasattr(file, "peek"):  # a pipe cannot seek
         return file.peek(2)[:2]
     first = file.read(2)
     file.seek(0)
@@ -154,12 +155,12 @@ def _first_bytes(file: BinaryIO) -> bytes:
 
 
 def _is_standard(path: str | Path | None) -> bool:
-    return path is None or path == STANDARD  # a Path is a file: Path("./-") is Path("-")
+    return path is None or path == STANDARD  # a Path is always a file: Path("./-") equals Path("-")
 
 
 def _same_file(path: str, other: str) -> bool:
-    there = os.path.exists(path) and os.path.exists(other)
-    return os.path.samefile(path, other) if there else os.path.realpath(path) == os.path.realpath(other)
+    exist = os.path.exists(path) and os.path.exists(other)
+    return os.path.samefile(path, other) if exist else os.path.realpath(path) == os.path.realpath(other)
 
 
 def _decoded(line: bytes, errors: str, name: str | Path, number: int) -> str:

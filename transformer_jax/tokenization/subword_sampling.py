@@ -80,18 +80,18 @@ class _Sampler(abc.ABC):
         lengths = np.fromiter(map(len, words), np.int64, len(words))
         starts = np.concatenate([[0], np.cumsum(lengths)])
         blocks = list(_blocks(lengths[rows]))
-        found, counts = [letters[:0]], [lengths[:0]]
+        ids_of_blocks, counts = [letters[:0]], [lengths[:0]]
         for block in blocks:
-            these = rows[block]
-            inside = np.arange(lengths[these[-1]]) < lengths[these][:, None]
+            block_rows = rows[block]
+            inside = np.arange(lengths[block_rows[-1]]) < lengths[block_rows][:, None]
             text = np.full(inside.shape, -1, np.int64)
-            text[inside] = gather(letters, starts, these)[0]
-            symbols = self._draw([words[row] for row in these], text, random)
-            found.append(symbols[symbols >= 0])
+            text[inside] = gather(letters, starts, block_rows)[0]
+            symbols = self._draw([words[row] for row in block_rows], text, random)
+            ids_of_blocks.append(symbols[symbols >= 0])
             counts.append((symbols >= 0).sum(axis=1))
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
         # The blocks are ordered by length; back to the order of `rows`.
-        ids, ends = gather(np.concatenate(found), offsets, np.argsort(np.concatenate([lengths[:0], *blocks])))
+        ids, ends = gather(np.concatenate(ids_of_blocks), offsets, np.argsort(np.concatenate([lengths[:0], *blocks])))
         return ids, np.concatenate([[0], ends])
 
     @abc.abstractmethod
@@ -172,9 +172,9 @@ class _Unigram(_Sampler):
         forward = np.full((count, width + 1), -np.inf)
         forward[:, 0] = 0.0
         for end in range(1, width + 1):
-            most = min(longest, end)
-            before = forward[:, end - most : end][:, ::-1]
-            forward[:, end] = np.logaddexp.reduce(before + scores[:, end, :most], axis=1)
+            letters = min(longest, end)
+            before = forward[:, end - letters : end][:, ::-1]
+            forward[:, end] = np.logaddexp.reduce(before + scores[:, end, :letters], axis=1)
         result = np.full((count, width), -1, np.int64)
         end, row = (text >= 0).sum(axis=1), np.arange(count)
         for place in range(width - 1, -1, -1):

@@ -65,8 +65,8 @@ class Surfaces:
         after which the rest could not be spelled are left out.
 
         >>> surfaces = Surfaces([b"", b" a", b" ab", b" abc", b"b"])
-        >>> found = surfaces.agreement(b" ab")
-        >>> (found.low[0].item(), found.high[0].item()), found.within[0]  # " ab" and " abc", or " a" first
+        >>> agreement = surfaces.agreement(b" ab")
+        >>> (agreement.low[0].item(), agreement.high[0].item()), agreement.within[0]  # " ab" and " abc", or " a" first
         ((1, 3), [1])
         """
         size = len(text)

@@ -1,14 +1,10 @@
-"""Text to ids and back with SentencePiece. The tokenizer owns every special id; nobody else writes a 0 or a 2 for one."""
+"""Text to ids and back with SentencePiece. Every special id comes from the tokenizer: no module holds the literal 0 or 2."""
 
 import functools
-import hashlib
-import io
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -17,24 +13,28 @@ from etils import epath
 from transformer_jax.arguments import refuse_bare_text
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
-from transformer_jax.storage.files import read_plain, write_whole
 from transformer_jax.tokenization import normalization
 from transformer_jax.tokenization.special_ids import SpecialIds
 from transformer_jax.tokenization.subword_sampling import make_sampler
 from transformer_jax.tokenization.surfaces import Surfaces
+from transformer_jax.tokenization.tokenizer_files import (
+    ADDED,
+    NORMALIZATION,
+    SPECIAL_IDS,
+    check_special_ids,
+    copy_files,
+    fingerprint_of,
+    read_description,
+    read_model,
+    read_vocabulary,
+    write_one_model,
+    write_two_models,
+)
+from transformer_jax.tokenization.tokenizer_training import train_model
 from transformer_jax.tokenization.vocabulary import Vocabulary
 from transformer_jax.tokenization.word_table import SPACE, WordTable, words_are_independent
 
 __all__ = ["Tokenizer"]
-
-_MODEL = "sentencepiece.model"
-_SOURCE_MODEL, _TARGET_MODEL, _VOCABULARY = "source.spm", "target.spm", "vocabulary.json"
-_DESCRIPTION = "tokenizer.json"
-_SPECIAL_IDS = ("pad_id", "eos_id", "unknown_id", "bos_id", "decoder_start_id")
-_ADDED = ("added_ids", "unwritten_ids")  # of imported tokenizers that were extended
-_LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out of its training
-_NORMALIZATION = "normalization"  # the key of its version in the description; not there, or 0: none
-_ERRORS_ONLY = 2  # SentencePiece's log level; it still logs errors that it also raises
 
 
 class Tokenizer:
@@ -50,25 +50,25 @@ class Tokenizer:
         source_vocab_size: the pieces of the vocabulary, or else of the source's model
         pad_id, bos_id, eos_id, unknown_id: the special ids
         decoder_start_id: what the decoder sees before its first token
-        normalizes: does it see all text, in training and ever after, as `normalization.normalize` leaves it?
+        normalizes: whether all text, in training and ever after, is normalised (`normalization.normalize`) before it is encoded
         fingerprint: SHA-256, in hex, of what the files say; equal fingerprints mean equal ids
     """
 
     def __init__(self, folder: epath.PathLike):
         self.folder = folder = epath.Path(folder)
-        description = _read_description(folder)
+        description = read_description(folder)
         names = [description["source_model"], description["target_model"]]
-        models = {name: _read_model(folder / name) for name in dict.fromkeys(names)}
+        models = {name: read_model(folder / name) for name in dict.fromkeys(names)}
         self._source, self._target = (models[name][0] for name in names)
         self._tables = {model: WordTable(model) for model, data in models.values() if words_are_independent(data)}
         self._models = dict(models.values())
         self._sampler = functools.cache(make_sampler)
-        special = [description[key] for key in _SPECIAL_IDS]
+        special = [description[key] for key in SPECIAL_IDS]
         listed = description["vocabulary"]
-        self._added, unwritten = (description.get(key, []) for key in _ADDED)
+        self._added, unwritten = (description.get(key, []) for key in ADDED)
         self._vocabulary: Vocabulary | None = None
         if listed:
-            self._vocabulary, pieces = _read_vocabulary(folder / listed, special, description["unknown_id"], self._added)
+            self._vocabulary, pieces = read_vocabulary(folder / listed, special, description["unknown_id"], self._added)
             special += unwritten
         self.vocab_size: int = len(self._vocabulary.pieces) if listed else self._target.get_piece_size()
         self.source_vocab_size: int = self.vocab_size if listed else self._source.get_piece_size()
@@ -77,68 +77,33 @@ class Tokenizer:
         self.unknown_id: int = description["unknown_id"]
         self.bos_id: int = description["bos_id"]
         self.decoder_start_id: int = description["decoder_start_id"]
-        self.normalizes: bool = description.get(_NORMALIZATION, 0) > 0
-        wrong = [key for key in _SPECIAL_IDS if not 0 <= description[key] < self.vocab_size]
-        if wrong:
-            where = f"{folder / _DESCRIPTION}: {wrong[0]}"
-            raise UserError(f"{where} should be below {self.vocab_size}, the pieces of {listed or names[1]}")
+        self.normalizes: bool = description.get(NORMALIZATION, 0) > 0
+        check_special_ids(folder, description, self.vocab_size)
         # Not a set of ints: decode() looks up a table instead of asking for each id.
         self._special = np.zeros(self.vocab_size, bool)
         self._special[special + (self._vocabulary.without_piece if listed else [])] = True
-        digest = hashlib.sha256(_as_written(description))
-        for _, data in models.values():
-            digest.update(hashlib.sha256(data).digest())
-        if listed:
-            digest.update(hashlib.sha256(pieces).digest())
-        self.fingerprint: str = digest.hexdigest()
+        contents = [content for _, content in models.values()] + ([pieces] if listed else [])
+        self.fingerprint: str = fingerprint_of(description, *contents)
 
     @classmethod
     def train(cls, lines: Iterable[str], config: TokenizerConfig, folder: epath.PathLike) -> "Tokenizer":
         """Trains one model for both languages on `lines` (all of the source's and all of the target's), writes it to `folder`
         and loads it.
 
-        Own models have pad 0, EOS 1, unknown 2, BOS 3, and the decoder starts with BOS. With `config.normalize` text is what
-        `normalization.normalize` leaves of it, here and whenever it is encoded; else only runs of spaces become one space. It
-        is neither NFKC nor lower case, unlike SentencePiece's default: a translation's references are not either, and `½`, `…`
-        or a ligature must come back as they were.
+        The model has pad 0, EOS 1, unknown 2, BOS 3, and the decoder starts with BOS. With `config.normalize` text is
+        normalised (`normalization.normalize`), here and whenever it is encoded; else only runs of spaces become one space.
+        Unlike SentencePiece's default, text is neither NFKC nor lower case: the references of translations are not either, and
+        `½`, `…` or a ligature must come back as they were.
 
-        Where there are more than two times `config.sample_lines` lines, so many are kept: those of smallest hash, which does
-        not depend on the order of the lines. Nor does the result: lines are sorted before SentencePiece sees them.
+        Of more than two times `config.sample_lines` lines, so many with the smallest hashes are kept. The result does not
+        depend on the order of the lines: they are sorted before SentencePiece sees them.
 
         Raises UserError if the corpus is too small for `config.vocab_size`, or has more characters than that.
         """
-        if config.normalize:
-            lines = map(normalization.normalize, lines)
-        kept = sorted(_sample(lines, 2 * config.sample_lines))
-        if not any(line.strip() for line in kept):
-            raise UserError("tokenizer: no text to train on, expected at least one line that is not empty")
-        model = io.BytesIO()
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(kept),
-                model_writer=model,
-                model_type=config.algorithm,
-                vocab_size=config.vocab_size,
-                character_coverage=config.character_coverage,
-                byte_fallback=config.byte_fallback,
-                normalization_rule_name="identity",
-                pad_id=0,
-                eos_id=1,
-                unk_id=2,
-                bos_id=3,
-                input_sentence_size=0,
-                shuffle_input_sentence=False,
-                max_sentence_length=_LONGEST_LINE,
-                num_threads=16,  # written into the model, so a fixed number whatever the machine
-                minloglevel=_ERRORS_ONLY,
-            )
-        except RuntimeError as error:
-            raise _training_error(str(error), config) from None
+        model = train_model(lines, config)
         ids = {"pad_id": 0, "eos_id": 1, "unknown_id": 2, "bos_id": 3, "decoder_start_id": 3}
-        description = {"source_model": _MODEL, "target_model": _MODEL, "vocabulary": None, **ids}
-        if config.normalize:
-            description[_NORMALIZATION] = normalization.VERSION
-        return cls._create(folder, {_MODEL: model.getvalue()}, description)
+        write_one_model(folder, model, ids, config.normalize)
+        return cls(folder)
 
     @classmethod
     def of_models(
@@ -150,29 +115,16 @@ class Tokenizer:
         folder: epath.PathLike,
         added: Mapping[int, bool] | None = None,
     ) -> "Tokenizer":
-        """Writes a tokenizer of two SentencePiece models, and of the `pieces` of the embedding rows (None for a row without),
-        to `folder` and loads it. Where `pieces` is None the models are the same one, and row i is its piece i.
+        """Writes a tokenizer of two SentencePiece models, and of the `pieces` of the embedding rows (None for a row without
+        one), to `folder` and loads it. Where `pieces` is None the models are the same, and row i is its piece i.
 
         `ids` are pad_id, eos_id, unknown_id, bos_id and decoder_start_id; where there is no BOS, its id is that of EOS. `added`
         are the rows of pieces that are one piece wherever a text has them, and whether a translation leaves them out.
         """
         if pieces is None:
-            description = {"source_model": _MODEL, "target_model": _MODEL, "vocabulary": None, **ids}
-            return cls._create(folder, {_MODEL: source}, description)
-        description = {"source_model": _SOURCE_MODEL, "target_model": _TARGET_MODEL, "vocabulary": _VOCABULARY, **ids}
-        if added:
-            description |= {"added_ids": [*added], "unwritten_ids": [row for row in added if added[row]]}
-        files = {_SOURCE_MODEL: source, _TARGET_MODEL: target, _VOCABULARY: Vocabulary.to_json(pieces).encode()}
-        return cls._create(folder, files, description)
-
-    @classmethod
-    def _create(cls, folder: epath.PathLike, files: dict[str, bytes], description: dict[str, Any]) -> "Tokenizer":
-        folder = epath.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-        # Last, and as a whole: it says that all is there.
-        write_whole(folder / _DESCRIPTION, _as_written(description).decode())
+            write_one_model(folder, source, ids)
+        else:
+            write_two_models(folder, source, target, pieces, ids, added)
         return cls(folder)
 
     @classmethod
@@ -181,16 +133,11 @@ class Tokenizer:
         return cls(folder)
 
     def copy_to(self, folder: epath.PathLike) -> None:
-        """Writes its files to another folder, what says that all are there as the last. Raises UserError if they are gone."""
-        folder = epath.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        description = _read_description(self.folder)
-        for name in {description["source_model"], description["target_model"], description["vocabulary"]} - {None}:
-            (folder / name).write_bytes(_read(self.folder / name))
-        write_whole(folder / _DESCRIPTION, _as_written(description).decode())
+        """Copies its files to another folder. Raises UserError if they are gone."""
+        copy_files(self.folder, folder)
 
     def normalized(self, lines: Sequence[str]) -> list[str]:
-        """Each line as it is encoded: what `normalization.normalize` leaves of it, or all where text is not normalised."""
+        """Each line as it is encoded: normalised (`normalization.normalize`) where `normalizes`, else as it is."""
         return list(map(normalization.normalize, lines)) if self.normalizes else list(lines)
 
     def visible(self, lines: Sequence[str]) -> list[str]:
@@ -280,9 +227,9 @@ class Tokenizer:
         # Bytes that are no UTF-8 stand for themselves, so that places in the text are places in `starts`.
         line = text.decode("utf-8", errors="surrogateescape")
         ends = [len(line[: word.end()].encode("utf-8", errors="surrogateescape")) for word in re.finditer(r"\S+", line)]
-        found = np.minimum(np.searchsorted(ends, starts, side="right"), len(ends) - 1)  # a space belongs to what follows it
+        words = np.minimum(np.searchsorted(ends, starts, side="right"), len(ends) - 1)  # a space belongs to what follows it
         special = self._special[np.asarray(ids, np.int64)] & (np.asarray(ids) != self.unknown_id)
-        return np.where(special, -1, found)
+        return np.where(special, -1, words)
 
     def _surface(self, piece: str) -> bytes:
         if piece.startswith("<0x") and self._target.is_byte(self._target.piece_to_id(piece)):
@@ -330,99 +277,3 @@ class Tokenizer:
         ends = np.flatnonzero(row == self.eos_id)
         row = row[: ends[0]] if len(ends) else row
         return row[~self._special[row]].tolist() if len(row) else []
-
-
-def _sample(lines: Iterable[str], count: int) -> list[str]:
-    """The `count` lines of smallest hash, in memory for twice as many."""
-    kept, largest = [], None
-    for line in lines:
-        if largest is None or _hash(line) < largest:
-            kept.append(line)
-        if len(kept) == 2 * count:
-            kept = sorted(kept, key=_hash)[:count]
-            largest = _hash(kept[-1])
-    return sorted(kept, key=_hash)[:count] if len(kept) > count else kept
-
-
-def _hash(line: str) -> bytes:
-    return hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest()[::-1]
-
-
-def _as_written(description: dict[str, Any]) -> bytes:
-    """The content of `tokenizer.json`. Fingerprints are made of this, not of the file, whose line ends git may change."""
-    return (json.dumps(description, indent=2) + "\n").encode()
-
-
-def _read_description(folder: epath.Path) -> dict[str, Any]:
-    path = folder / _DESCRIPTION
-    try:
-        description = json.loads(_read(path))
-        if not isinstance(description, dict):
-            raise ValueError("not an object with keys")
-        missing = [key for key in ("source_model", "target_model", "vocabulary", *_SPECIAL_IDS) if key not in description]
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: damaged, expected JSON; take the tokenizer's folder from its run again") from None
-    if missing or any(type(description[key]) is not int for key in _SPECIAL_IDS):
-        what = missing[0] if missing else "a special id that is a whole number"
-        raise UserError(f"{path}: damaged, {what} is missing; take the tokenizer's folder from its run again")
-    version = description.get(_NORMALIZATION, 0)
-    if version not in range(normalization.VERSION + 1):
-        known = f"expected {normalization.VERSION} at most, or none; use the version of this program that trained the run"
-        raise UserError(f"{path}: {_NORMALIZATION} is {version!r}, {known}")
-    added, unwritten = (description.get(key, []) for key in _ADDED)
-    if not all(type(rows) is list and all(type(row) is int for row in rows) for rows in (added, unwritten)):
-        raise UserError(f"{path}: damaged, {' and '.join(_ADDED)} should be lists of rows; take the folder from its run again")
-    if not {*unwritten} <= {*added}:
-        raise UserError(f"{path}: damaged, unwritten_ids should be among added_ids; take the folder from its run again")
-    # A run folder may be a stranger's: it must not make us read files elsewhere.
-    names = [description["source_model"], description["target_model"]]
-    names += [] if description["vocabulary"] is None else [description["vocabulary"]]
-    if not all(map(_is_name, names)):
-        raise UserError(f"{path}: source_model, target_model and vocabulary should be names of files in the same folder")
-    return description
-
-
-def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and name.isprintable() and name not in ("", "..") and epath.Path(name).name == name
-
-
-def _read_vocabulary(path: epath.Path, special: list[int], unknown_id: int, added: list[int]) -> tuple[Vocabulary, bytes]:
-    content = _read(path)
-    try:
-        vocabulary = Vocabulary.parse(content, special, unknown_id, added)
-        return vocabulary, Vocabulary.to_json(json.loads(content)).encode()
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({error}); take the tokenizer's folder from its run again") from None
-
-
-def _read_model(path: epath.Path) -> tuple[sentencepiece.SentencePieceProcessor, bytes]:
-    data = _read(path)
-    try:
-        if not data:
-            raise RuntimeError("empty")
-        return sentencepiece.SentencePieceProcessor(model_proto=data), data
-    except RuntimeError:
-        raise UserError(f"{path}: damaged, not a SentencePiece model; take the tokenizer's folder from its run again") from None
-
-
-def _read(path: epath.Path) -> bytes:
-    try:
-        return read_plain(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a tokenizer's folder holds {_DESCRIPTION} and {_MODEL}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _training_error(message: str, config: TokenizerConfig) -> Exception:
-    # SentencePiece tells these two only in words.
-    size = config.vocab_size
-    largest = re.search(r"size too high .*<= (\d+)", message)
-    if largest:
-        return UserError(f"tokenizer.vocab_size={size} is too large for this corpus, use at most {largest[1]} or add text")
-    smallest = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
-    if smallest:
-        return UserError(
-            f"tokenizer.vocab_size={size} is smaller than this corpus's characters, raise it to at least {smallest[1]}"
-        )
-    return UserError(f"tokenizer: SentencePiece cannot train on this corpus ({' '.join(message.split())})")

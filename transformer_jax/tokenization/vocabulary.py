@@ -1,4 +1,4 @@
-"""One numbering of pieces for two SentencePiece models: Marian's way."""
+"""One numbering of pieces for two SentencePiece models, as Marian has it."""
 
 import itertools
 import json
@@ -15,12 +15,12 @@ __all__ = ["Vocabulary", "split_tag"]
 
 
 class Vocabulary:
-    """Which row of the embedding tables each piece has, where that is not its number in its SentencePiece model.
+    """The row of each piece in the embedding tables, where that is not its number in its SentencePiece model.
 
     The models of source and target cut text into pieces; this list, one for both, gives each piece its row. A piece that is
     not in it, of the model or of letters that the model does not know, is unknown. A line may begin with a tag that is a piece
-    as a whole, such as `>>deu<<`, with which models of several target languages are told which. The pieces of the rows `added`
-    are no SentencePiece model's: each is one piece wherever a text has it.
+    as a whole, such as `>>deu<<`, which names the target language to models of several. The pieces of the rows `added` are in
+    no SentencePiece model: each is one piece wherever a text has it.
 
     Attributes:
         pieces: the piece of each row; one that has none is called `<row 17>`
@@ -60,14 +60,14 @@ class Vocabulary:
         """The ids int32 [tokens] of all lines, one line after the other, and the number of each line's [lines]."""
         # The text of a line between two added tokens is read as a line is.
         parts = [self._added.split(line) if self._added else [line] for line in lines]
-        tags, texts = zip(*(split_tag(text) for of_line in parts for text in of_line[::2]), strict=True)
-        found = iter(zip(tags, model.encode(list(texts), out_type=str, num_threads=os.cpu_count() or 1), strict=True))
+        tags, texts = zip(*(split_tag(text) for line_parts in parts for text in line_parts[::2]), strict=True)
+        encoded = iter(zip(tags, model.encode(list(texts), out_type=str, num_threads=os.cpu_count() or 1), strict=True))
         split = []
-        for of_line in parts:
+        for line_parts in parts:
             pieces = []
-            for added in [*of_line[1::2], ""]:
-                tag, of_text = next(found)
-                pieces += [tag] * bool(tag) + of_text + [added] * bool(added)
+            for added in [*line_parts[1::2], ""]:
+                tag, text_pieces = next(encoded)
+                pieces += [tag] * bool(tag) + text_pieces + [added] * bool(added)
             split.append(pieces)
         lengths = np.fromiter(map(len, split), np.int64, len(split))
         rows = map(self._rows.get, itertools.chain.from_iterable(split), itertools.repeat(self._unknown))

@@ -1,4 +1,4 @@
-"""The ids of words that came before: text repeats its words, and looking one up costs a twentieth of segmenting it."""
+"""A cache of the ids of words: text repeats its words, and looking one up takes a twentieth of the time of segmenting it."""
 
 import itertools
 import os
@@ -15,24 +15,24 @@ SPACE = "\u2581"  # SentencePiece's sign for a space; in text it would begin a w
 
 
 def words_are_independent(model: bytes) -> bool:
-    """Is the segmentation of a line that of its words between spaces, one after the other?
+    """Whether the segmentation of a line is that of its words between spaces, one after the other.
 
-    So it is with BPE pieces that do not reach over spaces, as we train them, and without normalisation. Not with a unigram
-    model, whose scores are rounded sums over the line, nor for text with U+2581.
+    So it is with BPE pieces that do not reach over spaces, as `Tokenizer.train` makes them, and without normalisation. It is
+    not so with a unigram model, whose scores are rounded sums over the line, nor for text with U+2581.
     """
     spec = read_model(model)
     return spec.trainer_spec.model_type == proto.TrainerSpec.BPE and splits_at_spaces(spec)
 
 
 def read_model(model: bytes) -> proto.ModelProto:
-    """What is in a SentencePiece model's file: pieces, scores, how it was trained, how it normalises."""
+    """The content of a SentencePiece model's file: pieces, scores, how it was trained, how it normalises."""
     spec = proto.ModelProto()
     spec.ParseFromString(model)
     return spec
 
 
 def splits_at_spaces(spec: proto.ModelProto) -> bool:
-    """Has it no piece that reaches over a space, and does it leave the text as it is?"""
+    """Whether no piece reaches over a space, and the model does not change the text."""
     trainer, normalizer = spec.trainer_spec, spec.normalizer_spec
     return (
         trainer.split_by_whitespace
@@ -48,15 +48,15 @@ def splits_at_spaces(spec: proto.ModelProto) -> bool:
 class WordTable:
     """Encodes lines with `model`, of which `words_are_independent`, a word at a time, and each word once.
 
-    It remembers `most` words, or as many as one call has, and then begins anew.
+    It keeps at most `capacity` words, or as many as one call has, and is then emptied.
     """
 
-    def __init__(self, model: sentencepiece.SentencePieceProcessor, most: int = 1_000_000):
-        self._model, self._most = model, most
+    def __init__(self, model: sentencepiece.SentencePieceProcessor, capacity: int = 1_000_000):
+        self._model, self._capacity = model, capacity
         self._lock = threading.Lock()
-        self._begin_anew()
+        self._clear()
 
-    def _begin_anew(self) -> None:
+    def _clear(self) -> None:
         self._row: dict[str, int] = {}
         # Word r's ids are ids[offsets[r] : offsets[r + 1]].
         self._ids = np.zeros(0, np.int32)
@@ -68,7 +68,7 @@ class WordTable:
         words = list(itertools.chain.from_iterable(split))
         with self._lock:
             flat, ends = self._encode_words(words)
-        last_words = np.cumsum([len(each) for each in split]) - 1
+        last_words = np.cumsum([len(line_words) for line_words in split]) - 1
         return flat, np.diff(ends[last_words], prepend=0)
 
     def _encode_words(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -76,12 +76,12 @@ class WordTable:
         rows = self._find(words)
         unknown = np.flatnonzero(rows < 0)
         if len(unknown):
-            these = [words[i] for i in unknown]
-            if len(self._row) + len(new := set(these)) > self._most:
-                self._begin_anew()
-                these, new, unknown = words, set(words), slice(None)
+            missing = [words[i] for i in unknown]
+            if len(self._row) + len(new := set(missing)) > self._capacity:
+                self._clear()
+                missing, new, unknown = words, set(words), slice(None)
             self._learn(list(new))
-            rows[unknown] = self._find(these)
+            rows[unknown] = self._find(missing)
         return gather(self._ids, self._offsets, rows)
 
     def _find(self, words: list[str]) -> np.ndarray:

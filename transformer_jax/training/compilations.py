@@ -1,4 +1,4 @@
-"""How many programs are compiled while a training goes on: if there is no end to it, that is what makes it slow."""
+"""How many programs XLA compiles during a training: if their number keeps growing, compilation makes the training slow."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,14 @@ __all__ = ["Compilation", "Compilations"]
 
 
 class Compilation(NamedTuple):
-    """One program that XLA made, or that was read from the folder of those it made before."""
+    """One program that XLA compiled, or that was read from the compilation cache."""
 
-    function: str  # the name of what was compiled
+    function: str  # the name of the compiled function
     seconds: float  # without tracing it
 
 
-# JAX tells of the first and the second in the same way. It goes on telling for as long as the process lives, so there is one
-# listener and one list, which all counters read; threads may add to it.
+# JAX reports both with this event. A listener cannot be removed again, so there is one listener and one list for all counters;
+# any thread may append to it.
 _EVENT = "/jax/core/compile/backend_compile_duration"
 _SEEN: list[Compilation] = []
 
@@ -35,12 +35,12 @@ class Compilations:
         self._taken = len(_SEEN)
 
     def take(self) -> list[Compilation]:
-        """Those since the last call, in their order."""
+        """The compilations since the last call, in their order."""
         new = _SEEN[self._taken :]
         self._taken += len(new)
         return new
 
     def take_numbers(self) -> dict[str, float]:
-        """How many there were since the last call and how long they took, for a line of metrics."""
+        """The number and the seconds of the compilations since the last call, for a line of metrics."""
         new = self.take()
-        return {"compilations": len(new), "compile_seconds": sum(each.seconds for each in new)}
+        return {"compilations": len(new), "compile_seconds": sum(compilation.seconds for compilation in new)}

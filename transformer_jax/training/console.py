@@ -1,4 +1,4 @@
-"""What a person sees of a training: a progress bar on a terminal, plain lines in a log."""
+"""The progress of a training: a progress bar on a terminal, plain lines in a log."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Console:
-    """Shows steps, loss, tokens/s and the time left. A terminal gets a bar and a log file a line at each report."""
+    """Shows steps, loss, tokens/s and the remaining time: on a terminal as a bar, in a log file as a line for each report."""
 
     def __init__(self, start: int, steps: int):
         self._steps = steps
@@ -32,11 +32,11 @@ class Console:
         self._bar.close()
 
     def advance(self) -> None:
-        """One step more."""
+        """Advances the bar by one step."""
         self._bar.update()
 
     def trained(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Tells what a line of metrics has of this step, and that programs were compiled if some were."""
+        """Reports the numbers of a line of metrics, and the programs that were compiled."""
         loss, rate = numbers["loss"], numbers["target_tokens_per_second"]
         self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s")
         if self._bar.disable:
@@ -48,7 +48,7 @@ class Console:
             log.info("step %d/%d: loss %.3f, %s%s", step, self._steps, loss, speed, compiled)
 
     def evaluated(self, step: int, evaluation: Evaluation, progress: Progress) -> None:
-        """Tells the scores on the dev set, which step is the best, sample translations, and that training stops if it does."""
+        """Reports the scores on the dev set, the best step, sample translations, and the end of the training by `patience`."""
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.numbers.items())
         best = " (best so far)" if progress.best_step == step else f" (best at step {progress.best_step})"
         log.info("step %d: dev %s%s", step, numbers, best)

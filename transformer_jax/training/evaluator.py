@@ -1,4 +1,4 @@
-"""What a training is told of itself on the dev set: loss, perplexity, its metric, sample translations."""
+"""The evaluation on the dev set during training: loss, perplexity, the metric `train.metric`, sample translations."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -28,12 +28,12 @@ __all__ = ["Evaluation", "make_evaluator"]
 
 
 class Evaluation(NamedTuple):
-    """What one evaluation on the dev set found."""
+    """The results of one evaluation on the dev set."""
 
     numbers: dict[str, float]  # cross_entropy, perplexity, accuracy; train.metric; ema_decay where it is on
-    score: float  # what is to rise: train.metric, or minus what is to fall, cross-entropy or TER
+    score: float  # higher is better: train.metric, or the negative of cross-entropy or TER
     samples: list[str]  # source  =>  translation  (reference), of the first sentences
-    alignment_layer: int  # whose attention tells most of which word became which, from 1; 0: there is none
+    alignment_layer: int  # the layer, from 1, whose attention aligns words best (`best_aligning_layer`); 0: no attention
 
 
 def make_evaluator(
@@ -55,18 +55,18 @@ def make_evaluator(
     if config.model.positions == "learned" and longest > config.model.max_positions:
         most = config.model.max_positions
         raise UserError(f"{config.data.dev}: a sentence has {longest} tokens; raise model.max_positions={most}")
-    # A few thousand sentences: their batches are kept.
+    # A dev set has a few thousand sentences, so that all its batches stay in memory.
     batches = list(one_pass(store, shapes, config.batch, tokenizer))
     eval_step = over_rows(make_eval_step(model, tokenizer.eos_id))
     translator = Translator(model, None, tokenizer, config, usual_length=usual_length)
     metric = None if config.train.metric == "loss" else make_metric(config.train.metric)
 
     def evaluate(params: Any) -> Evaluation:
-        def of_batch(batch: Batch) -> tuple[list[float], list[list[int]]]:
+        def evaluate_batch(batch: Batch) -> tuple[list[float], list[list[int]]]:
             sums, places = jax.device_get(eval_step(params, batch))
             return [float(np.sum(rows, dtype=np.float64)) for rows in sums], _links(batch, places, tokenizer.eos_id)
 
-        sums, links = zip(*collectives.map_over_processes(of_batch, batches, between), strict=True)
+        sums, links = zip(*collectives.map_over_processes(evaluate_batch, batches, between), strict=True)
         layer = _best_aligning_layer(links)
         numbers = loss_means(LossSums(*map(sum, zip(*sums, strict=True))))
         del numbers["loss"]  # without label smoothing it is the cross-entropy
@@ -74,30 +74,32 @@ def make_evaluator(
             numbers["ema_decay"] = config.train.ema_decay  # `params` are a moving average
         decoded = len(pairs.source) if metric else config.train.samples
         translations = translator.with_params(params).translate(pairs.source[:decoded], between=between)
-        found = [translation.text for translation in translations]
+        hypotheses = [translation.text for translation in translations]
         samples = [
-            f"{source}  =>  {hypothesis}  ({reference})" for source, reference, hypothesis in zip(*pairs, found, strict=False)
+            f"{source}  =>  {hypothesis}  ({reference})"
+            for source, reference, hypothesis in zip(*pairs, hypotheses, strict=False)
         ][: config.train.samples]
         if not metric:
             return Evaluation(numbers, -numbers["cross_entropy"], samples, layer)
-        value = numbers[config.train.metric] = score_with(metric, found, pairs.target).value
+        value = numbers[config.train.metric] = score_with(metric, hypotheses, pairs.target).value
         return Evaluation(numbers, -value if config.train.metric == "ter" else value, samples, layer)
 
     return evaluate
 
 
 def _links(batch: Batch, places: np.ndarray | None, eos_id: int) -> list[list[int]]:
-    """The target's pieces but EOS, and for each layer the source pieces that they looked at; [] without attention."""
+    """The ids of the target's pieces except EOS, and for each layer the ids of the source pieces with their highest attention;
+    [] without attention."""
     if places is None:
         return []
-    real = (batch.target_segment > 0) & (batch.target_output != eos_id)
-    looked = [np.take_along_axis(batch.source, at, axis=1)[real].tolist() for at in places.swapaxes(0, 1)]
-    return [batch.target_output[real].tolist(), *looked]
+    mask = (batch.target_segment > 0) & (batch.target_output != eos_id)
+    sources = [np.take_along_axis(batch.source, of_layer, axis=1)[mask].tolist() for of_layer in places.swapaxes(0, 1)]
+    return [batch.target_output[mask].tolist(), *sources]
 
 
 def _best_aligning_layer(links: Sequence[list[list[int]]]) -> int:
-    """The layer whose links have the most mutual information, from 1; 0 if there is none."""
+    """The layer, from 1, whose links have the highest mutual information; 0 without attention."""
     if not links[0]:
         return 0
-    target, *layers = (list(itertools.chain(*parts)) for parts in zip(*links, strict=True))
+    target, *layers = (list(itertools.chain(*of_batches)) for of_batches in zip(*links, strict=True))
     return best_aligning_layer(layers, target)

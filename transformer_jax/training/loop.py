@@ -1,4 +1,4 @@
-"""train(config, workdir): the whole of a training, from text to the last checkpoint."""
+"""train(config, workdir): a whole training, from text to the last checkpoint."""
 
 import contextlib
 import dataclasses
@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 def train(config: Config, workdir: str) -> Progress:
     """Trains until `config.train.steps`, or until the dev score has not risen for `train.patience` evaluations.
 
-    `workdir` keeps everything (see `run.py`). Called again with the same arguments it goes on where it was. Returns where it
-    stands at the end. Raises UserError for bad input, and when a loss is not finite; ToBeContinued, with all that was done
-    saved, after a SIGTERM or Ctrl-C.
+    `workdir` is the run folder (`runs/run_folder.py`). Called again with the same arguments, training continues from its
+    newest checkpoint. Returns the progress at the end. Raises UserError for bad input, and when a loss is not finite;
+    ToBeContinued after a SIGTERM or Ctrl-C, when a checkpoint of the last step has been saved.
     """
     parallel = Parallel(validate(config))
     with Preemption() as preemption, locked(workdir):
@@ -62,7 +62,7 @@ def train(config: Config, workdir: str) -> Progress:
             if config.train.init_from and not progress.step:
                 params = first_parameters(config, model, tokenizer)
                 state = parallel.create(lambda params: TrainState.create(params, optimizer, decay), params)
-            batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.part_of_rows))
+            batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.process_shard))
             console = Console(progress.step, config.train.steps)
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
             with memory, batches, console, MetricsWriter(run.workdir, progress.step) as writer:
@@ -70,7 +70,7 @@ def train(config: Config, workdir: str) -> Progress:
                 if session.done():
                     log.info("trained to step %d already, nothing to do", progress.step)
                 try:
-                    session.evaluate_if_left_undone()
+                    session.make_up_evaluation()
                     while not session.done():
                         preemption.check()
                         with session.waiting():
@@ -90,7 +90,7 @@ def train(config: Config, workdir: str) -> Progress:
 
 
 class _Session:
-    """What changes while a training goes on, and what is done with it now and then."""
+    """The state and progress of a running training, and its periodic work: metrics, evaluations, checkpoints."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Session:
         return self._meter.waiting()
 
     def due(self, every: int) -> bool:
-        """Is what happens every so many steps, and at the last, to happen at this one?"""
+        """Is this step a multiple of `every`, or the last?"""
         return self.progress.step % every == 0 or self.progress.step == self._config.steps
 
     def after_update(self, position: StreamPosition, sums: Any) -> None:
@@ -129,7 +129,7 @@ class _Session:
 
     def log(self, rate: Callable[[int], Any]) -> None:
         numbers = self._meter.take()
-        # The optimizer counts the updates that it was given, not those that were skipped.
+        # The optimizer does not count skipped updates.
         last_update = max(self.progress.step - self._meter.skipped - 1, 0)
         numbers = numbers | {"epoch": self.progress.epoch, "learning_rate": float(rate(last_update))}
         numbers |= self._compilations.take_numbers()
@@ -138,26 +138,27 @@ class _Session:
 
     def evaluate(self) -> None:
         with self._meter.pause():
-            evaluation = self._evaluate(self._parallel.whole(self.state.inference_params))
+            evaluation = self._evaluate(self._parallel.gather_params(self.state.inference_params))
         self.progress = self.progress.evaluated(evaluation.score, self._config.patience, evaluation.alignment_layer)
         numbers = evaluation.numbers | self._compilations.take_numbers()
         self._writer.write(self.progress.step, "dev", numbers, evaluation.samples)
         self._console.evaluated(self.progress.step, evaluation, self.progress)
 
-    def evaluate_if_left_undone(self) -> None:
-        """A training that was interrupted in the evaluation of a step, or just before, makes up for it."""
+    def make_up_evaluation(self) -> None:
+        """Evaluates and saves first where the training was interrupted between a step and its evaluation."""
         if self.progress.step and self.progress.score is None and self.due(self._config.evaluate_every):
             self.evaluate()
             self.save(self._checkpoints)
 
     def save(self, checkpoints: CheckpointWriter) -> None:
         with self._meter.pause():
-            standing = dataclasses.replace(self.progress, unwritten=self._meter.unwritten(), skipped=self._meter.skipped)
-            checkpoints.save(self._parallel.to_save(self.state), standing)
+            progress = dataclasses.replace(self.progress, unwritten=self._meter.unwritten(), skipped=self._meter.skipped)
+            checkpoints.save(self._parallel.to_save(self.state), progress)
         self._saved = self.progress.step
 
     def save_interrupted(self) -> None:
-        """What no checkpoint has yet; not among the checkpoints, which are to be those of an undisturbed training."""
+        """Saves the steps since the last checkpoint in a folder of its own: the run's checkpoints stay those of an
+        uninterrupted training."""
         if self.progress.step > self._saved:
             with self._run.interrupted() as interrupted:
                 self.save(interrupted)
@@ -166,7 +167,7 @@ class _Session:
 def _resume(
     run: Run, checkpoints: CheckpointReader, parallel: Parallel, state: TrainState, progress: Progress
 ) -> tuple[TrainState, Progress]:
-    """The newest state of the run and where it stands; `state` and `progress` as they are if it has none."""
+    """The run's newest state and progress; `state` and `progress` unchanged where it has no checkpoint."""
     newest = max(checkpoints.steps(), default=0)
     if run.was_interrupted():
         with run.interrupted() as interrupted:
@@ -182,5 +183,5 @@ def _restore(
     checkpoints.check_belongs(step, progress.tokenizer, progress.corpus)
     state, restored = checkpoints.restore(step, parallel.to_restore(state))
     log.info("going on from step %d", restored.step)
-    # A checkpoint from before the usual length was kept does not have it; it is a fact of the corpus.
+    # The usual length is a property of the corpus, and older checkpoints do not have it.
     return parallel.restored(state), dataclasses.replace(restored, usual_length=progress.usual_length)

@@ -1,4 +1,4 @@
-"""From the sums of many steps to the numbers of one line."""
+"""From the sums of many steps to the numbers of one line of metrics."""
 
 import contextlib
 import math
@@ -15,8 +15,8 @@ from transformer_jax.training.step import StepSums
 
 __all__ = ["TIMES", "Meter", "loss_means", "without_times"]
 
-# Every number of `metrics.jsonl` and of `Meter.unwritten` that is a time, a rate, or depends on which programs this process had
-# compiled before: two trainings of the same config differ in these numbers and in no others.
+# The numbers of `metrics.jsonl` and of `Meter.unwritten` that are times or rates, or depend on the programs that this process
+# had compiled before: two trainings of the same config differ only in these.
 TIMES = frozenset(
     {
         "seconds",
@@ -32,7 +32,7 @@ TIMES = frozenset(
 
 
 def without_times(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers that are the same in each training of the same config: all but times, rates and counts of compilations.
+    """The numbers that are the same in every training of the same config: all but times, rates and counts of compilations.
 
     >>> without_times({"step": 100, "loss": 1.5, "steps_per_second": 8.1})
     {'step': 100, 'loss': 1.5}
@@ -62,7 +62,7 @@ _SUM_NAMES = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _
 
 
 def _named(seconds: float, waited: float, sums: StepSums) -> dict[str, float]:
-    """What a checkpoint keeps of a meter."""
+    """The content of a meter by name, as checkpoints keep it."""
     times = {"seconds": seconds, "waited_seconds": waited}
     return times | dict(zip(_SUM_NAMES, jax.tree.leaves(sums), strict=True))
 
@@ -71,16 +71,16 @@ _ADVICE = "Lower optimizer.learning_rate, raise optimizer.warmup_steps or set op
 
 
 class Meter:
-    """Keeps the sums of steps on the device until somebody asks: only then are they fetched.
+    """Adds up the sums of steps. They stay on the device until they are asked for.
 
-    `unwritten` is what another meter's `unwritten()` returned: this one goes on from there. `skipped` counts the updates that
-    were left out because a number in them was not finite; more than `max_skipped` in all are a UserError.
+    `unwritten` is what another meter's `unwritten()` returned: this meter continues from it. `skipped` counts the updates that
+    were skipped because a number in them was not finite; more than `max_skipped` in all raise UserError.
     """
 
     def __init__(self, unwritten: Mapping[str, float] | None = None, skipped: int = 0, max_skipped: int = 0):
-        nothing = _named(0.0, 0.0, _ZERO)
-        # Other names are of a version that kept other sums: its checkpoint is good, and one line of metrics is of fewer steps.
-        start = unwritten if unwritten and unwritten.keys() == nothing.keys() else nothing
+        empty = _named(0.0, 0.0, _ZERO)
+        # Other names come from a version that kept other sums. Its checkpoint is valid; one line of metrics covers fewer steps.
+        start = unwritten if unwritten and unwritten.keys() == empty.keys() else empty
         self._pending: list[tuple[int, StepSums]] = []
         self._total = jax.tree.unflatten(jax.tree.structure(_ZERO), [start[name] for name in _SUM_NAMES])
         self._since, self._waited = time.perf_counter() - start["seconds"], start["waited_seconds"]
@@ -92,8 +92,8 @@ class Meter:
         jax.block_until_ready(self._pending[: len(self._pending) - platform.steps_in_flight()][-1:])
 
     def check_finite(self) -> None:
-        """Waits for all steps so far. Raises UserError naming the first whose loss, gradient or update was not finite, if it
-        may not be skipped."""
+        """Waits for all steps so far. Raises UserError with the first step whose loss, gradient or update was not finite and
+        must not be skipped."""
         for step, sums in self._pending:
             sums = jax.device_get(sums)
             if not sums.finite and self._max_skipped:
@@ -113,15 +113,17 @@ class Meter:
         self._pending.clear()
 
     def unwritten(self) -> dict[str, float]:
-        """What there is since the last `take`, by name, for a checkpoint: a resumed run then writes what a straight one does.
+        """The sums since the last `take`, by name, for a checkpoint: a resumed run then writes the same metrics as an
+        uninterrupted one.
 
-        `seconds` and, of them, `waited_seconds` for input; then each sum of `StepSums`, such as `loss.tokens`.
+        `seconds`, the part of them that was waited for input (`waited_seconds`), and each sum of `StepSums`, such as
+        `loss.tokens`.
         """
         self.check_finite()
         return _named(time.perf_counter() - self._since, self._waited, self._total)
 
     def take(self) -> Mapping[str, float]:
-        """The numbers of all steps since the last call, and a fresh start. Rates are per second of wall clock."""
+        """The numbers of all steps since the last call; the sums start again at 0. Rates are per second of wall clock."""
         self.check_finite()
         now = time.perf_counter()
         total, seconds, waited = self._total, now - self._since, self._waited
@@ -139,8 +141,8 @@ class Meter:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time inside as waited for input, unless the device still has work when it ends. The share of these
-        (`input_wait`) is an upper bound of the share of time in which the device stood idle for want of a batch."""
+        """Counts the time of the block as waiting for input, unless the device is still busy at its end. Its share
+        (`input_wait`) is an upper bound of the share of time in which the device was idle because there was no batch."""
         start = time.perf_counter()
         yield
         if all(sums.steps.is_ready() for _, sums in self._pending[-1:]):
@@ -148,7 +150,7 @@ class Meter:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves the time inside out of the rates (evaluation, saving)."""
+        """Excludes the time of the block (evaluation, saving) from the rates."""
         self.check_finite()
         start = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""The learning rate's course and the optax chain."""
+"""The learning rate schedule and the optax chain."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ __all__ = ["learning_rate", "make_optimizer"]
 
 
 def learning_rate(config: Config) -> optax.Schedule:
-    """step (from 0) -> learning rate of the update that follows, after a linear warm-up from 0 to the peak over w steps.
+    """step (from 0) -> learning rate of the next update, after a linear warm-up from 0 to the peak over w steps.
 
     inverse_sqrt: peak * min(n / w, sqrt(w / n)) for n = step + 1; with the peak (D w)^-0.5 this is Vaswani et al. 2017, eq. 3.
     cosine: from the peak to 0 at `decay_steps`. constant: the peak.
@@ -33,8 +33,8 @@ def learning_rate(config: Config) -> optax.Schedule:
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """Clipping by the global norm (if asked for), then Adam (Kingma and Ba 2015) with `learning_rate`, with decoupled weight
-    decay on matrices (if asked for; Loshchilov and Hutter 2019)."""
+    """Clipping by the global norm (with `clip_norm`), then Adam (Kingma and Ba 2015) with `learning_rate`, and with
+    `weight_decay` decoupled weight decay on matrices (Loshchilov and Hutter 2019)."""
     optimizer = config.optimizer
     clip = optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else optax.identity()
     adam = optax.adamw(

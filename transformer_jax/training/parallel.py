@@ -1,4 +1,4 @@
-"""One program over all accelerators of all processes: where the state lies, and who works on which rows."""
+"""One training step over all accelerators of all processes: where the state is placed, and which rows each works on."""
 
 import functools
 from collections.abc import Callable
@@ -19,14 +19,15 @@ _AXIS = "data"
 
 
 class Parallel:
-    """The training state and step over `devices` (all of all processes), in the way that `config.parallel.mode` names.
+    """The training state and step over `devices` (default: all of all processes), in the mode `config.parallel.mode`.
 
-    * `pmap`: every process has the whole state as plain arrays, without a device axis, copied to each of its devices.
-    * `sharded`: the state is of global arrays over a mesh, of which each device has a part (FSDP, Rajbhandari et al. 2020): an
-      array of `min_sharded_size` or more numbers is cut along its longest axis that divides, smaller ones are whole everywhere.
+    * `pmap`: every process has the whole state as plain arrays, without a device axis, replicated on each of its devices.
+    * `sharded`: the state consists of global arrays over a mesh (FSDP, Rajbhandari et al. 2020). An array of
+      `min_sharded_size` or more elements is partitioned along the longest axis that the devices divide, smaller ones are
+      replicated.
 
-    Either way the rows of a batch are split over the devices, in their order, and a checkpoint is the same. Raises UserError
-    where the rows do not divide by devices and accumulation.
+    In both modes the rows of a batch are split over the devices, in their order, and checkpoints are the same. Raises
+    UserError where devices and accumulation do not divide the rows.
     """
 
     def __init__(self, config: Config, devices: list[jax.Device] | None = None):
@@ -47,12 +48,12 @@ class Parallel:
             )
 
     @property
-    def part_of_rows(self) -> tuple[int, int]:
-        """(i, n): this process works on the i-th of n equal parts of each batch's rows."""
+    def process_shard(self) -> tuple[int, int]:
+        """(i, n): this process works on the i-th of n equal shards of each batch's rows."""
         return jax.process_index(), jax.process_count()
 
     def create(self, make_state: Callable[[jax.Array], Any], key: jax.Array) -> Any:
-        """The state `make_state(key)` (of a key, or a tree of parameters), made where it is to lie: a sharded one is never
+        """The state `make_state(key)` (`key` may be a tree of parameters), created where it is placed: a sharded state is never
         whole on one device."""
         if self._sharded:
             shardings = self._shardings(jax.eval_shape(make_state, key))
@@ -61,10 +62,8 @@ class Parallel:
         return jax.jit(make_state, out_shardings=shardings)(key)
 
     def step(self, train_step: Callable) -> Callable:
-        """step(state, batch, key) -> (state, sums): `train_step` with this process's rows of each batch, compiled.
-
-        The state's memory is reused for the new one.
-        """
+        """step(state, batch, key) -> (state, sums): `train_step` of this process's rows of each batch, compiled. It donates the
+        state's memory to the new state."""
         if self._sharded:
             return self._sharded_step(train_step)
         if self.devices == 1:
@@ -78,8 +77,8 @@ class Parallel:
         return step
 
     def lower(self, train_step: Callable, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
-        """The program that `step` runs for arrays of these shapes, to be looked into: nothing is computed, and the devices may
-        be those of a machine that is not there (`jax.experimental.topologies`)."""
+        """The program that `step` runs for arrays of these shapes, for inspection: nothing is computed, and the devices may be
+        described without being present (`jax.experimental.topologies`)."""
         state, batch, key = jax.eval_shape(lambda *arguments: arguments, state, batch, key)
         if self._sharded:
             return self._sharded_program(train_step, state).lower(state, batch, key)
@@ -103,7 +102,7 @@ class Parallel:
         )
 
     def _sharded_step(self, train_step: Callable) -> Callable:
-        # The shapes of a state are known when there is one.
+        # The program needs the state's shapes, which are known at the first call.
         @functools.cache
         def compiled(treedef: Any, shapes: tuple) -> Callable:
             state = jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
@@ -111,60 +110,60 @@ class Parallel:
 
         def step(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
             leaves, treedef = jax.tree.flatten(state)
-            place = functools.partial(jax.make_array_from_process_local_data, NamedSharding(self._mesh, P(_AXIS)))
+            to_global = functools.partial(jax.make_array_from_process_local_data, NamedSharding(self._mesh, P(_AXIS)))
             program = compiled(treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-            return program(state, jax.tree.map(place, batch), key)
+            return program(state, jax.tree.map(to_global, batch), key)
 
         return step
 
     def _sharded_program(self, train_step: Callable, state: Any) -> Callable:
         replicated, rows = NamedSharding(self._mesh, P()), NamedSharding(self._mesh, P(_AXIS))
 
-        # Left to itself, XLA sometimes moves the activations of all rows to the parts of a parameter, rather than the parts to
-        # the rows: the parts of the table of embeddings, and where there are few rows any others.
+        # Without these constraints XLA sometimes moves the activations of all rows to the shards of a parameter instead of the
+        # shards to the rows: for the embedding table, and with few rows for other parameters.
         @jax.custom_vjp
-        def whole(params: Any) -> Any:
+        def gather_params(params: Any) -> Any:
             return jax.lax.with_sharding_constraint(params, replicated)
 
-        # Each device's gradient, of the whole, is added up over devices; then each keeps its part.
-        def whole_backward(_: None, gradient: Any) -> tuple[Any]:
-            added = jax.lax.with_sharding_constraint(gradient, replicated)
-            return (jax.lax.with_sharding_constraint(added, self._shardings(gradient)),)
+        # The gradients of the gathered parameters are summed over devices; each device keeps its shard of the sum.
+        def backward(_: None, gradient: Any) -> tuple[Any]:
+            total = jax.lax.with_sharding_constraint(gradient, replicated)
+            return (jax.lax.with_sharding_constraint(total, self._shardings(gradient)),)
 
-        whole.defvjp(lambda params: (whole(params), None), whole_backward)
-        step = functools.wraps(train_step)(functools.partial(train_step, whole=whole))
+        gather_params.defvjp(lambda params: (gather_params(params), None), backward)
+        step = functools.wraps(train_step)(functools.partial(train_step, gather_params=gather_params))
         state = self._shardings(state)
         return jax.jit(step, donate_argnums=0, in_shardings=(state, rows, replicated), out_shardings=(state, replicated))
 
-    def whole(self, params: Any) -> Any:
-        """`params` of a state as arrays that this process alone can work with: whole on each device."""
+    def gather_params(self, params: Any) -> Any:
+        """`params` of a state as arrays of this process alone, replicated on its devices."""
         if not self._sharded:
             return params
         return self._of_this_process(self._copy_to_all(params))
 
     def to_save(self, state: Any) -> Any:
-        """`state` as global arrays, of which every process writes its part."""
+        """`state` as global arrays, of which every process writes its shard."""
         if self._sharded or not self._several_processes:
             return state
         return multihost_utils.host_local_array_to_global_array(state, self._mesh, P())
 
     def to_restore(self, state: Any) -> Any:
-        """Shapes, types and places of the global arrays that `state` is to be read as."""
+        """Shapes, types and shardings of the global arrays that `state` is restored as."""
         abstract = jax.eval_shape(lambda: state)
         shardings = self._shardings(abstract)
-        return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), abstract, shardings)
+        return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, shardings)
 
     def restored(self, state: Any) -> Any:
-        """From the global arrays that were read (`to_restore`) to the state that `step` takes."""
+        """The state that `step` takes, from the global arrays that were read as `to_restore` describes."""
         return state if self._sharded or not self._several_processes else self._of_this_process(state)
 
     def _of_this_process(self, arrays: Any) -> Any:
         return multihost_utils.global_array_to_host_local_array(arrays, self._mesh, P()) if self._several_processes else arrays
 
     def _shardings(self, state: Any) -> Any:
-        return jax.tree.map(lambda x: NamedSharding(self._mesh, self._part(x.shape)), state)
+        return jax.tree.map(lambda x: NamedSharding(self._mesh, self._partition(x.shape)), state)
 
-    def _part(self, shape: tuple[int, ...]) -> P:
+    def _partition(self, shape: tuple[int, ...]) -> P:
         dividing = [axis for axis, size in enumerate(shape) if size % self.devices == 0]
         if not self._sharded or not dividing or np.prod(shape) < self._min_sharded_size:
             return P()

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request to stop that is met between two steps, by all processes at the same one."""
+"""SIGTERM and Ctrl-C as a request to stop, which all processes follow between the same two steps."""
 
 import os
 import signal
@@ -14,10 +14,10 @@ __all__ = ["Preemption"]
 
 
 class Preemption:
-    """As a context manager it catches SIGTERM and the first SIGINT; a second SIGINT ends the process at once.
+    """A context manager that catches SIGTERM and the first SIGINT; a second SIGINT ends the process at once.
 
-    Until `hold()` there is nothing to save, and a signal raises ToBeContinued where it finds the program. After it, only
-    `check()` raises. Signals are caught in the main thread only, as Python does; elsewhere nothing changes.
+    Until `hold()` is called there is nothing to save, and a signal raises ToBeContinued wherever the program is. Afterwards
+    only `check()` raises it. Python handles signals in the main thread; in other threads this class has no effect.
     """
 
     def __init__(self):
@@ -28,7 +28,7 @@ class Preemption:
     def __enter__(self) -> "Preemption":
         if threading.current_thread() is threading.main_thread():
             self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._receive)
-            if jax.process_count() == 1:  # else JAX's own handler tells the others of it
+            if jax.process_count() == 1:  # with several, JAX's own handler passes the signal on to the others
                 self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._receive)
         return self
 
@@ -37,12 +37,13 @@ class Preemption:
             signal.signal(number, handler)
 
     def hold(self) -> None:
-        """From here on signals wait for `check()`."""
+        """From now on signals wait for `check()`."""
         self._held = True
 
     def check(self) -> None:
-        """Raises ToBeContinued if a signal has come; with several processes to any, and then in all at the same call."""
-        # JAX says yes at one count only, the same in all processes, which is why each must count in the same way, from 1.
+        """Raises ToBeContinued if a signal has arrived; with several processes, in all of them at the same call if it arrived
+        at any."""
+        # JAX answers yes at one number only, the same in all processes: each counts its calls from 1.
         self._checks += 1
         if jax.process_count() > 1:
             self._asked |= multihost_utils.reached_preemption_sync_point(self._checks)

@@ -1,11 +1,11 @@
-"""What a new run begins with where it does not begin from nothing: tokenizer and parameters of another (`train.init_from`)."""
+"""The tokenizer and the parameters that a new run takes from another (`train.init_from`)."""
 
-import dataclasses
 from typing import Any
 
 from flax import linen as nn
 
 from transformer_jax.config import Config
+from transformer_jax.config.fields import MayDiffer, annotations, record
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters
 from transformer_jax.runs.checkpoint_name import CheckpointName
@@ -13,11 +13,6 @@ from transformer_jax.runs.run_folder import Run, split_run_name
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["first_parameters", "first_tokenizer"]
-
-# What may differ between the two models: no parameter depends on it.
-_MAY_DIFFER = {"dropout", "attention_dropout", "activation_dropout", "compute_dtype"}
-# ... and between the two tokenizers, which are the same one: how training text is segmented with it.
-_OF_TRAINING = {"samples", "alpha"}
 
 
 def first_tokenizer(config: Config) -> Tokenizer | None:
@@ -32,7 +27,7 @@ def first_tokenizer(config: Config) -> Tokenizer | None:
 
 def first_parameters(config: Config, model: nn.Module, tokenizer: Tokenizer) -> Any:
     """The parameters of the checkpoint that `train.init_from` names, a tree of NumPy arrays. Raises UserError as
-    `first_tokenizer` does, and where `tokenizer` is not the other's."""
+    `first_tokenizer` does, and where `tokenizer` is not that of the other run."""
     workdir, checkpoint = split_run_name(config.train.init_from)
     run = Run(workdir)
     _require_same(run, config)
@@ -41,16 +36,17 @@ def first_parameters(config: Config, model: nn.Module, tokenizer: Tokenizer) -> 
 
 
 def _require_same(run: Run, config: Config) -> None:
-    """Raises UserError where `config` has another model or tokenizer than `run`: the new run's config.json would say what is
-    not so. What the user has not set cannot be told from what is set to its default, so that values are compared."""
+    """Raises UserError where `config` has another model or tokenizer than `run`: the config.json of the new run would not
+    describe its parameters. A field that the user has set to its default cannot be told from one that is not set, so that
+    values are compared."""
     wrong, flags = [], []
-    for part, may_differ in (("model", _MAY_DIFFER), ("tokenizer", _OF_TRAINING)):
-        other, own = (getattr(each, part) for each in (run.config, config))
-        for field in dataclasses.fields(own):
-            value, expected = (getattr(each, field.name) for each in (own, other))
-            if field.name not in may_differ and value != expected:
-                wrong.append(f"{part}.{field.name}={value!r} should be {expected!r}")
-                flags.append(f"--config.{part}.{field.name}={expected}")
+    for section in ("model", "tokenizer"):
+        other, own = getattr(run.config, section), getattr(config, section)
+        for name, annotation in annotations(type(own)).items():
+            value, expected = getattr(own, name), getattr(other, name)
+            if record(annotation, MayDiffer) is None and value != expected:
+                wrong.append(f"{section}.{name}={value!r} should be {expected!r}")
+                flags.append(f"--config.{section}.{name}={expected}")
     if wrong:
         raise UserError(
             f"config: {', '.join(wrong)}, as in train.init_from={config.train.init_from}; --config={run.config_file} has it "

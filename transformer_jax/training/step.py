@@ -18,9 +18,9 @@ __all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step", "movin
 
 
 class TrainState(NamedTuple):
-    """All that training changes. The random key is not here: it is `fold_in(key, step)`."""
+    """All that training changes. Random keys are not part of it: each step uses `fold_in(key, step)`."""
 
-    step: Array  # int32 []: batches worked through
+    step: Array  # int32 []: the number of batches so far
     params: Any  # a tree of float32 arrays
     optimizer_state: optax.OptState
     ema: Any = None  # `moving_average` of the parameters in float32; None: there is none
@@ -28,24 +28,24 @@ class TrainState(NamedTuple):
 
     @classmethod
     def create(cls, params: Any, optimizer: optax.GradientTransformation, ema_decay: float = 0.0) -> "TrainState":
-        """Before the first update: a fresh optimizer state, and with `ema_decay` an average that is the parameters."""
+        """The state before the first update: a new optimizer state, and with `ema_decay` an average equal to the parameters."""
         # A copy: both are donated to the step.
         ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if ema_decay else None
         return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, jnp.zeros((), jnp.int32))
 
     @property
     def inference_params(self) -> Any:
-        """What is evaluated and translates: the moving average where there is one, else the parameters."""
+        """The parameters for evaluation and translation: the moving average where there is one, else the parameters."""
         return self.params if self.ema is None else self.ema
 
 
 class StepSums(NamedTuple):
-    """What a step says of itself, to be added up over steps and divided when it is written. Float32 scalars."""
+    """Sums of one step, to be added up over steps and divided when metrics are written. Float32 scalars."""
 
     loss: LossSums
     source_tokens: Array
     gradient_norm: Array  # before clipping
-    finite: Array  # 1 where the loss, the gradient's norm and all new parameters are finite numbers, else 0
+    finite: Array  # 1 if the loss, the gradient's norm and all new parameters are finite numbers, else 0
     steps: Array  # 1
 
 
@@ -53,9 +53,9 @@ def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
     """ema_t = d_t ema_(t-1) + (1 - d_t) params_t, where d_t = min(decay, (1 + t) / (10 + t)) and t = `step`, the number of
     updates, from 1.
 
-    The mean of about the last 1 / (1 - decay) parameters (Polyak and Juditsky 1992). The smaller decay at first, which soon
-    forgets the initial parameters, is that of TensorFlow's `ExponentialMovingAverage` and Marian's `--exponential-smoothing`,
-    whose number is 1 - decay.
+    The mean of about the last 1 / (1 - decay) parameters (Polyak and Juditsky 1992). The smaller decay of the first updates
+    removes the initial parameters soon, as in TensorFlow's `ExponentialMovingAverage` and Marian's `--exponential-smoothing`
+    (which is given 1 - decay).
 
     `ema` and `params` are trees of the same shapes, `step` is int32 [].
 
@@ -66,45 +66,45 @@ def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
 
 
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
-    """The pure function train_step(state, batch, key, *, axis_name=None, whole=None) -> (state, StepSums).
+    """The pure function train_step(state, batch, key, *, axis_name=None, gather_params=None) -> (state, StepSums).
 
-    `state` is a `TrainState`, `batch` a `Batch`. It minimises the mean loss of all target tokens of the global batch. The
-    batch is worked through in `config.accumulation` slices of its rows; gradients, losses and counts are added over the slices,
-    then over `axis_name` (if the rows are also split over devices), and divided by the number of tokens once, at the end. The
-    model is given `whole(params)` where there is such a function: the same numbers, elsewhere than the state has them. With
-    `config.ema_decay` the state's `ema` follows the new parameters. With `config.max_skipped`, an update in which a number is
-    not finite changes nothing but `step` and `skipped`, and its sums are all 0 but `steps`: the learning rate, Adam's moments
-    and the decay of the moving average go on from the last update that was applied.
+    `state` is a `TrainState`, `batch` a `Batch`. The step minimises the mean loss of all target tokens of the global batch.
+    Gradients, losses and counts are summed over `config.accumulation` slices of the rows, then over `axis_name` (if the rows
+    are also split over devices), and divided by the number of tokens once, at the end. `gather_params`, where it is given,
+    places the parameters for the model. With `config.ema_decay` the state's `ema` follows the new parameters. With
+    `config.max_skipped`, an update in which a number is not finite changes only `step` and `skipped`, and of its sums only
+    `steps` is not 0: the learning rate, Adam's moments and the decay of the moving average continue from the last update that
+    was applied.
     """
 
-    def sums_of(params, batch, key, whole):
-        params = whole(params) if whole else params
+    def sums_of(params, batch, key, gather_params):
+        params = gather_params(params) if gather_params else params
         logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
         sums = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing)
         sums = jax.tree.map(jnp.sum, sums)
         return sums.loss, sums
 
-    def accumulate(params, batch, key, whole):
-        gradient_of = jax.grad(functools.partial(sums_of, whole=whole), has_aux=True)
+    def accumulate(params, batch, key, gather_params):
+        gradient_of = jax.grad(functools.partial(sums_of, gather_params=gather_params), has_aux=True)
         count = config.accumulation
         if count == 1:
             return gradient_of(params, batch, key)
-        # Slice a has the rows a, a + count, ...: then each has as many of every device's rows, which are neighbours.
+        # Slice a has the rows a, a + count, ...: it has the same number of rows of every device, whose rows are neighbours.
         slices = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
-        def add(total, at):
-            index, part = at
-            return jax.tree.map(jnp.add, total, gradient_of(params, part, jax.random.fold_in(key, index))), None
+        def add(total, indexed_slice):
+            index, rows = indexed_slice
+            return jax.tree.map(jnp.add, total, gradient_of(params, rows, jax.random.fold_in(key, index))), None
 
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, LossSums(*[jnp.zeros(())] * 4)))
         return jax.lax.scan(add, zero, (jnp.arange(count), slices))[0]
 
-    def train_step(state, batch, key, *, axis_name=None, whole=None):
+    def train_step(state, batch, key, *, axis_name=None, gather_params=None):
         key = jax.random.fold_in(key, state.step)
         source_tokens = jnp.sum(batch.source_segment > 0, dtype=jnp.float32)
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        total = (*accumulate(state.params, batch, key, whole), source_tokens)
+        total = (*accumulate(state.params, batch, key, gather_params), source_tokens)
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
         gradient, sums, source_tokens = total
@@ -113,17 +113,16 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # The new parameters too: a finite gradient times a huge rate overflows, and a save may come before the next loss.
-        checked = (sums.loss, norm, *jax.tree.leaves(params))
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in checked]).all()
-        told = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()))
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in (sums.loss, norm, *jax.tree.leaves(params))]).all()
+        step_sums = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()))
         updates_done = state.step + 1 - state.skipped
         ema = moving_average(state.ema, params, updates_done, config.ema_decay) if config.ema_decay else None
         new = TrainState(state.step + 1, params, optimizer_state, ema, state.skipped)
         if config.max_skipped:
             unchanged = state._replace(step=new.step, skipped=state.skipped + 1)
             new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, unchanged)
-            told = jax.tree.map(lambda x: jnp.where(finite, x, 0), told)._replace(steps=told.steps)
-        return new, told
+            step_sums = jax.tree.map(lambda x: jnp.where(finite, x, 0), step_sums)._replace(steps=step_sums.steps)
+        return new, step_sums
 
     return train_step
 

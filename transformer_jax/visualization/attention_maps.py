@@ -1,4 +1,4 @@
-"""What attention looks at: the weights of a translation, gathered from the model and drawn."""
+"""The attention weights of a translation: computed by teacher forcing, averaged over words, and drawn."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,18 +25,19 @@ KINDS = {
 
 
 class AttentionMap(NamedTuple):
-    """weights[l, h, t, s]: how much of the attention of query t, in head h of layer l, went to key s. Rows sum to 1.
+    """weights[l, h, t, s] is the share of the attention of query t, in head h of layer l, that goes to key s. Rows sum to 1.
 
-    A target piece's row is what was looked at while it was predicted.
+    The row of a target piece has the attention from which that piece was predicted.
     """
 
-    kind: str  # cross: the translation looks at the source | encoder: the source at itself | decoder: the translation at itself
+    kind: str  # cross: from the translation to the source | encoder: within the source | decoder: within the translation
     queries: tuple[str, ...]  # the tokenizer's pieces, or words; EOS included
     keys: tuple[str, ...]
     weights: np.ndarray  # float32 [L, H, queries, keys]
 
     def mean(self, layer: int = 0, head: int = 0) -> np.ndarray:
-        """Of one layer or all of them (0), one head or all: float32 [queries, keys]. Layers and heads count from 1.
+        """The mean weights of one layer or of all (0), of one head or of all (0): float32 [queries, keys]. Layers and heads
+        count from 1.
 
         Raises UserError for a layer or head that the model does not have.
         """
@@ -50,11 +51,10 @@ class AttentionMap(NamedTuple):
 def attention_maps(
     model: nn.Module, params: Any, tokenizer: Tokenizer, source: str, target: str | Sequence[int], *, words: bool = False
 ) -> dict[str, AttentionMap]:
-    """Every kind of attention that the model has (see `AttentionMap`), by teacher forcing of `target`.
+    """A map for every kind of attention that the model has (`AttentionMap.kind`), by teacher forcing of `target`.
 
-    `target` is text, or a translation's own ids, EOS included. Between pieces, or between `words`: then the share of a word is
-    the sum of its pieces' shares, and its own row the mean of its pieces' rows. By the names of their kinds; a model without
-    attention has none.
+    `target` is text, or a translation's own ids, EOS included. Queries and keys are pieces, or with `words` words: the share of
+    a word is the sum of its pieces' shares, and its row is the mean of its pieces' rows. A model without attention has no map.
     """
     (source,) = list_of_texts([source], "source")
     source_ids = tokenizer.encode_source([source])[0]
@@ -63,10 +63,10 @@ def attention_maps(
     store = Store.of([source_ids], [ids])
     batch = bucketed_batch(store, np.array([0]), shape, tokenizer.pad_id, tokenizer.decoder_start_id)
     _, sown = jax.jit(lambda params: model.apply({"params": params}, batch, train=False, mutable=["intermediates"]))(params)
-    reading, writing = _side(tokenizer, batch.source[0], words), _side(tokenizer, batch.target_output[0], words)
-    # What the decoder has read when it predicts: its start, and all but the last.
-    so_far = _Side(("(start)", *writing.labels), np.concatenate([[0], writing.owner[:-1] + 1]))
-    sides = {"source": reading, "translation": writing, "translation so far": so_far}
+    source_side, target_side = _side(tokenizer, batch.source[0], words), _side(tokenizer, batch.target_output[0], words)
+    # The decoder's input: its start token, and all pieces except the last.
+    input_side = _Side(("(start)", *target_side.labels), np.concatenate([[0], target_side.owner[:-1] + 1]))
+    sides = {"source": source_side, "translation": target_side, "translation so far": input_side}
     return {
         kind: _merge(kind, *(sides[name] for name in KINDS[kind]), np.asarray(weights, np.float32)[:, 0])
         for kind, weights in attention_of(sown.get("intermediates", {})).items()
@@ -74,7 +74,7 @@ def attention_maps(
 
 
 def draw(attention: AttentionMap, file: str | Path, layer: int = 0, head: int = 0) -> None:
-    """Writes a picture: a row for each query, a column for each key, darker where more attention goes.
+    """Writes a picture with a row for each query and a column for each key; more attention is darker.
 
     `layer` and `head` as for `AttentionMap.mean`. The format follows the file's ending (.png, .pdf, .svg). Needs matplotlib
     (the extra `plot`). Raises UserError without it, or where the file cannot be written.
@@ -96,21 +96,23 @@ def draw(attention: AttentionMap, file: str | Path, layer: int = 0, head: int = 
     axes.set_xlabel(key_side)
     axes.xaxis.set_label_position("bottom")
     axes.set_ylabel(query_side)
-    which = [f"{name} {number}" if number else f"mean over {name}s" for name, number in (("layer", layer), ("head", head))]
-    figure.colorbar(image, label=f"share of attention, {', '.join(which)}", shrink=0.8)
+    shown = [f"{name} {number}" if number else f"mean over {name}s" for name, number in (("layer", layer), ("head", head))]
+    figure.colorbar(image, label=f"share of attention, {', '.join(shown)}", shrink=0.8)
     try:
         figure.savefig(file)
-    except (OSError, ValueError) as error:  # no such folder; an ending that is no format
+    except (OSError, ValueError) as error:  # no such folder; no format with this ending
         raise UserError(f"{file}: the picture cannot be written ({error})") from None
 
 
 class _Side(NamedTuple):
+    """The queries or the keys of a map."""
+
     labels: tuple[str, ...]
-    owner: np.ndarray  # int [pieces]: the label of each piece
+    owner: np.ndarray  # int [pieces]: the index of each piece's label
 
 
 def _side(tokenizer: Tokenizer, ids: np.ndarray, words: bool) -> _Side:
-    # SentencePiece marks the start of a word with U+2581; a space before the piece reads better. The end has a name.
+    # SentencePiece marks the start of a word with U+2581, which is shown as a space.
     pieces = [piece.replace("\u2581", " ").replace("</s>", "(end)") for piece in tokenizer.pieces(ids)]
     if not words:
         return _Side(tuple(pieces), np.arange(len(pieces)))
@@ -122,8 +124,9 @@ def _side(tokenizer: Tokenizer, ids: np.ndarray, words: bool) -> _Side:
 
 
 def _merge(kind: str, queries: _Side, keys: _Side, weights: np.ndarray) -> AttentionMap:
-    # Whose piece is whose, bool [labels, pieces].
-    of_query, of_key = (side.owner[None] == np.arange(side.owner[-1] + 1)[:, None] for side in (queries, keys))
-    mean = of_query / of_query.sum(axis=1, keepdims=True)
-    merged = (mean @ weights @ of_key.T).astype(np.float32)
-    return AttentionMap(kind, queries.labels[: len(of_query)], keys.labels[: len(of_key)], merged)
+    """The map between labels from weights [L, H, pieces, pieces]."""
+    # Which pieces belong to which label, bool [labels, pieces].
+    query_pieces, key_pieces = (side.owner[None] == np.arange(side.owner[-1] + 1)[:, None] for side in (queries, keys))
+    mean = query_pieces / query_pieces.sum(axis=1, keepdims=True)
+    merged = (mean @ weights @ key_pieces.T).astype(np.float32)
+    return AttentionMap(kind, queries.labels[: len(query_pieces)], keys.labels[: len(key_pieces)], merged)

@@ -1,4 +1,4 @@
-"""One page for a browser in which a person explores what attention looked at in one translated sentence."""
+"""An interactive HTML page of the attention weights of one translated sentence."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from transformer_jax.visualization.attention_maps import KINDS, AttentionMap
 
 __all__ = ["write_page"]
 
-PLACEHOLDER = "{{data}}"  # where attention_page.html takes everything that differs from page to page
+PLACEHOLDER = "{{data}}"  # replaced in attention_page.html by the data of a page
 
 
 def write_page(
@@ -28,12 +28,12 @@ def write_page(
     head: int = 0,
     kind: str = "cross",
 ) -> None:
-    """Writes one HTML file, compressed if its name ends in `.gz`, that needs nothing else: no network, no other file.
+    """Writes one self-contained HTML file, compressed if its name ends in `.gz`. It loads no other file and uses no network.
 
-    `pieces` and `words` hold the same kinds of attention, between the tokenizer's pieces and between words. `kind`, `layer` and
-    `head` are what the page shows first; as in `AttentionMap.mean`, layers and heads count from 1 and 0 is the mean of all. A
-    kind that is not there becomes the first that is, a layer or head that the shown kind does not have becomes 0. Weights are
-    kept to three decimals. Raises UserError if the file cannot be written.
+    `pieces` and `words` hold the same kinds of attention, between the tokenizer's pieces and between words. The page shows
+    `kind`, `layer` and `head` first; as in `AttentionMap.mean`, layers and heads count from 1 and 0 is the mean of all. A kind
+    that is missing is replaced by the first that is there, a layer or head that the kind does not have by 0. Weights are
+    rounded to three decimals. Raises UserError if the file cannot be written.
     """
     data = {
         "source": source,
@@ -50,6 +50,6 @@ def write_page(
 
 
 def _plain(attention: AttentionMap) -> dict[str, Any]:
-    # Integers: half the size of decimals, and most weights are 0.
+    # Integers take half the space of decimals.
     thousandths = np.rint(1000 * attention.weights.astype(np.float64)).astype(int)
     return {"queries": attention.queries, "keys": attention.keys, "thousandths": thousandths.tolist()}

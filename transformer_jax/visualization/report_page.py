@@ -1,4 +1,4 @@
-"""One page for a browser: the scores of an evaluation, pictures of where they come from, and every sentence."""
+"""An HTML page of an evaluation: its scores, charts of its analysis, and every sentence."""
 
 import dataclasses
 import difflib
@@ -16,15 +16,15 @@ from transformer_jax.storage.text_files import open_output
 
 __all__ = ["not_in_common", "write_report_page"]
 
-PLACEHOLDER = "{{data}}"  # where report_page.html takes everything that differs from page to page
+PLACEHOLDER = "{{data}}"  # replaced in report_page.html by the data of a page
 
 
 def write_report_page(file: str | Path, title: str, reports: Sequence[Report], sets: Sequence[Pairs]) -> None:
-    """Writes one HTML file, compressed if its name ends in `.gz`, that needs nothing else: no network, no other file.
+    """Writes one self-contained HTML file, compressed if its name ends in `.gz`. It loads no other file and uses no network.
 
-    `reports` have their analysis, and `sets` the test set of each. Raises UserError if the file cannot be written.
+    Every report has its analysis; `sets` has the test set of each. Raises UserError if the file cannot be written.
     """
-    data = {"title": title, "reports": [_plain(*each) for each in zip(reports, sets, strict=True)]}
+    data = {"title": title, "reports": [_plain(report, pairs) for report, pairs in zip(reports, sets, strict=True)]}
     # A "<" inside a string could end the element that holds the data, or open a comment in it.
     plain = finite_or_null(data)
     text = json.dumps(plain, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", r"\u003c")
@@ -34,17 +34,17 @@ def write_report_page(file: str | Path, title: str, reports: Sequence[Report], s
 
 
 def not_in_common(words: Sequence[str], others: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Which words of each side the longest runs of words that both have leave over, by their places.
+    """The indices of the words on each side that are outside the longest runs of words that both sides have.
 
     >>> not_in_common("der Hund schläft heute".split(), "heute schläft der Hund nicht".split())
     ([2, 3], [0, 1, 4])
     """
-    changed = [
-        each for each in difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes() if each[0] != "equal"
-    ]
-    return [i for _, start, end, _, _ in changed for i in range(start, end)], [
-        i for _, _, _, start, end in changed for i in range(start, end)
-    ]
+    operations = difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes()
+    changed = [spans for kind, *spans in operations if kind != "equal"]
+    return (
+        [i for start, end, _, _ in changed for i in range(start, end)],
+        [i for _, _, start, end in changed for i in range(start, end)],
+    )
 
 
 def _plain(report: Report, pairs: Pairs) -> dict[str, Any]:
@@ -55,14 +55,14 @@ def _plain(report: Report, pairs: Pairs) -> dict[str, Any]:
         "search": report.search + (f", words aligned by decoder layer {report.alignment_layer}" * bool(report.alignment_layer)),
         "sentences": report.sentences,
         "exact": report.exact,
-        "scores": [dataclasses.asdict(each) for each in report.scores],
+        "scores": list(map(dataclasses.asdict, report.scores)),
         "other": comparison and comparison.other,
-        "differences": [dataclasses.asdict(each) for each in comparison.differences] if comparison else [],
-        "byLength": [dataclasses.asdict(each) for each in analysis.by_length],
-        "byUnseen": analysis.by_unseen and [dataclasses.asdict(each) for each in analysis.by_unseen],
+        "differences": list(map(dataclasses.asdict, comparison.differences)) if comparison else [],
+        "byLength": list(map(dataclasses.asdict, analysis.by_length)),
+        "byUnseen": analysis.by_unseen and list(map(dataclasses.asdict, analysis.by_unseen)),
         "trainingText": analysis.training_text,
         "chrf": [round(value, 1) for value in analysis.sentence_chrf],
-        "otherChrf": [round(sentence_chrf(*each), 1) for each in zip(others, pairs.target, strict=False)],
+        "otherChrf": [round(sentence_chrf(*lines), 1) for lines in zip(others, pairs.target, strict=False)],
         "source": list(map(_words, pairs.source)),
         "reference": list(map(_words, pairs.target)),
         "hypothesis": list(map(_words, report.hypotheses)),
@@ -74,9 +74,10 @@ def _plain(report: Report, pairs: Pairs) -> dict[str, Any]:
 
 
 def _marks(hypotheses: Sequence[str], references: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-    return [not_in_common(ours.split(), theirs.split()) for ours, theirs in zip(hypotheses, references, strict=False)]
+    lines = zip(hypotheses, references, strict=False)
+    return [not_in_common(hypothesis.split(), reference.split()) for hypothesis, reference in lines]
 
 
 def _words(line: str) -> str:
-    # White space is not the same in JavaScript; there it splits at single spaces.
+    # The page splits lines at single spaces: JavaScript does not count the same characters as white space.
     return " ".join(line.split())

@@ -159,10 +159,8 @@ def owner(d: Draft, group: str) -> Phrase:
 
 
 def prepositional(d: Draft, table: dict[str, tuple[str, str, str]], english: str = "") -> Phrase:
-    """A prepositional phrase: the table gives the German preposition, its case and the nouns that go with it.
-
-    No "a" and no bare plural, so that it also stands beside "nicht".
-    """
+    """A prepositional phrase. The table gives the German preposition, its case and its nouns; they have no "a" and no bare
+    plural, so that the phrase also stands beside "nicht"."""
     english = english or d.pick(list(table))
     german, case, spec = table[english]
     preposition, phrase = linked(d, english, german), some(d, spec, case, definite=True)
