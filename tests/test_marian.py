@@ -30,8 +30,8 @@ from transformer_jax.interop.safetensors import read_safetensors, write_safetens
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.tokenization.tokenizer import Tokenizer
+from transformer_jax.training.init_from import first_parameters, first_tokenizer
 from transformer_jax.training.loop import train
-from transformer_jax.training.start import first_parameters, first_tokenizer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 FIXTURES = Path(__file__).parent / "marian"

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from transformer_jax.config import Config, DataConfig, override, validate
 from transformer_jax.config.text_sources import train_text
-from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs, text_files
+from transformer_jax.data.corpus import Pairs, iter_pairs, text_files
+from transformer_jax.data.filters import Cleaning
 from transformer_jax.data.source_names import FILTERS, Spec, parse_list, parse_spec
 from transformer_jax.data.spool import Spool
 from transformer_jax.data.store import local_cache

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from sacrebleu.metrics import CHRF
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data.corpus import Cleaning, Pairs, iter_pairs
+from transformer_jax.data.corpus import Pairs, iter_pairs
+from transformer_jax.data.filters import Cleaning
 from transformer_jax.data.known_words import words_of, words_of_part
 from transformer_jax.data.sources import parse_sources
 from transformer_jax.evaluation.metrics import check_lines, metrics, score_with, with_interval

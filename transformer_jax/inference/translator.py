@@ -33,7 +33,7 @@ from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["OPTIONS", "Translator", "load_others", "load_translator"]
 
-# What a call may set instead of the config: fields of `SearchOptions`.
+# The fields of `SearchOptions` that a call may set instead of the config.
 OPTIONS = [field.name for field in dataclasses.fields(SearchOptions) if field.name != "alignment_layer"]
 # What `Translator.translate` takes beside these.
 _ARGUMENTS = ["prefixes", "complete_words", "phrases", "phrase_ends", "terminology", "align", "between"]
@@ -92,7 +92,7 @@ class Translator:
         return cls(build_model(run.config.model, tokenizer.vocab_size), None, tokenizer, run.config)
 
     def with_params(self, params: Any) -> "Translator":
-        """The translator with other parameters. What has been compiled for one is not compiled for the other."""
+        """The translator with other parameters. Both share their compiled programs."""
         other = copy.copy(self)
         other.params = params
         return other
@@ -285,8 +285,7 @@ class Translator:
         links = self._align(sources, source, [np.array(one.tokens, np.int32) for one in flat])
         rest = iter([one._replace(alignment=of_one) for one, of_one in zip(flat, links, strict=True)])
         for count in counts:
-            best = next(rest)
-            yield best._replace(others=tuple(next(rest) for _ in range(count - 1)))
+            yield next(rest)._replace(others=tuple(next(rest) for _ in range(count - 1)))
 
 
 def load_others(names: Sequence[str]) -> list[Translator]:

@@ -15,7 +15,7 @@ from transformer_jax.distributed import collectives
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
-from transformer_jax.training.start import first_tokenizer
+from transformer_jax.training.init_from import first_tokenizer
 
 __all__ = ["open_run", "prepare"]
 
