@@ -60,7 +60,7 @@ SPEED_POSITIONS = 2048  # of one batch, whatever the sentences' length
 
 
 class Result(NamedTuple):
-    """What one model came to."""
+    """The results of one model."""
 
     name: str
     parameters: int
@@ -105,7 +105,7 @@ def families(config: Config) -> dict[str, ModelConfig]:
     wanted = parameters(transformer, size)
 
     def matched(**own: Any) -> ModelConfig:
-        """The width with the nearest number of parameters, which grows with it; of two that are as near, the smaller."""
+        """The width whose number of parameters is nearest to the one asked for; of two equally near widths, the smaller."""
         candidates = [ModelConfig(**common, **own, width=width) for width in range(32, 2049, 8)]
         place = bisect.bisect_left(candidates, wanted, key=lambda model: parameters(model, size))
         return min(candidates[max(place - 1, 0) : place + 1], key=lambda model: abs(parameters(model, size) - wanted))

@@ -2,8 +2,8 @@
 
     python benchmarks/curve.py --workdir=runs/mixed --output=curve.png
 
-Minutes are of training alone; evaluation and saving are not in them. The score is the config's `train.metric`; there is none
-where that is the loss.
+Minutes are those of training, without evaluation and saving. The score is the config's `train.metric`; there is no score where
+that is the loss.
 """
 
 import json
@@ -24,13 +24,13 @@ NAMES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "rouge1": "ROUGE-1", "rou
 
 
 class Curve(NamedTuple):
-    """What the lines of `metrics.jsonl` come to; tokens and seconds are those of training up to each line."""
+    """The curves in `metrics.jsonl`; tokens and seconds are those of training up to each line."""
 
     train: list[tuple[float, float]]  # target tokens, cross-entropy
     dev: list[tuple[float, float, dict]]  # target tokens, seconds, the numbers of an evaluation
     tokens: float
     seconds: float
-    waited: float | None  # seconds for input; None: the run is of a version that did not count them
+    waited: float | None  # seconds of waiting for input; None: an older version wrote the run and did not count them
 
 
 def run() -> None:
@@ -97,7 +97,7 @@ def draw(curve: Curve, metric: str | None, file: Path) -> None:
 
 
 def millions(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """The points' two sides, tokens in millions."""
+    """The x and y values of the points, tokens in millions."""
     return [tokens / 1e6 for tokens, _ in points], [value for _, value in points]
 
 

@@ -1,4 +1,4 @@
-"""What `decode_speed.py` times: for each system a function that loads a run folder, and gives those that translate.
+"""The systems that `decode_speed.py` times: for each a function that loads a run folder and returns its variants.
 
 Every `translate(lines, beam)` goes from text to text and gives, for each line, the translation and its number of tokens, EOS
 not counted. Batches are sorted by length everywhere.
@@ -23,7 +23,7 @@ from transformer_jax.models.layers import sinusoids
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
 
-_PLACES = 1024  # positions that Hugging Face's model has; it must be more than any line needs
+_PLACES = 1024  # positions of Hugging Face's model, more than any line needs
 Translate = Callable[[list[str], int], list[tuple[str, int]]]
 
 
@@ -47,7 +47,7 @@ def load_ours(settings: Settings) -> dict[str, Translate]:
 
 
 def load_ctranslate2(settings: Settings) -> dict[str, Translate]:
-    """float32, the threads as one worker or as many, batches of several sizes: each variant by its name."""
+    """The variants by name, in float32: all threads in one worker or one thread in each, and batches of several sizes."""
     import ctranslate2
 
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,7 @@ def load_hugging_face(settings: Settings) -> dict[str, Translate]:
                     attention_mask=torch.from_numpy((ids != tokenizer.pad_id).astype(np.int64)),
                     num_beams=beam,
                     do_sample=False,
-                    early_stopping=False if beam > 1 else None,  # it ends when no other can win, as ours does
+                    early_stopping=False if beam > 1 else None,  # ends when no unfinished hypothesis can win, as ours
                     length_penalty=settings.length_penalty if beam > 1 else None,
                     max_new_tokens=int(decode.max_length_ratio * longest) + decode.max_length_extra,
                 )
@@ -129,7 +129,7 @@ def load_hugging_face(settings: Settings) -> dict[str, Translate]:
 
 
 def hugging_face_model(translator: Translator) -> Any:
-    """Our parameters in the model of Hugging Face Transformers that computes the same. Raises UserError if there is none."""
+    """The run's parameters in an equivalent model of Hugging Face Transformers. Raises UserError if there is none."""
     import torch
     from transformers import M2M100Config, M2M100ForConditionalGeneration, MarianConfig, MarianMTModel
 

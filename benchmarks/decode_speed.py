@@ -1,15 +1,16 @@
-"""How fast text becomes text: ours, CTranslate2 and Hugging Face's `generate`, with the same weights, on the same CPU cores.
+"""Decoding speed of transformer_jax ("ours"), CTranslate2 and Hugging Face's `generate`: same weights, same CPU cores.
 
     pip install --editable '.[ctranslate2]' torch transformers
     python benchmarks/decode_speed.py --workdir=runs/mine --test data/test --threads=2
 
-Whole files in float32, tokenised and detokenised, greedily and with a beam, the length penalty off (so that all search for the
-same). Each system is a process of its own on the same cores, and all take turns; of CTranslate2 the settings that are fastest
-on the file are taken, of Hugging Face those on `--tune` of its lines; ours are the config's.
+Every system translates whole files in float32, tokenisation and detokenisation included, greedily and with a beam, without a
+length penalty (so that all have the same objective). Each system is a process of its own on the same cores; they take turns.
+CTranslate2 has its fastest settings on the file, Hugging Face the fastest on `--tune` lines of it, ours those of the config.
 
-"Start" is from nothing to ready, with an empty cache of compiled programs; the first pass of ours compiles. "Warm" is the
-fastest of `--repeats` further passes, CPU that of all cores in it. Tokens are of the output, EOS not counted; "same" is the
-share of translations that are those of ours. A system that is not installed, or cannot represent the model, is left out.
+"Start" is the time until a system is ready, with an empty cache of compiled programs; the first pass of ours compiles. "Warm"
+is the fastest of `--repeats` further passes, and CPU its CPU time on all cores. Tokens are those of the output without EOS;
+"same" is the share of translations that are equal to ours. A system that is not installed, or cannot represent the model, is
+left out.
 """
 
 import multiprocessing
@@ -38,13 +39,13 @@ class Pass(NamedTuple):
 
     seconds: float
     cpu_seconds: float
-    compiled: int  # programs, by XLA
-    compiling: float  # seconds of that
-    found: list[tuple[str, int]]  # of each line the translation and its tokens
+    compiled: int  # number of programs that XLA compiled
+    compiling: float  # seconds of compilation
+    found: list[tuple[str, int]]  # translation and number of tokens of each line
 
 
 class System:
-    """A process that translates when it is told to."""
+    """A process that translates on request."""
 
     def __init__(self, name: str, settings: Any):
         self.name = name
@@ -71,12 +72,12 @@ class System:
         if len(self.variants) == 1:
             return self.variants[0]
         for variant in self.variants:
-            self.translate(variant, lines[:8], beam)  # what is made at the first use
+            self.translate(variant, lines[:8], beam)  # initialises what a system creates at its first use
         return min(self.variants, key=lambda variant: self.translate(variant, lines, beam).seconds)
 
 
 def serve(pipe: Connection, name: str, settings: Any) -> None:
-    """The process of one system: sends its variants, or why there are none, then a Pass for each request."""
+    """The main function of one system's process: sends its variants, or why there are none, then a Pass for each request."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
@@ -154,7 +155,7 @@ def run() -> None:
 def compare(
     systems: list[System], test: str, sources: list[str], references: list[str], beam: int, repeats: int, tune: int
 ) -> list[str]:
-    """Prints the rows of one test set and beam; returns what is to be said below the table."""
+    """Prints the rows of one test set and beam; returns the notes below the table."""
     from transformer_jax.evaluation.report import score
 
     samples = {"Hugging Face": spread(sources, tune)}  # it is too slow for the whole file
@@ -185,7 +186,7 @@ def compare(
 
 
 def spread(lines: list[str], count: int) -> list[str]:
-    """`count` of the lines, evenly spread; all of them if `count` is 0 or there are not so many.
+    """`count` lines, evenly spread; all lines if `count` is 0 or not smaller than their number.
 
     >>> spread(list("abcdef"), 3)
     ['a', 'c', 'e']

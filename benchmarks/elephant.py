@@ -1,11 +1,11 @@
-"""What "it" is: has its translation the right gender, and who looks at the word that "it" stands for?
+"""Pronoun resolution: does the translation of "it" have the right gender, and which attention goes to its referent?
 
     python benchmarks/elephant.py --workdir=runs/demo_full
 
 Sentences are the demo grammar's held-out pairs, "The elephant did not cross the street because it was too tired / too wide" and
-300 more like it: one adjective decides what "it" is, and so the German pronoun. Three words are asked where they look: "it" and
-the adjective in encoder self-attention, and the German pronoun (of the reference) in the attention to the source; each in the
-head that, on the pronoun sentences of demo:dev, gives the right noun most more than the other.
+300 similar ones: one adjective decides what "it" stands for, and so the German pronoun. The attention of three words is
+measured: "it" and the adjective in encoder self-attention, and the German pronoun (of the reference) in the attention to the
+source; each in the head with the largest margin of the right noun over the other on the pronoun sentences of demo:dev.
 """
 
 import sys
@@ -28,13 +28,13 @@ from transformer_jax.models.sown_attention import attention_of
 
 
 class Look(NamedTuple):
-    """Where a word looks, in its best head."""
+    """The attention of a word, in its best head."""
 
     layer: int  # from 1
     head: int
     referent: float  # share of its weight on the noun that "it" stands for
     distractor: float  # ... and on the other noun
-    uniform: float  # ... and on a noun, if it looked at all pieces of the sentence alike
+    uniform: float  # ... and on a noun if all pieces of the sentence had equal weight
     prefers: float  # share of sentences where the referent gets more than the distractor
 
 
@@ -42,7 +42,7 @@ class Probe(NamedTuple):
     sentences: int
     right: float  # share of pronouns with the right gender
     both_right: float  # share of pairs where both are
-    looks: dict[str, Look]  # of the words in `LOOKERS` that the model lets look
+    looks: dict[str, Look]  # of the words in `LOOKERS` for which the model has attention weights
 
 
 LOOKERS = {'"it"': "encoder", "the adjective": "encoder", "the German pronoun": "cross"}
@@ -85,7 +85,7 @@ def probe(translator: Translator) -> Probe:
 
 
 def weights_on_nouns(translator: Translator, examples: Sequence[demo.Example]) -> dict[str, np.ndarray]:
-    """For each word of `LOOKERS` that the model lets look: the shares of its weight on the right noun, on the other, and on a
+    """For each word of `LOOKERS` with attention weights: the shares of its weight on the right noun, on the other, and on a
     noun if all pieces had the same, float [3, L, H, examples]."""
     tokenizer = translator.tokenizer
     sources = tokenizer.encode_source([example.source for example in examples])

@@ -1,4 +1,4 @@
-"""A corpus as many times over as is asked for, to see how things grow.
+"""Repeats a corpus a given number of times, to measure how time and memory grow.
 
     python benchmarks/enlarge.py MIXED/train 13 BIG      reads MIXED/train.en and .de, writes BIG.en and BIG.de
 

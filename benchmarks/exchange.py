@@ -1,4 +1,4 @@
-"""Does somebody else's program give the same answer with the weights of a trained run?
+"""Do other programs compute the same with the weights of a trained run?
 
     python benchmarks/exchange.py --workdir=runs/mine --test data/test
 
@@ -142,7 +142,7 @@ def compare_ctranslate2(translator: Any, flags: Any, pairs: Any, folder: str) ->
         apart = max(abs(each.log_prob - sum(theirs.log_probs)) for each, theirs in zip(given, scored, strict=True))
         print(f"\n{name}: log-probabilities of the references at most {apart:.1e} apart")
         for beam in flags.beam:
-            # One limit for all, as theirs is; ours counts EOS, and forces it there, where they cut.
+            # One limit for all systems. Ours counts EOS and forces it at the limit, where the others cut.
             ours = translator.translate(
                 pairs.source, beam=beam, length_penalty=0.0, max_length_ratio=0.0, max_length_extra=limit
             )

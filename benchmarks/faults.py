@@ -1,13 +1,13 @@
-"""Does a training that is killed again and again end as one that is not?
+"""Does a training that is killed many times end with the same result as an uninterrupted one?
 
     python benchmarks/faults.py --kills=100
     python benchmarks/faults.py --kills=20 --signal=TERM --config.model.family=lstm --config.model.attention=general
 
-Trains a small model once undisturbed, then again, ending the process at random moments (often in the middle of writing a
-checkpoint: one is written every few steps) and starting it again, until it was hit so many times; a training that comes to its
-end before is followed by another. After each, every array of every checkpoint, what stands beside it and every line of metrics
-are compared bit for bit, all but `training.metrics.TIMES`. A table goes to standard output; the exit code is 1 if anything
-differs. Sets of checkpoints are compared too: which steps are kept is part of the result.
+Trains a small model once without interruption, then again, killing the process at random moments (often while it writes a
+checkpoint: it writes one every few steps) and starting it again, until the number of kills is reached; a training that ends
+before is followed by another. After each, every array of every checkpoint, its progress, every line of metrics and the steps of
+which checkpoints are kept are compared bit for bit, except `training.metrics.TIMES`. A table goes to standard output; the exit
+code is 1 if anything differs.
 """
 
 import dataclasses
@@ -82,7 +82,7 @@ def run() -> int:
     command = [sys.executable, str(ROOT / "train.py"), f"--config={file}"]
 
     started = time.perf_counter()
-    # The first fills the compilation cache; the second is as long as the disturbed ones, and should itself be the same.
+    # The first fills the compilation cache; the second takes as long as the interrupted ones, and must be equal too.
     for name in ("straight", "control"):
         code, seconds, _ = attempt(command, flags.output / name)
         if code:
@@ -140,13 +140,13 @@ def disturb(
         if code == 0:
             return hits
         if leaving == 0 or code != {"KILL": -signal.SIGKILL, "TERM": 75}[kind]:
-            if not (kind == "TERM" and leaving and code == -signal.SIGTERM):  # before Python could listen
+            if not (kind == "TERM" and leaving and code == -signal.SIGTERM):  # before Python had a signal handler
                 raise UserError(f"{workdir}: ended with code {code}; see {workdir.with_suffix('.log')}")
         hits.append((moment(workdir), leaving))
 
 
 def moment(workdir: Path) -> str:
-    """What the folder says of the moment it was left in."""
+    """At which moment the process was killed, by the files in the folder."""
     folder = workdir / "checkpoints"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if any("tmp" in name for name in names):
@@ -157,7 +157,7 @@ def moment(workdir: Path) -> str:
 
 
 def differences(expected: Path, found: Path) -> list[str]:
-    """What differs between two runs: metrics, kept steps, arrays, progress; all without times."""
+    """The differences between two runs in metrics, kept steps, arrays and progress, without times."""
     wrong = []
     lines = [[without_times(json.loads(line)) for line in (run / "metrics.jsonl").open()] for run in (found, expected)]
     for number, (line, expected_line) in enumerate(zip(*lines, strict=False), 1):
@@ -174,7 +174,7 @@ def differences(expected: Path, found: Path) -> list[str]:
 
 
 def saved_at(checkpoints: CheckpointReader, step: int) -> dict[str, Any]:
-    """All that a checkpoint keeps but times, by name; of each array its type, shape and bytes."""
+    """The content of a checkpoint by name, without times; of each array its type, shape and bytes."""
     items = [name for name in ("params", "optimizer", "ema") if (checkpoints.folder / str(step) / name).is_dir()]
     restored = checkpoints._restore(step, **{name: ocp.args.StandardRestore() for name in items})
     arrays = jax.tree.leaves_with_path({name: jax.tree.map(np.asarray, restored[name]) for name in items})
@@ -186,7 +186,7 @@ def saved_at(checkpoints: CheckpointReader, step: int) -> dict[str, Any]:
 
 
 def names_of_different(numbers: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """The names of what is in one of the two alone, or not the same in both."""
+    """The names that only one of the two has, or whose values differ."""
     names = dict.fromkeys([*numbers, *expected])
     return [name for name in names if name not in numbers or name not in expected or numbers[name] != expected[name]]
 

@@ -1,14 +1,14 @@
-"""How time and memory grow with the corpus, the length of its sentences, the batch and the devices: a table and a picture each.
+"""How time and memory grow with the size of the corpus, sentence length, batch and devices: a table and a picture each.
 
     python benchmarks/growth.py --corpus=MIXED/train --output=benchmarks/pictures
     python benchmarks/growth.py --of length batch --output=benchmarks/pictures
 
-Every measurement is a process of its own (growth_measure.py), one after the other, so that its memory is its own. The slope is
-that of the logarithms, by least squares: 1 is as fast as the size, 2 as its square; over all sizes, and over their upper half,
-where a constant part counts for less.
+Every measurement is a process of its own (growth_measure.py), one after the other, so that its memory is measured alone. The
+slope is that of the logarithms, by least squares (1: linear, 2: quadratic), over all sizes and over their upper half, where a
+constant part counts for less.
 
-The corpus is made as large as is asked for as enlarge.py does it; smaller ones are its first lines. Devices are virtual ones,
-of the same cores: what they show is the price of splitting, not what it wins. What was measured is in benchmarks/README.md.
+The corpus is repeated up to the largest size as in enlarge.py; smaller ones are its first lines. Devices are virtual ones on
+the same cores: they show the cost of splitting, not its gain. The results are in benchmarks/README.md.
 """
 
 import itertools
@@ -51,11 +51,11 @@ Found = dict[str, float]
 
 
 class Growth(NamedTuple):
-    """One of the four things that grow."""
+    """One of the four dimensions of growth."""
 
-    size: str  # what it is, with its unit
+    size: str  # the dimension, with its unit
     sizes: Sequence[int]
-    kinds: Sequence[str]  # what is compared: models, or ways to split; [""]: nothing
+    kinds: Sequence[str]  # models or ways to split that are compared; [""]: none
     columns: dict[str, str]  # of the table, and how their numbers are written
     panels: dict[str, list[str]]  # of the picture: the unit, and the columns that are drawn
     measure: Callable[[str, int], Found]  # of a kind and a size
@@ -83,7 +83,7 @@ def run() -> None:
             growth = growths[name](sizes) if name in growths else of_corpus(sizes, flags.corpus, flags.vocab_size, Path(folder))
             print(f"\n{name}\n\n{table_row(['', growth.size, *growth.columns])}", end="")
             print(table_row(["---", *["---:"] * (1 + len(growth.columns))]), end="", flush=True)
-            # The kinds take turns, so that what else the machine does falls on all of them.
+            # The kinds take turns, so that other work on the machine affects all of them.
             found: dict[str, list[Found]] = {kind: [] for kind in growth.kinds}
             for size, kind in itertools.product(growth.sizes, growth.kinds):
                 found[kind].append(growth.measure(kind, size))
@@ -154,7 +154,7 @@ def of_devices(sizes: Sequence[int]) -> Growth:
     panels = {"seconds of a step": ["step, s", "CPU, s"], "MB of each device": ["workspace", "state"]}
 
     def measure(mode: str, devices: int) -> Found:
-        # One device, too, is asked for, so that it has the same threads as several have.
+        # One device is requested explicitly too, so that it has the same threads as several have.
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         return child("training_step", MODELS[0], BATCH // LENGTH, LENGTH, mode, XLA_FLAGS=flags)
 
@@ -162,7 +162,7 @@ def of_devices(sizes: Sequence[int]) -> Growth:
 
 
 def child(name: str, *arguments: object, **environment: str) -> Found:
-    """What growth_measure.py finds. It compiles anew: how much memory a step takes depends on whether it was compiled there."""
+    """The results of growth_measure.py, without a compilation cache: the memory of a process depends on whether it compiled."""
     fixed = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"}
     command = [str(HERE / "growth_measure.py"), name, *map(str, arguments)]
     return json.loads(output_of(command, os.environ | fixed | environment))
@@ -170,7 +170,7 @@ def child(name: str, *arguments: object, **environment: str) -> Found:
 
 def first_lines(corpus: Path, count: int, output: Path) -> None:
     for language in ("en", "de"):
-        # Only "\n" ends a line: the text has other things that Python takes for an end.
+        # Only "\n" ends a line: the text has other characters that Python takes for line ends.
         with (
             open(f"{corpus}.{language}", encoding="utf-8", newline="\n") as lines,
             open(f"{output}.{language}", "w", encoding="utf-8", newline="\n") as file,
@@ -179,7 +179,7 @@ def first_lines(corpus: Path, count: int, output: Path) -> None:
 
 
 def upper_half(sizes: Sequence[int]) -> slice:
-    """Which of the sizes a bend at small ones leaves alone: half of them, and two at least."""
+    """The upper half of the sizes, at least two, where a constant part counts for less."""
     return slice(min(len(sizes) // 2, len(sizes) - 2), None)
 
 
@@ -222,20 +222,20 @@ def draw(growth: Growth, found: dict[str, list[Found]], file: Path) -> None:
         axes.set_xticks(growth.sizes, [short(size) for size in growth.sizes])
         axes.xaxis.set_minor_locator(NullLocator())
         low, high = axes.get_ylim()
-        more = max(1.0, 20 * low / high) ** 0.5  # what hardly changes is to look so
+        more = max(1.0, 20 * low / high) ** 0.5  # a nearly constant value should look constant
         axes.set_ylim(low / more, high * more)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high * more < 2000 * low / more else (1,)))
         axes.yaxis.set_major_formatter("{x:,g}")
         axes.yaxis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        # Below the picture: among so many lines there is no room that all of the four have.
+        # Below the picture: no place among the lines is free in all four panels.
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), frameon=False, fontsize="small")
     save_figure(figure, file)
 
 
 def fitted(sizes: Sequence[int], values: Sequence[float]) -> np.ndarray:
-    """The values on the line that fits the upper half of the sizes; NaN further below than one size."""
+    """The values on the line fitted to the upper half of the sizes; NaN more than one size below it."""
     x, y = np.log([sizes, values])
     upper = upper_half(sizes)
     line = np.exp(np.polyval(np.polyfit(x[upper], y[upper], 1), x))

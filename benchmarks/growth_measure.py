@@ -1,7 +1,7 @@
 """One measurement of growth.py, in a process of its own: `growth_measure.py NAME ARGUMENT...` prints what it found as JSON.
 
-The names are those of the functions in `MEASUREMENTS`; what they find is named as in the tables. Memory is in MB, the most that
-the process had at any time.
+The names are those of the functions in `MEASUREMENTS`; their results are named as in the tables. Memory is the peak of
+the process, in MB.
 """
 
 import json
@@ -35,7 +35,7 @@ from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.step import TrainState, make_train_step
 
-VOCABULARY = 2000  # of the models: small, so that what is the same at every length does not hide what is not
+VOCABULARY = 2000  # small, so that the cost that grows with the length dominates
 MODELS = {
     "Transformer": ModelConfig(num_layers=2, width=128, feed_forward_width=256, heads=4, norm="pre"),
     "LSTM + attention": ModelConfig(family="lstm", num_layers=2, width=128),
@@ -45,7 +45,7 @@ EPOCHS = 2  # of bucketed batches, likewise
 
 
 def new_text(prefix: str, folder: str, vocab_size: str) -> dict[str, float]:
-    """Text that nobody has seen before becomes a stream of batches; its three parts by CPU time, of all cores together."""
+    """New text becomes a stream of batches; its three parts by CPU time of all cores together."""
     seconds: dict[str, float] = {}
     config = corpus_config(prefix, folder, vocab_size)
     time_calls(preparation, "read_sources", seconds)
@@ -65,7 +65,7 @@ def new_text(prefix: str, folder: str, vocab_size: str) -> dict[str, float]:
 
 
 def prepared_text(prefix: str, folder: str, vocab_size: str) -> dict[str, float]:
-    """What `new_text` has made is found again, and gives its first batch; then whole epochs, by CPU time, of both kinds."""
+    """From the caches that `new_text` filled to the first batch; then whole epochs of both kinds, by CPU time."""
     config = corpus_config(prefix, folder, vocab_size)
     started = time.perf_counter()
     _, stream, _ = preparation.prepare(preparation.open_run(f"{folder}/run", config))
@@ -85,10 +85,10 @@ def prepared_text(prefix: str, folder: str, vocab_size: str) -> dict[str, float]
 
 
 def training_step(model: str, rows: str, length: str, mode: str) -> dict[str, float]:
-    """The training step alone on random sentences that fill every place, [rows, length] on each side, over all devices."""
+    """The training step alone on random sentences without padding, [rows, length] on each side, over all devices."""
     shape = Shape(int(rows), int(length), int(length))
     config = Config(model=MODELS[model], batch=BatchConfig(row_multiple=8))
-    # Arrays of a model as small as this are all smaller than what is worth a cut.
+    # By default arrays of this model's size are not sharded.
     config.parallel = ParallelConfig(mode, min_sharded_size=4096)
     before, parallel = memory(), Parallel(config)
     module, optimizer = build_model(config.model, VOCABULARY), make_optimizer(config)
@@ -104,7 +104,7 @@ def training_step(model: str, rows: str, length: str, mode: str) -> dict[str, fl
         state, _ = jax.block_until_ready(step(state, batch, key))
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    # The step is the largest of the programs; what `Parallel.step` gives does not tell its own.
+    # `Parallel.step` does not expose its program, which is the largest of all.
     programs = jax.devices()[0].client.live_executables()
     program = max(programs, key=lambda each: each.get_compiled_memory_stats().argument_size_in_bytes)
     text = program.hlo_modules()[0].to_string()
@@ -112,7 +112,7 @@ def training_step(model: str, rows: str, length: str, mode: str) -> dict[str, fl
         "step, s": min(walls[1:]),
         "CPU, s": min(cpus[1:]),
         "target tokens/s": shape.rows * shape.target_length / min(walls[1:]),
-        # The operations of a loop are counted once, however often it goes round: of an LSTM they would say nothing.
+        # XLA counts the operations of a loop body once, whatever its number of steps: useless for an LSTM.
         "GFLOP": program.cost_analysis()["flops"] / 1e9 if config.model.family == "transformer" else 0.0,
         "workspace": program.get_compiled_memory_stats().temp_size_in_bytes / 1e6,
         "state": held / 1e6,
@@ -130,7 +130,7 @@ def corpus_config(prefix: str, folder: str, vocab_size: str) -> Config:
 
 
 def time_calls(owner: Any, name: str, seconds: dict[str, float]) -> None:
-    """Has `owner`'s function add up in `seconds[name]` what CPU time its calls take."""
+    """Makes `owner`'s function add the CPU time of its calls to `seconds[name]`."""
     function: Callable = getattr(owner, name)
 
     def timed(*arguments: Any) -> Any:
@@ -155,7 +155,7 @@ def memory() -> float:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those that tokenise for it, as far as they have ended."""
+    """The CPU time of this process and of the tokenisation processes that have ended."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 

@@ -1,12 +1,12 @@
-"""How full batches are and how fast one core makes them, over one whole epoch.
+"""The fill of batches and the speed at which one core makes them, over one whole epoch.
 
     python benchmarks/input_speed.py --corpus=MULTI30K/train --vocab_size=8000
 
-Fill is real tokens over positions, source and target together. Pairs a second is by CPU time of the one thread that makes the
-batches, from the shuffle to the last array, packing included; the best of `--repeats` epochs. "First batch" is the wall time to
-a batch in the middle of an epoch, as a resumed run waits for it.
+Fill is tokens over positions, source and target together. Pairs a second are by the CPU time of the one thread that makes the
+batches, from the shuffle to the last array, packing included; the best of `--repeats` epochs. "First batch" is the wall time
+that a resumed run waits for a batch in the middle of an epoch.
 
-What was measured is in benchmarks/README.md.
+The results are in benchmarks/README.md.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def measure(flags: argparse.Namespace, sizes: dict[str, int], folder: Path) -> N
 
 
 def memory() -> float:
-    """The most that this process has had, GB."""
+    """The peak memory of this process, GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 

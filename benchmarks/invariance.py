@@ -1,10 +1,10 @@
-"""Is a sentence's translation the same whatever it is translated with?
+"""Does a sentence's translation depend on the other sentences of its batch?
 
     python benchmarks/invariance.py --workdir=runs/mine --test data/test
 
-Translates the whole file at once, then so many lines at a time as `--batch_size` says, and compares texts and scores. Where two
-texts differ, a search of its own, one sentence at a time and with NumPy, says how near to a tie the decision was that could
-have gone either way: float32 sums in another order differ by some 1e-6.
+Translates the whole file at once, then `--batch_size` lines at a time, and compares texts and scores. Where two texts differ, a
+NumPy search of the one sentence reports how near to a tie the closest decision was: float32 sums in another order differ by
+some 1e-6.
 """
 
 import math
@@ -69,7 +69,7 @@ def run() -> None:
 
 
 def nearest_tie(translator: Any, line: str, beams: int) -> float:
-    """The smallest difference between what a search for this line kept and what it dropped, over all its steps."""
+    """The smallest difference, over all steps, between a kept and a dropped hypothesis of a search for this line."""
     import jax
     import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""The start, folders, pictures and processes of the benchmarks: what is missing or cannot be written is told in one line."""
+"""The start, folders, pictures and processes of the benchmarks; missing packages and unwritable files are one-line errors."""
 
 import importlib.util
 import os
@@ -33,7 +33,7 @@ def require(*packages: str) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder `path`, made if it is not there. Raises UserError if it cannot be."""
+    """The folder `path`, created if it does not exist. Raises UserError if it cannot be created."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -42,7 +42,7 @@ def make_folder(path: Path) -> Path:
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory:
-    """Where the user's caches are, if XDG_CACHE_HOME says so: that disk has room for a corpus."""
+    """The folder of XDG_CACHE_HOME, if it is set: its disk has space for a corpus."""
     place = os.environ.get("XDG_CACHE_HOME")
     return tempfile.TemporaryDirectory(dir=make_folder(Path(place)) if place else None)
 
@@ -58,7 +58,7 @@ def save_figure(figure: "Figure", file: Path) -> None:
     """The format follows the file's ending. Raises UserError if the file cannot be written."""
     try:
         figure.savefig(file)
-    except (OSError, ValueError) as error:  # no such folder; an ending that is no format
+    except (OSError, ValueError) as error:  # no such folder; no format with this ending
         raise UserError(f"{file}: the picture cannot be written ({error})") from None
 
 

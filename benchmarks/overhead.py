@@ -1,11 +1,11 @@
-"""What logging and checkpoints cost a training, at the intervals that its config names.
+"""The cost of logging and checkpoints in a training, at the intervals of its config.
 
     python benchmarks/overhead.py --config=configs/demo.py --rounds=8
 
-Alternates blocks of the same `train.log_every` batches in one process, plain and with a checkpoint (saved at the block's start
-and written while it goes on, with its checksums and its predecessor's deletion, and waited for at the end): its cost is the
-difference of the medians. Logging (fetching the sums of all updates, a line of metrics, TensorBoard) is timed by itself when
-the device has nothing left to do, so that none of it is hidden behind an update. No evaluation is in it.
+Alternates blocks of the same `train.log_every` batches in one process, without and with a checkpoint. The checkpoint is saved
+at the start of the block and written during it, checksums and the deletion of its predecessor included, and waited for at the
+end; its cost is the difference of the medians. Logging (fetching the sums of all updates, a line of metrics, TensorBoard) is
+timed alone while the device is idle, so that no part of it overlaps with an update. Evaluation is not included.
 """
 
 import itertools
@@ -30,7 +30,7 @@ set_up_or_end()
 import jax
 
 from transformer_jax.models.seq2seq import build_model, init_parameters
-from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.training.metrics import Meter
 from transformer_jax.training.metrics_writer import MetricsWriter
@@ -66,7 +66,7 @@ def run() -> None:
                 for kind in random.Random(round).sample(list(seconds), len(seconds)):
                     started = time.perf_counter()
                     if kind == "checkpoint":
-                        checkpoints.save(state, Progress(step=round + 1))
+                        checkpoints.save(state, TrainProgress(step=round + 1))
                     for number, batch in enumerate(batches):
                         state, sums = step(state, batch, key)
                         meter.add(number, sums)

@@ -1,11 +1,11 @@
-"""How long a training takes from its start to its first batch, and how much memory, when text is new and when it is prepared.
+"""Time and memory from the start of a training to its first batch, for new text and for text that is in the caches.
 
     python benchmarks/preparation.py --config=configs/transformer_base.py --config.data.train=BIG/train --config.data.dev=DEV
 
-Three processes, one after the other, do what `train.py` does up to the first batch, with a cache of their own: the first finds
-new text (reads, cleans, trains the tokenizer, tokenises), the second finds all prepared, the third goes on at nine tenths of an
-epoch. Seconds count from the start of the process, and of them its imports; memory is the most that it had at any time, and the
-most that one of the processes had that tokenise for it. What was measured is in benchmarks/README.md.
+Three processes, one after the other, do what `train.py` does up to the first batch, with a cache of their own: the first has
+new text (it reads, cleans, trains the tokenizer, tokenises), the second finds everything in the cache, the third resumes at
+nine tenths of an epoch. Seconds count from the start of the process, imports included; memory is the peak of the process and
+the largest peak of its tokenisation processes. The results are in benchmarks/README.md.
 """
 
 import json
@@ -55,7 +55,7 @@ def one_start(config, folder: Path, late: bool) -> None:
     from transformer_jax.training.prepare import open_run, prepare
 
     place = folder.with_name("late.json")
-    parallel = Parallel(config)  # which starts JAX
+    parallel = Parallel(config)  # starts JAX
     imports = time.perf_counter() - STARTED
     _, stream, _ = prepare(open_run(folder, config))
     start = StreamPosition(*json.loads(place.read_text())) if late else StreamPosition()

@@ -1,10 +1,10 @@
-"""From `python train.py` to the end of the first update, as somebody who waits for it sees it.
+"""The time from `python train.py` to the end of the first update.
 
     python benchmarks/startup.py --config=configs/transformer_base.py --config.data.train=MULTI30K/train ...
 
-The same command in a new run folder each time: first with nothing kept from before, then with the tokenised text and the
-compiled programs of the first; `--repeats` of the latter. Seconds from the start of the process to what it says on the way, and
-those of the last update's own arithmetic: a second update of the same program, which compiles nothing.
+The same command in a new run folder each time: first with empty caches, then `--repeats` times with the tokenised text and the
+compiled programs of the first. Seconds count from the start of the process to its lines of output; the last column is a second
+update of the same program, which compiles nothing.
 """
 
 import os

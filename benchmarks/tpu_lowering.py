@@ -1,11 +1,11 @@
-"""What a TPU would run: the training step compiled for a slice of TPUs, on a machine without any.
+"""The training step compiled for a TPU slice, on a machine without TPUs.
 
     pip install 'jax[tpu]'
     python benchmarks/tpu_lowering.py --config=configs/transformer_base.py --shapes 1024x24x25
 
-The real compiler (libtpu) is given a description of the slice. Its module says which collectives there are, how many bytes they
-have and whether work goes on meanwhile, what memory a device needs, and how much of it is there only because arrays are padded
-to tiles. Nothing is run: the cycles are the compiler's estimate, without collectives, and no time.
+The TPU compiler (libtpu) gets a description of the slice. The compiled module shows the collectives, their bytes and whether
+they are asynchronous, the memory that a device needs, and the share of it that is padding of arrays to tiles. Nothing runs: the
+cycles are the compiler's estimate, without collectives, and not a time.
 """
 
 import math
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-# The process itself works on CPU; what is compiled for is described, not looked for.
+# The process itself runs on CPU; the devices to compile for are described, not looked for.
 os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
 os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -38,7 +38,7 @@ from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.step import TrainState, make_train_step
 
-# The model is to be the one that it is there (`models.products.activation_dtype`).
+# The model must be the one that a TPU has (`platform.py`).
 jax.default_backend = lambda: "tpu"
 
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
@@ -50,7 +50,7 @@ ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)(?::(?:T\(([\d,]+)\))?[^}]*)?
 
 
 class Size(NamedTuple):
-    """Bytes of the arrays of an instruction's result, and what they take up in whole tiles."""
+    """Bytes of the arrays of an instruction's result, without and with padding to whole tiles."""
 
     real: int
     padded: int
@@ -75,10 +75,10 @@ def size_of(type: str) -> Size:
 
 
 class Module(NamedTuple):
-    """What the text of a compiled module says."""
+    """Figures from the text of a compiled module."""
 
     collectives: dict[str, list[int]]  # the bytes of each result
-    asynchronous: int  # of these, those that end later than they begin
+    asynchronous: int  # those that have a start and a done instruction
     host: int  # instructions that wait for the host
     results: Size  # of all instructions at the top
     cycles: int  # of the same, estimated by the compiler
@@ -96,7 +96,7 @@ def read_module(text: str) -> Module:
         type, name = found.groups()
         kind = name.removesuffix("-start")
         if kind in COLLECTIVES:
-            # The start of one gives its argument too, and words for itself.
+            # The result of a start instruction also has its argument and context words.
             arrays = [size_of(each.group()).real for each in ARRAY.finditer(type)]
             scattered = kind == "all-reduce" and computation.startswith("all-reduce-scatter")
             collectives["reduce-scatter" if scattered else kind].append(max(arrays) if name != kind else sum(arrays))
@@ -141,7 +141,7 @@ def shape_named(name: str) -> Shape:
 
 
 def devices_of(topology: str) -> list:
-    """The chips of one host that is not there. Raises UserError for a name that means nothing."""
+    """The described chips of one host. Raises UserError for an unknown name."""
     bounds = re.fullmatch(r"\w+:(\d+)x(\d+)(?:x(\d+))?", topology)
     if not bounds:
         raise UserError(f"--topology={topology}: expected KIND:ROWSxCOLUMNS, such as v5e:2x4")

@@ -59,7 +59,7 @@ class Ours:
         return jax.device_get(params), batch, float(sums.loss / sums.tokens)
 
     def lap(self, steps: int) -> dict[str, float]:
-        """As `training.loop` goes, without its log and checkpoints."""
+        """The loop of `training.loop`, without log and checkpoints."""
         flops, meter = 0.0, Meter()
         started = time.perf_counter()
         for number in range(steps):
@@ -74,7 +74,7 @@ class Ours:
         return {"seconds": seconds, "flops": flops, **found}
 
     def memory(self) -> int:
-        """Bytes of the accelerator at most; 0 on CPU, where the process tells."""
+        """The accelerator's peak memory in bytes; 0 on CPU, where that of the process counts."""
         return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
     def peaks(self) -> dict[str, float]:
@@ -87,7 +87,7 @@ class Ours:
 
 
 def fill(batch: Batch) -> float:
-    """The share of the positions of both sides that are real tokens: of a step's products, what is not for padding."""
+    """The share of positions, of both sides, that are not padding."""
     real = [segment > 0 for segment in (batch.source_segment, batch.target_segment)]
     return sum(int(side.sum()) for side in real) / sum(side.size for side in real)
 
@@ -110,7 +110,7 @@ def product_rate(dtype: Any, result: Any, seconds: float = 0.5) -> float:
 
 
 def products(jaxpr: Any) -> float:
-    """The FLOPs of all matrix products of a program: 2 M N K each, those of a loop as often as it turns."""
+    """The FLOPs of all matrix products of a program: 2 M N K each, times the number of steps for those in a loop."""
     total = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":

@@ -1,19 +1,19 @@
-"""How fast a training is, beside PyTorch's of the same model and data, and beside what the machine can multiply.
+"""Training speed of transformer_jax ("ours") and PyTorch for the same model and data, and the machine's peak FLOP/s.
 
     pip install torch
     python benchmarks/train_speed.py --models tiny base --data random:64x32 MULTI30K/train MIXED/train:0.05
 
-A corpus is `PREFIX` or `PREFIX:SHARE`, that part of an epoch's batches, evenly spread; `random:ROWSxLENGTH` is one batch
-without padding, again and again: the model's step alone. Ours is what `train.py` runs, batches by length in few shapes and
-a thread that makes them (`--config.batch.KEY=VALUE` changes them); PyTorch (eager, and `torch.compile`) gets batches padded to
-their own longest sentence only, of sentences sorted by length, by such a thread too. It has the same layers, widths, dropout
-and label smoothing, and fused Adam; before anything is timed it takes our parameters over, and both tell the loss of one batch.
+A corpus is `PREFIX`, or `PREFIX:SHARE` for a share of an epoch's batches, evenly spread; `random:ROWSxLENGTH` repeats one batch
+without padding, which times the model's step alone. Ours runs as in `train.py`: batches by length in few shapes, made by a
+thread (`--config.batch.KEY=VALUE` changes them). PyTorch (eager, and `torch.compile`) has sentences sorted by length in batches
+padded to their longest sentence, made by a thread too. It has the same layers, widths, dropout and label smoothing, and fused
+Adam; before the measurement it loads our parameters, and both report the loss of one batch.
 
-Each training is a process of its own on the same cores, and all take turns lap by lap; rates are of all laps together, and the
-ratio is the median of those of the laps. Target tokens are real ones. "First" is the time of one step of each shape (of
-three batches, in PyTorch), compilation included. FLOPs are those of all matrix products of our step, forward and backward,
-counted in its program, times the share of positions that are not padding; the peak is the fastest product of two large
-matrices that either library made in the same run, in that precision, before the first lap or before the last.
+Each training is a process of its own on the same cores; they take turns lap by lap. Rates are those of all laps together, the
+ratio is the median over the laps. Target tokens are those without padding. "First" is the time of one step of each shape (in
+PyTorch of three batches), compilation included. FLOPs are those of all matrix products of our step, forward and backward,
+counted in its program, times the share of positions that are not padding. The peak is the fastest product of two large
+matrices by either library in the same run, in that precision, before the first lap or before the last.
 """
 
 import multiprocessing
@@ -40,7 +40,7 @@ COLUMNS = "data model precision system first step tokens/s ours waiting memory G
 
 
 class Training:
-    """A process that trains a lap when it is told to."""
+    """A process that trains a lap on request."""
 
     def __init__(self, system: str, job: Job):
         self.system, self.laps = system, []
@@ -66,7 +66,7 @@ class Training:
 
 
 def serve(pipe: Connection, system: str, job: Job) -> None:
-    """The process of one training: sends the number of its steps, then what each request asks for."""
+    """The main function of one training's process: sends its number of steps, then the answer to each request."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch is on the same device
@@ -133,7 +133,7 @@ def split_share(data: str) -> tuple[str, float]:
 
 
 def compare(job: Job, systems: list[str], laps: int, steps: int) -> str:
-    """Prints the rows of one model, precision and corpus; returns what is to be said below the table."""
+    """Prints the rows of one model, precision and corpus; returns the notes below the table."""
     trainings = [Training(system, job) for system in systems]
     note = agreement(job, trainings)
     firsts = [training.ask("first") for training in trainings]
@@ -148,7 +148,7 @@ def compare(job: Job, systems: list[str], laps: int, steps: int) -> str:
     flops_a_token = 0.0
     for training, first in zip(trainings, firsts, strict=True):
         total = {key: sum(lap[key] for lap in training.laps) for key in ("seconds", "waited", "tokens", "flops", "steps")}
-        # What the model needs for a real token is counted once, in ours: padding is nobody's merit.
+        # The FLOPs for a token are those of ours for both: work on padding is no merit.
         flops_a_token = flops_a_token or total["flops"] / total["tokens"]
         rate = total["tokens"] / total["seconds"]
         waited, speed = total["waited"] / total["seconds"], flops_a_token * rate
@@ -166,13 +166,13 @@ def short(job: Job) -> str:
 
 
 def ratio(ours: Training, other: Training) -> str:
-    """How many times as fast ours is, in the median lap."""
+    """The speed of ours over that of the other, in the median lap."""
     pairs = zip(ours.laps, other.laps, strict=True)
     return f"{statistics.median(a['tokens'] / a['seconds'] / (b['tokens'] / b['seconds']) for a, b in pairs):.2f} times"
 
 
 def agreement(job: Job, trainings: list[Training]) -> str:
-    """Gives PyTorch our parameters, and says what both make of one batch."""
+    """Loads our parameters into PyTorch, and reports both losses of one batch."""
     if "ours" not in (training.system for training in trainings) or len(trainings) == 1 or "lstm" in job.model:
         return ""
     params, batch, loss = next(training for training in trainings if training.system == "ours").ask("check")

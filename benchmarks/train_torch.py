@@ -1,4 +1,4 @@
-"""PyTorch's side of `train_speed.py`: the same models in `torch.nn`, as one would write them for speed.
+"""PyTorch's side of `train_speed.py`: the same models in `torch.nn`, written for speed.
 
 Attention by `scaled_dot_product_attention`, queries, keys and values in one product, Adam in its fused form, mixed precision by
 autocast, `torch.compile` if asked for; batches padded to their own longest sentence, made by a thread that works ahead.
@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         for layer in self.encoder:
             memory = layer(memory, mask)
         x, length = self.embed(target), target.shape[1]
-        # Padding comes last: no real token sees it.
+        # Padding comes last: no token attends to it.
         past = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         for layer in self.decoder:
             x = layer(x, past, memory, mask)
@@ -211,7 +211,7 @@ class Torch:
         return tuple(torch.from_numpy(x).to(self._device, non_blocking=True) for x in arrays)
 
     def memory(self) -> int:
-        """Bytes of the accelerator at most; 0 on CPU, where the process tells."""
+        """The accelerator's peak memory in bytes; 0 on CPU, where that of the process counts."""
         return torch.cuda.max_memory_allocated() if self._device == "cuda" else 0
 
     def peaks(self) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""What `train_speed.py` trains: models by name, and the batches that its systems share.
+"""The models and batches of `train_speed.py`, which both of its systems share.
 
-No JAX here: PyTorch's processes are to have nothing else in their memory.
+This module does not import JAX, so that it takes no memory in PyTorch's processes.
 """
 
 import itertools
@@ -28,7 +28,7 @@ MODELS = tuple(_SIZES)
 
 
 class Job(NamedTuple):
-    """What one process is to train."""
+    """The job of one process."""
 
     model: str
     precision: str
@@ -75,7 +75,7 @@ def random_batch(job: Job) -> Batch:
 
 
 def our_batches(job: Job) -> tuple[Iterator[Batch], int, list[Batch]]:
-    """Endless batches, how many of them are the job's share of an epoch, and one batch of each shape."""
+    """An endless iterator of batches, the number of batches in the job's share of an epoch, and one batch of each shape."""
     if job.data.startswith("random:"):
         batch = random_batch(job)
         return itertools.repeat(batch), 0, [batch]

@@ -1,8 +1,8 @@
-"""Multi-head attention and its cache in plain JAX: no model, no training loop, just functions of arrays.
+"""Multi-head attention and its cache in plain JAX: functions of arrays, without a model or a training loop.
 
     python examples/attention.py
 
-Reading a row in one pass, or token by token with the cache, is the same function, and has the same gradient.
+One pass over a row and a loop over its tokens with the cache are the same function and have the same gradient.
 """
 
 import jax
@@ -19,7 +19,7 @@ def init(key):
 
 
 def in_one_pass(params, row):
-    """[T, D] -> [T, D]: each token sees itself and those before it."""
+    """[T, D] -> [T, D]: each token attends to itself and to the tokens before it."""
     return ATTENTION.apply(params, row[None], causal_mask(jnp.ones((1, len(row)), jnp.int32)))[0]
 
 

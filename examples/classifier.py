@@ -2,7 +2,7 @@
 
     python examples/classifier.py
 
-"The elephant did not cross the street because it was too tired." and "... too wide." differ in a word, and in the answer.
+"The elephant did not cross the street because it was too tired." and "... too wide." differ in one word and in the answer.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""A decoder-only language model of the package's layers: it learns the built-in corpus letter by letter, and goes on alone.
+"""A decoder-only language model of the package's layers: it learns the built-in corpus letter by letter and generates.
 
     python examples/language_model.py
 

@@ -1,8 +1,8 @@
-"""The stream of batches feeding a training loop that is not ours: a model of three matrices, plain JAX and optax.
+"""The stream of batches in a training loop of one's own: a model of three matrices, plain JAX and optax.
 
     python examples/own_loop.py
 
-Two columns of text become batches of few shapes, shuffled. With each comes the position after it, for another stream to go on.
+Two columns of text become shuffled batches of few shapes, each with the position from which another stream continues.
 """
 
 import itertools

@@ -1,9 +1,9 @@
-"""Writes a task that is not translation as two columns: say who "it" is. train.tsv, dev.tsv and test.tsv in a folder.
+"""Writes the data of a rewriting task, to replace "it" by its referent: train.tsv, dev.tsv and test.tsv with two columns.
 
     python examples/rewriting.py data/rewriting
 
 The elephant did not cross the street because it was too tired. -> ... because the elephant was too tired. Every other sentence
-stays as it is: the model has to find out which those are. `configs/rewriting.py` trains it.
+stays unchanged; the model has to learn which. `configs/rewriting.py` trains it.
 """
 
 import sys

@@ -1,9 +1,10 @@
-"""Beam search over somebody else's step function: no network, a table of letter pairs and a keyboard that slips.
+"""Beam search over a step function of one's own: a spelling corrector from tables of letter probabilities, without a network.
 
     python examples/spelling.py
 
-A typed word is what was meant with some letters hit beside (noisy channel: P(typed | meant) P(meant)); P(meant) is a table of
-which letter follows which two. The search asks for a function alone: (token, index, cache, memory) -> (log_probs, cache).
+Noisy channel: a typed word is the meant word with some letters replaced by neighbours on the keyboard, P(typed | meant)
+P(meant), where P(meant) is a table of letter trigrams. The search needs only a function (token, index, cache, memory) ->
+(log_probs, cache).
 """
 
 import jax.numpy as jnp

@@ -29,7 +29,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
 from transformer_jax.runs import lean
 from transformer_jax.runs.checkpoint_name import CheckpointName
-from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.checksums import write_manifest
 from transformer_jax.training import evaluator, loop, prepare
@@ -72,7 +72,7 @@ def run(tmp_path) -> Run:
 
 def fill(run: Run, scores: dict[int, float | None], keep: int = 10) -> None:
     """Saves a checkpoint at each step, evaluated where it has a score."""
-    progress = Progress(tokenizer=TOKENIZER.fingerprint)
+    progress = TrainProgress(tokenizer=TOKENIZER.fingerprint)
     with run.checkpoint_writer(keep=keep) as checkpoints:
         if checkpoints.reader.steps():
             progress = checkpoints.reader.progress(checkpoints.reader.steps()[-1])
@@ -89,7 +89,7 @@ def params_of(run: Run, which: str):
 
 def test_what_is_saved_comes_back_bit_for_bit(run):
     unwritten = {"seconds": 0.1, "loss.loss": 1e300}
-    progress = Progress(3, 1, 40, TOKENIZER.fingerprint, "corpus", 0.1 + 0.2, 2.0, 4, unwritten=unwritten)
+    progress = TrainProgress(3, 1, 40, TOKENIZER.fingerprint, "corpus", 0.1 + 0.2, 2.0, 4, unwritten=unwritten)
     with run.checkpoint_writer(keep=2) as checkpoints:
         checkpoints.save(state_at(3), progress)
     with run.checkpoint_writer(keep=2) as checkpoints:
@@ -150,7 +150,7 @@ def test_moving_averages_are_saved_and_are_what_is_asked_for_unless_raw_is(tmp_p
     run = Run.open_or_create(tmp_path / "run", config)
     with run.checkpoint_writer(keep=2) as checkpoints:
         for step in (1, 2):
-            checkpoints.save(averaged_at(step), Progress(step=step, tokenizer=TOKENIZER.fingerprint))
+            checkpoints.save(averaged_at(step), TrainProgress(step=step, tokenizer=TOKENIZER.fingerprint))
     with run.checkpoint_writer(keep=2) as checkpoints:
         assert_trees_equal(checkpoints.reader.restore(2, averaged_at(0))[0], averaged_at(2))
     for which in ("latest", "2", "latest:ema"):
@@ -181,7 +181,7 @@ def test_a_lean_copy_has_averages_or_raw_parameters_and_says_which(tmp_path, mon
     monkeypatch.setattr(lean, "abstract_parameters", lambda _: shapes())
     with run.checkpoint_writer(keep=3) as checkpoints:
         for step in (1, 2, 3):
-            progress = Progress(step=step, tokenizer=TOKENIZER.fingerprint, unwritten=[1.0], skipped=1)
+            progress = TrainProgress(step=step, tokenizer=TOKENIZER.fingerprint, unwritten=[1.0], skipped=1)
             checkpoints.save(averaged_at(step), progress.evaluated(-float(step), 0))
     for name, weights, other in (("3", "ema", "raw"), ("3:raw", "raw", "ema")):
         out = tmp_path / weights
@@ -264,7 +264,7 @@ def test_a_checkpoint_without_its_arrays_is_one_line(run):
 
 
 def test_progress_remembers_the_best_and_loses_patience():
-    progress, course = Progress(), []
+    progress, course = TrainProgress(), []
     for step, score in enumerate([1.0, 3.0, 3.0, 2.0, 4.0, 0.0, 0.0], 1):
         progress = dataclasses.replace(progress, step=step).evaluated(score, patience=2)
         course.append((progress.best_step, progress.evaluations_without_better, progress.stopped))
@@ -625,7 +625,7 @@ def test_a_checkpoint_whose_unwritten_sums_are_a_list_goes_on_as_it_did(twins, t
 
 def test_a_list_of_sums_is_read_by_position_and_one_of_another_version_is_left_out():
     saved = {"step": 3, "unwritten": [30.0, 0.5, 8.0, 6.0, 2.0, 4.0, 5.0, 21.0, 3.0, 3.0]}
-    unwritten = Progress.parse(saved).unwritten
+    unwritten = TrainProgress.parse(saved).unwritten
     assert unwritten == {
         "seconds": 30.0,
         "waited_seconds": 0.5,
@@ -641,7 +641,7 @@ def test_a_list_of_sums_is_read_by_position_and_one_of_another_version_is_left_o
     numbers = without_times(Meter(unwritten).take())
     assert numbers["loss"] == 2.0 and numbers["gradient_norm"] == 7.0 and numbers["target_tokens"] == 4.0
     for other in ([], [1.0] * 9):
-        assert Progress.parse({"unwritten": other}) == Progress()
+        assert TrainProgress.parse({"unwritten": other}) == TrainProgress()
 
 
 def test_more_steps_later_are_as_many_steps_at_once(tmp_path):

@@ -15,7 +15,7 @@ from transformer_jax.config import Config, from_json
 from transformer_jax.errors import UserError
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
-from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.checksums import find_damage, write_manifest
 from transformer_jax.storage.files import read_plain
@@ -131,7 +131,7 @@ def saved(tmp_path_factory) -> Path:
     run = Run.open_or_create(tmp_path_factory.mktemp("runs") / "run", Config(model=tiny_model()))
     with run.checkpoint_writer(keep=2) as checkpoints:
         state = TrainState(np.int32(1), {"a": jax.numpy.ones(3)}, {"b": jax.numpy.ones(2)})
-        checkpoints.save(state, Progress(step=1, tokenizer="t"))
+        checkpoints.save(state, TrainProgress(step=1, tokenizer="t"))
     return Path(run.workdir)
 
 
@@ -266,6 +266,6 @@ def test_metrics_that_are_not_finite_are_null(tmp_path):
 
 
 def test_a_score_that_is_no_number_is_never_the_best():
-    progress = Progress(step=1).evaluated(float("nan"), patience=0)
+    progress = TrainProgress(step=1).evaluated(float("nan"), patience=0)
     assert progress.best_score is None and progress.best_step == 0
-    assert Progress(step=2).evaluated(1.0, 0).evaluated(float("nan"), 0).best_score == 1.0
+    assert TrainProgress(step=2).evaluated(1.0, 0).evaluated(float("nan"), 0).best_score == 1.0

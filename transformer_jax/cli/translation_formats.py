@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from transformer_jax.storage.files import finite_or_null
 
 if TYPE_CHECKING:  # it imports JAX, which `translate.py --help` does not wait for
-    from transformer_jax.inference.translator import Translation
+    from transformer_jax.inference.translation import Translation
 
 __all__ = ["COLUMNS", "WRITERS", "TranslatedLine", "as_json", "as_log_prob", "as_text", "as_tsv"]
 

@@ -68,8 +68,8 @@ class TokenizerConfig:
     character_coverage: Annotated[float, Between(0.98, 1, "from 0.98 to 1: SentencePiece takes no other")] = 1.0
     byte_fallback: bool = True  # characters outside the vocabulary become UTF-8 bytes, so that any text survives a round trip
     sample_lines: int = 10_000_000  # train on at most two times so many lines, of both sides together
-    # Text is normalised before it is cut into pieces, in training and ever after (data/normalization.py): white space becomes
-    # spaces, invisible characters go, letters with accents are one character. A run keeps what it was begun with.
+    # Text is normalised before it is cut into pieces, in training and ever after (tokenization/normalization.py): white space
+    # becomes spaces, invisible characters go, letters with accents are one character. A run keeps what it was begun with.
     normalize: bool = True
 
     # Subword regularisation: the model sees training text (no other) segmented in several ways. Each training pair is segmented

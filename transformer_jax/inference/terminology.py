@@ -31,11 +31,11 @@ class _Token(NamedTuple):
 class Terminology:
     """Finds terms in text: whole words, leftmost and longest first, none inside another.
 
-    What is compared is what `data.normalization.normalize` leaves (any white space is one space, soft hyphens and zero-width
-    spaces are nothing, accents are composed), with typographic hyphens and apostrophes as `-` and `'`. Words end at what is no
-    letter, digit or mark: `elephant` is in "<b>elephant</b>", "_elephant_", "elephant-shaped" and "elephant's", but not in
-    "elephants" or "elephant_count"; `don` is not in "don't". Tags and the signs of emphasis `*` and `_` may stand between the
-    words of a term.
+    Text is compared as `tokenization.normalization.normalize` leaves it (any white space is one space, soft hyphens and
+    zero-width spaces are nothing, accents are composed), with typographic hyphens and apostrophes as `-` and `'`. A word ends
+    before a character that is no letter, digit or mark: `elephant` is in "<b>elephant</b>", "_elephant_", "elephant-shaped" and
+    "elephant's", but not in "elephants" or "elephant_count"; `don` is not in "don't". Tags and the signs of emphasis `*` and
+    `_` may stand between the words of a term.
 
     `case` says which letters are the same:
 

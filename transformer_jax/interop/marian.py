@@ -49,7 +49,7 @@ from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters
 from transformer_jax.interop.parameters import expected_parameters, flat_parameters
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.checkpoint_name import CheckpointName
-from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -75,7 +75,7 @@ def import_run(source: str, output: str, languages: tuple[str, str] | None = Non
         tokenizer = Tokenizer.of_models(*models, pieces, foreign.ids, run.tokenizer_folder, foreign.added)
         with run.checkpoint_writer() as checkpoints:
             state = SimpleNamespace(params=params, optimizer_state=None, ema=None)
-            checkpoints.save(state, Progress(tokenizer=tokenizer.fingerprint))
+            checkpoints.save(state, TrainProgress(tokenizer=tokenizer.fingerprint))
     return foreign.notes
 
 

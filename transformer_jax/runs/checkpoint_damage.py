@@ -22,7 +22,7 @@ from etils import epath
 
 from transformer_jax.errors import UserError
 from transformer_jax.runs.checkpoint_name import is_step
-from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.storage.checksums import find_damage, is_complete
 from transformer_jax.storage.files import is_remote, read_plain
 
@@ -110,12 +110,12 @@ def none_whole(folder: epath.Path, steps: Sequence[int]) -> UserError:
 
 
 def unreadable(checkpoint: epath.Path, error: Exception) -> UserError:
-    """The error for a checkpoint that orbax, or `Progress.parse`, cannot read."""
+    """The error for a checkpoint that orbax, or `TrainProgress.parse`, cannot read."""
     reason = " ".join(str(error).split())[:200]
     return UserError(f"{checkpoint}: cannot be read ({reason}); choose another with --checkpoint=STEP")
 
 
-def require_step(checkpoint: epath.Path, progress: Progress) -> None:
+def require_step(checkpoint: epath.Path, progress: TrainProgress) -> None:
     """Raises UserError if `progress`, which was read from this checkpoint, is that of another step."""
     if str(progress.step) != checkpoint.name:
         raise UserError(

@@ -14,7 +14,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.runs.checkpoint_damage import MISNAMED, misnamed, none_whole, require_step, unreadable
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.orbax_manager import ORBAX_ERRORS, array_items, open_manager
-from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.storage.checksums import find_damage
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
@@ -61,17 +61,17 @@ class CheckpointReader:
         """The steps of all checkpoints, damaged ones included, ascending."""
         return sorted(self._manager.all_steps())
 
-    def progress(self, step: int) -> Progress:
+    def progress(self, step: int) -> TrainProgress:
         """What was saved beside the arrays of `step`. Raises UserError if that is damaged, or another step's."""
         content = self._restore(step, progress=ocp.args.JsonRestore()).progress
         try:
-            progress = Progress.parse(content)
+            progress = TrainProgress.parse(content)
         except ValueError as error:
             raise unreadable(self._path(step), error) from error
         require_step(self._path(step), progress)
         return progress
 
-    def restore(self, step: int, state: Any) -> tuple[Any, Progress]:
+    def restore(self, step: int, state: Any) -> tuple[Any, TrainProgress]:
         """The training state saved at `step`, in the shapes and with the shardings of `state` (a `TrainState` of arrays, or of
         their shapes), and the progress saved beside it. Raises UserError if the checkpoint is damaged."""
         arrays = self._restore(step, **{name: ocp.args.StandardRestore(tree) for name, tree in array_items(state).items()})

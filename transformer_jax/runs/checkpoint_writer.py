@@ -15,7 +15,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.runs.checkpoint_damage import move_damaged_aside
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.orbax_manager import array_items, open_manager
-from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.storage.checksums import write_manifest
 
 __all__ = ["CheckpointWriter"]
@@ -24,7 +24,7 @@ __all__ = ["CheckpointWriter"]
 @dataclasses.dataclass
 class _LatestAndBest:
     """The checkpoints that orbax does not delete. Orbax's own BestN forgets all scores at a restart, and keeps the last of
-    equal scores, where the best of `Progress` is the first."""
+    equal scores, where the best of `TrainProgress` is the first."""
 
     latest: int
     best_step: int = 0
@@ -73,7 +73,7 @@ class CheckpointWriter:
             with contextlib.suppress(Exception) if failed else contextlib.nullcontext():
                 self._manager.close()
 
-    def save(self, state: Any, progress: Progress) -> None:
+    def save(self, state: Any, progress: TrainProgress) -> None:
         """Starts to write step `progress.step` of `state` (a `TrainState`); returns as soon as its arrays may be changed.
 
         Raises UserError if the disk is too full for this save, or was for the one before.

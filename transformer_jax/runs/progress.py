@@ -5,9 +5,9 @@ import math
 import types
 from typing import Any, get_args, get_origin, get_type_hints
 
-__all__ = ["Progress"]
+__all__ = ["TrainProgress"]
 
-# Older versions stored `Progress.unwritten` as a list of these numbers.
+# Older versions stored `TrainProgress.unwritten` as a list of these numbers.
 _UNWRITTEN_LIST = (
     "seconds",
     "waited_seconds",
@@ -23,7 +23,7 @@ _UNWRITTEN_LIST = (
 
 
 @dataclasses.dataclass
-class Progress:
+class TrainProgress:
     """The progress of a run: what a checkpoint stores beside the arrays."""
 
     step: int = 0  # updates done
@@ -42,11 +42,11 @@ class Progress:
     usual_length: int = 0  # 95th percentile of the number of tokens of an epoch's sources, with EOS; 0: unknown
 
     @classmethod
-    def parse(cls, data: Any) -> "Progress":
+    def parse(cls, data: Any) -> "TrainProgress":
         """Reads the JSON value of a checkpoint. `unwritten` may be the list of older versions, which is left out if its length
         is another than expected. Raises ValueError for an unknown field, or a value of another type.
 
-        >>> Progress.parse({"step": 7, "score": 1}).step
+        >>> TrainProgress.parse({"step": 7, "score": 1}).step
         7
         """
         if not isinstance(data, dict):
@@ -61,11 +61,11 @@ class Progress:
                 raise ValueError(f"{name}={value!r:.40} is no field, or of another type")
         return cls(**data)
 
-    def evaluated(self, score: float, patience: int, alignment_layer: int = 0) -> "Progress":
+    def evaluated(self, score: float, patience: int, alignment_layer: int = 0) -> "TrainProgress":
         """The progress after an evaluation at this step. Training is stopped after `patience` evaluations in a row (0: never)
         without a better score; a score that is NaN is never better.
 
-        >>> first = Progress(step=100).evaluated(20.5, patience=2)
+        >>> first = TrainProgress(step=100).evaluated(20.5, patience=2)
         >>> second = dataclasses.replace(first, step=200).evaluated(20.1, patience=2)
         >>> second.best_step, second.best_score, second.evaluations_without_better, second.stopped
         (100, 20.5, 1, False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.training.evaluator import Evaluation
 
 __all__ = ["Console"]
@@ -47,7 +47,7 @@ class Console:
             speed = f"{rate:,.0f} target tokens/s, {_duration(left)} left"
             log.info("step %d/%d: loss %.3f, %s%s", step, self._steps, loss, speed, compiled)
 
-    def evaluated(self, step: int, evaluation: Evaluation, progress: Progress) -> None:
+    def evaluated(self, step: int, evaluation: Evaluation, progress: TrainProgress) -> None:
         """Reports the scores on the dev set, the best step, sample translations, and the end of the training by `patience`."""
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.numbers.items())
         best = " (best so far)" if progress.best_step == step else f" (best at step {progress.best_step})"

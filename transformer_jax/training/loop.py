@@ -16,7 +16,7 @@ from transformer_jax.models.random_keys import key_of, seed_words
 from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.checkpoint_writer import CheckpointWriter
-from transformer_jax.runs.progress import Progress
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.runs.run_lock import locked
 from transformer_jax.training.compilations import Compilations
@@ -36,7 +36,7 @@ __all__ = ["train"]
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, workdir: str) -> Progress:
+def train(config: Config, workdir: str) -> TrainProgress:
     """Trains until `config.train.steps`, or until the dev score has not risen for `train.patience` evaluations.
 
     `workdir` is the run folder (`runs/run_folder.py`). Called again with the same arguments, training continues from its
@@ -54,7 +54,7 @@ def train(config: Config, workdir: str) -> Progress:
         init_key, step_key = jax.random.split(key_of(seed_words(config.train.seed)))
         decay = config.train.ema_decay
         state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer, decay), init_key)
-        progress = Progress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus, usual_length=stream.usual_length)
+        progress = TrainProgress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus, usual_length=stream.usual_length)
         log.info("%s parameters, computed in %s", f"{count_parameters(state.params):,}", model.dtype)
         preemption.hold()
         with run.checkpoint_writer() as checkpoints:
@@ -102,7 +102,7 @@ class _Session:
         writer: MetricsWriter,
         console: Console,
         state: TrainState,
-        progress: Progress,
+        progress: TrainProgress,
     ):
         self.state, self.progress = state, progress
         self._config, self._run, self._checkpoints, self._parallel = config.train, run, checkpoints, parallel
@@ -165,8 +165,8 @@ class _Session:
 
 
 def _resume(
-    run: Run, checkpoints: CheckpointReader, parallel: Parallel, state: TrainState, progress: Progress
-) -> tuple[TrainState, Progress]:
+    run: Run, checkpoints: CheckpointReader, parallel: Parallel, state: TrainState, progress: TrainProgress
+) -> tuple[TrainState, TrainProgress]:
     """The run's newest state and progress; `state` and `progress` unchanged where it has no checkpoint."""
     newest = max(checkpoints.steps(), default=0)
     if run.was_interrupted():
@@ -178,8 +178,8 @@ def _resume(
 
 
 def _restore(
-    checkpoints: CheckpointReader, step: int, parallel: Parallel, state: TrainState, progress: Progress
-) -> tuple[TrainState, Progress]:
+    checkpoints: CheckpointReader, step: int, parallel: Parallel, state: TrainState, progress: TrainProgress
+) -> tuple[TrainState, TrainProgress]:
     checkpoints.check_belongs(step, progress.tokenizer, progress.corpus)
     state, restored = checkpoints.restore(step, parallel.to_restore(state))
     log.info("going on from step %d", restored.step)
