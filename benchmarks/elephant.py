@@ -24,7 +24,7 @@ from transformer_jax.data import demo
 from transformer_jax.data.batching import Shape, bucketed_batch
 from transformer_jax.data.store import Store
 from transformer_jax.inference.translator import Translator
-from transformer_jax.models.sown_attention import attention_of
+from transformer_jax.models.attention_weights import attention_of
 
 
 class Look(NamedTuple):

@@ -31,8 +31,8 @@ from transformer_jax.data.store import Store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.training import prepare as preparation
+from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.optimizer import make_optimizer
-from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.step import TrainState, make_train_step
 
 VOCABULARY = 2000  # small, so that the cost that grows with the length dominates

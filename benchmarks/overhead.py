@@ -32,10 +32,10 @@ import jax
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.runs.run_folder import Run
+from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.metrics import Meter
 from transformer_jax.training.metrics_writer import MetricsWriter
 from transformer_jax.training.optimizer import make_optimizer
-from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.prepare import prepare
 from transformer_jax.training.step import TrainState, make_train_step
 

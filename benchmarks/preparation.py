@@ -51,7 +51,7 @@ def one_start(config, folder: Path, late: bool) -> None:
     set_up()
     from transformer_jax.data.prefetch import prefetch
     from transformer_jax.data.stream import StreamPosition
-    from transformer_jax.training.parallel import Parallel
+    from transformer_jax.training.across_devices import Parallel
     from transformer_jax.training.prepare import open_run, prepare
 
     place = folder.with_name("late.json")

@@ -34,8 +34,8 @@ from transformer_jax.config import Config
 from transformer_jax.data.batching import Batch, Shape
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model, init_parameters
+from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.optimizer import make_optimizer
-from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.step import TrainState, make_train_step
 
 # The model must be the one that a TPU has (`platform.py`).

@@ -12,10 +12,10 @@ from train_work import Job, config_of, our_batches
 from transformer_jax.data.batching import Batch
 from transformer_jax.data.prefetch import prefetch
 from transformer_jax.models.seq2seq import build_model, init_parameters
+from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.metrics import Meter
 from transformer_jax.training.objective import loss_sums
 from transformer_jax.training.optimizer import make_optimizer
-from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.step import TrainState, make_train_step
 
 

@@ -17,8 +17,8 @@ from transformer_jax.inference.alignment import (
     word_links,
 )
 from transformer_jax.inference.translator import Translator
+from transformer_jax.models.attention_weights import attention_name
 from transformer_jax.models.seq2seq import build_model
-from transformer_jax.models.sown_attention import attention_name
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

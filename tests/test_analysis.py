@@ -9,9 +9,9 @@ import sacrebleu
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data import demo
-from transformer_jax.data import known_words as words_module
+from transformer_jax.data import training_words as words_module
 from transformer_jax.data.corpus import Pairs
-from transformer_jax.data.known_words import vocabulary_of, words_of, words_outside
+from transformer_jax.data.training_words import vocabulary_of, words_of, words_outside
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.analysis import analyse, sentence_chrf, training_targets, unseen_words
 from transformer_jax.evaluation.metrics import score

@@ -33,7 +33,7 @@ from transformer_jax.config import from_json, to_json
 from transformer_jax.data import demo
 from transformer_jax.distributed import cluster
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation import watch
+from transformer_jax.evaluation import watch_checkpoints as watch
 from transformer_jax.evaluation.report import Report
 from transformer_jax.inference.translator import Translator
 from transformer_jax.runs.lean import copy_run

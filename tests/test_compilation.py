@@ -13,9 +13,9 @@ from helpers import VOCAB, rows_of, sentences, tiny_config, tiny_model
 from transformer_jax.config import Config, TrainConfig
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.run_folder import Run
+from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.compilations import Compilations
 from transformer_jax.training.loop import train
-from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.prepare import prepare
 from transformer_jax.training.step import TrainState, make_train_step
 

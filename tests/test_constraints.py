@@ -33,10 +33,10 @@ from transformer_jax.decoding import (
     make_constraints,
     single_batch,
 )
+from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.phrases import NO_PREFIX, Phrase, Prefix, has_phrases
-from transformer_jax.inference.pieces import Piece
 from transformer_jax.inference.search_rows import beam_of, pack_rows
-from transformer_jax.tokenization.surfaces import Surfaces, is_letter
+from transformer_jax.tokenization.token_texts import Surfaces, is_letter
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -16,10 +16,10 @@ import sacrebleu.utils
 from helpers import data_set
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data import spool
+from transformer_jax.data import lines_on_disk as spool
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.filters import Cleaning
-from transformer_jax.data.spool import Spool, joined
+from transformer_jax.data.lines_on_disk import Spool, joined
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import check_writable, iter_lines, open_output, read_lines, refuse_shared_stream
 

@@ -8,8 +8,8 @@ import pytest
 from helpers import letters
 
 from transformer_jax.config import TokenizerConfig
-from transformer_jax.data import encoders
-from transformer_jax.data.encoders import encode_lines
+from transformer_jax.data import encode_lines as encoders
+from transformer_jax.data.encode_lines import encode_lines
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import VOCAB, random_parameters, rows_of, sentences, tiny_model
 
+from transformer_jax.models.attention_weights import attention_of
 from transformer_jax.models.lstm_attention import (
     GlobalAttention,
     additive_scores,
@@ -15,7 +16,6 @@ from transformer_jax.models.lstm_attention import (
 )
 from transformer_jax.models.lstm_layer import LSTMLayer, LSTMState, lstm_cell
 from transformer_jax.models.seq2seq import build_model
-from transformer_jax.models.sown_attention import attention_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 RANDOM = np.random.default_rng(0)

@@ -22,7 +22,7 @@ from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.data.batching import Batch
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
-from transformer_jax.interop.foreign import read_json
+from transformer_jax.interop.foreign_model import read_json
 from transformer_jax.interop.marian import completed, export_run, import_run, write_model
 from transformer_jax.interop.marian_vocabulary import parse_vocabulary
 from transformer_jax.interop.marian_weights import HUGGING_FACE, MARIAN, from_parameters, places, to_parameters

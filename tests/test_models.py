@@ -27,9 +27,9 @@ from helpers import (
 from transformer_jax.cli.config_files import load_config
 from transformer_jax.config import ModelConfig
 from transformer_jax.models.attention import attend, attention_weights, causal_mask, segment_mask
+from transformer_jax.models.attention_weights import attention_of
 from transformer_jax.models.layers import Dropout, Projection, rotate, sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
-from transformer_jax.models.sown_attention import attention_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CLOSE = dict(rtol=1e-4, atol=1e-4)

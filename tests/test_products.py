@@ -8,9 +8,9 @@ import pytest
 from helpers import FAMILIES, VOCAB, packed_rows_of, random_parameters, rows_of, sentences, tiny_model
 
 from transformer_jax.config import Config, TrainConfig
-from transformer_jax.models.products import activation_dtype, product
+from transformer_jax.models.matmul import activation_dtype, product
 from transformer_jax.models.seq2seq import build_model
-from transformer_jax.training.parallel import Parallel
+from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.step import TrainState, make_train_step
 
 KEY = jax.random.key(5)

@@ -24,7 +24,7 @@ from helpers import (
 
 from transformer_jax.config import Config, differences, from_json, override, to_json, validate
 from transformer_jax.data.corpus import read_pairs
-from transformer_jax.data.known_words import words_outside
+from transformer_jax.data.training_words import words_outside
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
 from transformer_jax.runs import lean

@@ -26,10 +26,10 @@ from transformer_jax.config import Config, TrainConfig
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.training import metrics
+from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.metrics import TIMES, Meter, loss_means, without_times
 from transformer_jax.training.objective import LossSums, loss_sums
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
-from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.step import StepSums, TrainState, make_eval_step, make_train_step, moving_average
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -19,8 +19,8 @@ from transformer_jax.inference.phrases import has_phrases, read_phrases, read_pr
 from transformer_jax.inference.sentences import split_line
 from transformer_jax.inference.translation import Translation
 from transformer_jax.inference.translator import Translator
+from transformer_jax.models.attention_weights import attention_of
 from transformer_jax.models.seq2seq import build_model
-from transformer_jax.models.sown_attention import attention_of
 from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.evaluator import _best_aligning_layer, _links
 from transformer_jax.training.step import make_eval_step

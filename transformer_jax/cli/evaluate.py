@@ -10,15 +10,15 @@ from typing import NamedTuple
 from transformer_jax.cli.evaluation_files import check_files, write_files
 from transformer_jax.cli.evaluation_job import EvaluationJob
 from transformer_jax.data.corpus import Pairs, read_pairs
-from transformer_jax.data.known_words import words_outside
 from transformer_jax.data.sources import fetch, is_on_this_disk
+from transformer_jax.data.training_words import words_outside
 from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.analysis import analyse, training_targets, unseen_words
 from transformer_jax.evaluation.metrics import metrics
 from transformer_jax.evaluation.report import Report, evaluate, in_words
 from transformer_jax.evaluation.significance import Comparison, differences
-from transformer_jax.evaluation.watch import new_checkpoints
+from transformer_jax.evaluation.watch_checkpoints import new_checkpoints
 from transformer_jax.inference.translator import Translator, load_others
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run, split_run_name

@@ -35,8 +35,8 @@ def flag(
 
 
 def job_of(job: type[Job], flags: Mapping[str, Any]) -> Job:
-    """The job that parsed flags describe: its fields by their names, and as its field `search` the flags that are no field,
-    which are those of `Parser.add_search`, if they were given."""
+    """The job that parsed flags describe. A flag with the name of a field is that field; the others are those of
+    `Parser.add_search`, of which `search` holds those that were given."""
     names = {field.name for field in dataclasses.fields(job)}
     search = {name: value for name, value in flags.items() if name not in names and value is not None}
     return job(**{name: value for name, value in flags.items() if name in names}, search=search)

@@ -22,10 +22,15 @@ Processes = tuple[str | None, int | None, int | None]  # the values of --coordin
 
 
 def main(run: Callable[[], Any]) -> NoReturn:
-    """Runs a script and exits with its code: 0; 2 after a UserError or a full disk; 75 after ToBeContinued, or if another
-    process of the same program was lost. Codes 2 and 75 come with one line on standard error.
+    """Runs a script and exits with one of these codes:
 
-    Any other exception is a bug: its traceback is printed, and the code is 1.
+    * 0: done, or the reader of its output has left
+    * 1: a bug of ours; its traceback is printed
+    * 2: bad input (UserError) or a full disk; one line on standard error
+    * 75: to be continued by the same command: training was stopped by SIGTERM or Ctrl-C, or another of several processes was
+      lost or never came; one line on standard error
+    * 130: Ctrl-C, where there is nothing to continue
+    * of several processes, the code of the first that ended with an error
     """
     _open_standard_streams()
     try:
@@ -44,11 +49,9 @@ def main(run: Callable[[], Any]) -> NoReturn:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f"{error.filename}: " if error.filename else ""
             _end(f"error: {where}{error.strerror}: free some and run the same command again", cluster.BAD_INPUT)
-        end = cluster.end_of_another() if cluster.shows_loss(error) else None
-        if end:
-            _end(end[1], end[0])
         if cluster.shows_loss(error):
-            _end(cluster.LOST, cluster.TO_BE_CONTINUED)
+            code, line = cluster.end_of_another() or (cluster.TO_BE_CONTINUED, cluster.LOST)
+            _end(line, code)
         traceback.print_exc()
         cluster.leave(1, f"{type(error).__name__}: {error}")
     sys.exit(0)

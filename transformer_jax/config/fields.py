@@ -1,7 +1,7 @@
 """What a field of the config may be: records that stand in its annotation, as in `Annotated[int, AtLeast(0), AtMost(1000)]`.
 
-A number is more than 0 where its field does not allow 0, an int is at most 2**63 - 1, a float at most 1e30. A text is one of
-the values of its `Literal`, or any where it has none.
+A number is more than 0 unless a record of its field allows 0 (`AtLeast(0)`); an int is at most 2**63 - 1, a float at most
+1e30. A text is one of the values of its `Literal`, or any where it has none.
 """
 
 import functools
@@ -178,7 +178,8 @@ def limits(annotation: Any) -> list[Limit]:
     if kind not in (int, float):
         return []
     all_limits = [extra for extra in get_args(annotation)[1:] if isinstance(extra, Limit)]
-    if not any(limit.allows(0) for limit in all_limits if not isinstance(limit, AtMost)):
+    allows_zero = any(limit.allows(0) for limit in all_limits if not isinstance(limit, AtMost))
+    if not allows_zero:
         all_limits.insert(0, _POSITIVE)
     if record(annotation, AtMost) is None:
         all_limits.insert(1, AtMost(1e30 if kind is float else (1 << 63) - 1))

@@ -9,7 +9,7 @@ from transformer_jax.config.fields import AtLeast, AtMost, Flag, HostOnly, MayCh
 __all__ = ["DecodeConfig", "SearchOptions"]
 
 
-# A type checker would have the fields of DecodeConfig frozen, too, if it knew that those of its parent are.
+# For a type checker SearchOptions is not frozen: it would refuse assignments to fields of DecodeConfig, which inherits them.
 _FROZEN = not TYPE_CHECKING
 
 
@@ -18,7 +18,8 @@ class SearchOptions:
     """Beam search (Wu et al. 2016 for the length penalty), greedy search or sampling.
 
     It is hashable, so that it can be a static argument of a jitted function. `DecodeConfig` has the same fields, and a config
-    file can set them one by one.
+    file can set them one by one. What is written here is all there is of an option: `config.fields` explains the records of an
+    annotation, `Parser.add_search` makes a command-line flag of each `Flag`, `validate` checks the limits.
 
     >>> SearchOptions(beam=1, seed=7).compiled() == SearchOptions(beam=1)
     True
@@ -54,7 +55,7 @@ class SearchOptions:
         Flag("lines translated sentence by sentence: never, long, always", "WHICH"),
     ] = "long"
     nbest: Annotated[int, AtMost(10_000)] = 1  # how many translations of each sentence; of a beam at most as many as it has
-    # source positions decoded at once, counted for each hypothesis; 0: 4096 on CPU, 65,536 elsewhere
+    # source positions in one batch of the search, those of each hypothesis counted; 0: 4096 on CPU, 65,536 elsewhere
     tokens: Annotated[
         int,
         AtLeast(0),
@@ -62,7 +63,7 @@ class SearchOptions:
         HostOnly(),
         Flag("source positions at once, for each hypothesis", "N", "decode_tokens"),
     ] = 0
-    # whose attention aligns words, from 1; 0: the one that aligned the dev set best
+    # the decoder layer whose attention aligns words, from 1; 0: the one that aligned the dev set best
     alignment_layer: Annotated[int, AtLeast(0), MayChange(), HostOnly()] = 0
 
     # Sampling, instead of search: each token is drawn.
@@ -92,6 +93,7 @@ class DecodeConfig(SearchOptions):
     """The same fields as a section of the config: a config file sets them one by one."""
 
     __slots__ = ()
+    # A frozen dataclass forbids assignment in these two methods.
     __setattr__ = object.__setattr__
     __delattr__ = object.__delattr__
     __hash__ = None

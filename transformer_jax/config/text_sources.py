@@ -8,7 +8,7 @@ __all__ = ["TextSource", "train_text"]
 
 @dataclass(frozen=True, slots=True)
 class TextSource:
-    """One source of training text. As text, which `data.source_names` parses, it is `"NAME" * WEIGHT (KEY=VALUE ...)`.
+    """One source of training text. As text, which `data.source_syntax` parses, it is `"NAME" * WEIGHT (KEY=VALUE ...)`.
 
     >>> print(TextSource("wmt/news, new", weight=2.5, max_ratio=3, tag="<news>"))
     "wmt/news, new" * 2.5 (tag=<news> max_ratio=3)

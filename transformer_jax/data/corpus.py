@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from transformer_jax.data.source_names import Spec, parse_spec
+from transformer_jax.data.source_syntax import Spec, parse_spec
 from transformer_jax.errors import UserError
 from transformer_jax.storage.files import is_remote, to_path
 from transformer_jax.storage.text_files import iter_lines

@@ -9,6 +9,7 @@ __all__ = ["Cleaning"]
 
 class Cleaning:
     """The filters of training text. `counts` has the number of pairs that were kept, and of those left out for each reason.
+    Pairs of more than `batch.max_length` tokens on a side are left out later, when batches are made (`data.stream`).
 
     Words are separated by white space. A pair is left out for the first of these reasons that holds:
 

@@ -13,8 +13,8 @@ from transformer_jax.config import Config, DataConfig, override, validate
 from transformer_jax.config.text_sources import train_text
 from transformer_jax.data.corpus import Pairs, iter_pairs, text_files
 from transformer_jax.data.filters import Cleaning
-from transformer_jax.data.source_names import FILTERS, Spec, parse_list, parse_spec
-from transformer_jax.data.spool import Spool
+from transformer_jax.data.lines_on_disk import Spool
+from transformer_jax.data.source_syntax import FILTERS, Spec, parse_list, parse_spec
 from transformer_jax.data.store import local_cache
 from transformer_jax.errors import UserError
 from transformer_jax.storage.files import is_remote

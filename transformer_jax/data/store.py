@@ -15,9 +15,9 @@ import numpy as np
 from etils import epath
 
 from transformer_jax.data.corpus import Pairs
-from transformer_jax.data.encoders import encode_lines
-from transformer_jax.data.known_words import WordHashes
-from transformer_jax.data.spool import CHUNK, joined
+from transformer_jax.data.encode_lines import encode_lines
+from transformer_jax.data.lines_on_disk import CHUNK, joined
+from transformer_jax.data.training_words import WordHashes
 from transformer_jax.errors import UserError
 from transformer_jax.storage.cache_folders import default_cache_dir
 from transformer_jax.storage.checksums import MANIFEST, find_damage, is_complete, write_manifest

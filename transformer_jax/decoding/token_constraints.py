@@ -11,7 +11,7 @@ __all__ = ["Continuations", "Prefixes", "TokenConstraints", "TokenTexts", "const
 
 
 class TokenTexts(NamedTuple):
-    """What a search knows of the text of each token (`tokenization.surfaces.Surfaces`)."""
+    """What a search knows of the text of each token (`tokenization.token_texts.Surfaces`)."""
 
     begins_with_letter: Array  # bool [V]: a letter, digit or combining mark; after a word such a token goes on with it
     may_precede_word: Array  # bool [V]: a word may begin directly after it
@@ -21,7 +21,7 @@ class TokenTexts(NamedTuple):
 
 class Continuations(NamedTuple):
     """A text of R bytes at most that each translation goes on with, in whatever tokens: which ones agree with it, from each of
-    its places on (`tokenization.surfaces.Agreement`)."""
+    its places on (`tokenization.token_texts.Agreement`)."""
 
     size: Array  # int32 [N]: bytes of the text
     low: Array  # int32 [N, R]: tokens of rank low .. high - 1 have what is left of it, and perhaps more

@@ -1,4 +1,7 @@
-"""What the processes that train or score together do in step. A process that is alone waits for no other here."""
+"""How several processes exchange values and agree on them: gather, the first one's value, barriers, shared work.
+
+A process that is alone waits for nothing.
+"""
 
 import contextlib
 import json
@@ -21,7 +24,8 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def first_before_others(what: str) -> Iterator[bool]:
-    """The first process goes through the block, then all others do; gives `is_first()`. `what` is different at each place."""
+    """The first process goes through the block, then all others do; gives `is_first()`. `what` is the barrier's name,
+    a different one at each place."""
     if not is_first():
         _wait(what)
     yield is_first()

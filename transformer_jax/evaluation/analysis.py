@@ -9,8 +9,8 @@ from sacrebleu.metrics import CHRF
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import Pairs, iter_pairs
 from transformer_jax.data.filters import Cleaning
-from transformer_jax.data.known_words import words_of, words_of_part
 from transformer_jax.data.sources import parse_sources
+from transformer_jax.data.training_words import words_of, words_of_part
 from transformer_jax.evaluation.metrics import check_lines, metrics, score_with, with_interval
 
 __all__ = ["Analysis", "Group", "Sentence", "analyse", "sentence_chrf", "training_targets", "unseen_words"]

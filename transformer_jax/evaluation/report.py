@@ -7,7 +7,7 @@ from typing import Any
 
 from transformer_jax.arguments import check_options, list_of_texts
 from transformer_jax.config import SearchOptions
-from transformer_jax.data.source_names import parse_spec
+from transformer_jax.data.source_syntax import parse_spec
 from transformer_jax.evaluation.analysis import Analysis
 from transformer_jax.evaluation.metrics import Score, check_lines, metrics, paper_bleu, score, with_interval
 from transformer_jax.evaluation.significance import Comparison

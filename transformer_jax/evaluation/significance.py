@@ -43,8 +43,8 @@ def differences(
     """`metrics.score` of two systems, and the probability of a difference at least as large if they are equally good.
 
     The test is approximate randomization (Riezler & Maxwell 2005), two-sided: each of 10,000 trials swaps the systems'
-    translations of a sentence with probability 1/2, and p is the share of trials with a larger difference than the observed
-    one. sacreBLEU does not count trials with an equal difference. Where the systems differ in k sentences, 2 of the 2^k
+    translations of a sentence with probability 1/2, and p = (c + 1) / (10,000 + 1), where c trials have a larger
+    difference than the observed one (sacreBLEU leaves out equal ones). Where the systems differ in k sentences, 2 of the 2^k
     assignments are the systems themselves, in either order: p is at least 2^(1-k), and 1 for equal systems.
 
     Raises UserError unless there is one line of each system for each reference.
@@ -63,8 +63,9 @@ def differences(
     signatures, results = test()
     different = sum(map(str.__ne__, hypotheses, others))
     smallest_p = min(1.0, 2.0 ** (1 - different))
-    return [
-        Difference(name, this.score, other.score, this.score - other.score, max(this.p_value, smallest_p), str(signature))
-        for name, signature in signatures.items()
-        for other, this in [results[name]]
-    ]
+    compared = []
+    for name, signature in signatures.items():
+        other, this = results[name]
+        p_value = max(this.p_value, smallest_p)
+        compared.append(Difference(name, this.score, other.score, this.score - other.score, p_value, str(signature)))
+    return compared

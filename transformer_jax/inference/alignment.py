@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from transformer_jax.errors import UserError
-from transformer_jax.models.sown_attention import attention_of
+from transformer_jax.models.attention_weights import attention_of
 from transformer_jax.tokenization.normalization import word_numbers
 from transformer_jax.tokenization.tokenizer import Tokenizer
 

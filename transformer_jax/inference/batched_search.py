@@ -10,12 +10,12 @@ from flax import linen as nn
 from transformer_jax.config import SearchOptions
 from transformer_jax.decoding.hypotheses import Hypotheses
 from transformer_jax.distributed import collectives
-from transformer_jax.distributed.devices import over_rows
+from transformer_jax.distributed.rows_over_devices import over_rows
 from transformer_jax.errors import UserError, memory_advice
 from transformer_jax.inference.length_batches import QUEUE, RowGroup, search_groups
+from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.model_search import make_model_search
 from transformer_jax.inference.phrases import Phrase, has_phrases
-from transformer_jax.inference.pieces import Piece
 from transformer_jax.inference.search_rows import beam_of, deal, fewer_positions, pack_rows
 from transformer_jax.models.random_keys import seed_words
 from transformer_jax.platform import search_positions

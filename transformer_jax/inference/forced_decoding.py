@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch
 from transformer_jax.data.store import Store
-from transformer_jax.distributed.devices import over_rows
+from transformer_jax.distributed.rows_over_devices import over_rows
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import hard_alignment, log_coverage, mean_attention
 from transformer_jax.inference.length_batches import fill_devices, length_batches

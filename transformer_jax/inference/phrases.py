@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transformer_jax.errors import UserError
-from transformer_jax.tokenization.surfaces import Agreement, is_letter, may_precede_word
+from transformer_jax.tokenization.token_texts import Agreement, is_letter, may_precede_word
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["NO_PREFIX", "PHRASE_ENDS", "Phrase", "Prefix", "has_phrases", "read_phrases", "read_prefixes"]

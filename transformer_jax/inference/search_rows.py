@@ -12,8 +12,8 @@ from transformer_jax.data.batching import pad_rows
 from transformer_jax.decoding.phrase_constraints import Phrases
 from transformer_jax.decoding.token_constraints import Continuations, Prefixes
 from transformer_jax.inference.length_batches import LENGTHS, padded_length, power_of_two
+from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.phrases import Phrase, Prefix
-from transformer_jax.inference.pieces import Piece
 
 __all__ = ["PackedRows", "SearchRows", "beam_of", "deal", "fewer_positions", "pack_rows"]
 

@@ -37,7 +37,7 @@ _ABBREVIATIONS = {
 }
 # Abbreviations that often end a sentence, ...
 _FINAL = frozenset("Bros Corp Inc Jr Ltd Sr etc ff usf usw u.s.w a.m p.m".split())
-# ... and such that cannot: something follows.
+# ... and abbreviations that never do, because what they introduce follows.
 _INTRODUCING = frozenset("approx bspw bzgl bzw ca cf d.h e.g evtl ggf i.d.R i.e sog u.a v vgl viz vs z.B z.T zzgl".split())
 # Words that have a capital letter at the start of a sentence and hardly elsewhere.
 _STARTERS = {
@@ -67,8 +67,8 @@ class Span(NamedTuple):
 class _Rules(NamedTuple):
     """What full stops mean in a language."""
 
-    abbreviations: frozenset[str]  # what they are dots of, without ending a sentence
-    before_digits: frozenset[str]  # such that are abbreviations before a number alone
+    abbreviations: frozenset[str]  # words whose full stop ends no sentence
+    before_digits: frozenset[str]  # words whose full stop ends no sentence where a number follows
     starters: frozenset[str]
     ordinals: bool
 
@@ -183,6 +183,7 @@ def _is_end(before: str, mark: str, close: str, after: str, cased: bool, rules: 
     if before.strip() == word and (word.isdecimal() or len(word) == 1 or _ROMAN.fullmatch(word)):
         return False  # the number of a list
     follows = next_word["word"]
+    # A word that is written with a capital at the start of a sentence alone, such as The or Z.B.
     starts = (follows in rules.starters and next_word["after"] != ".") or (follows[1:] and _small(follows) in _INTRODUCING)
     if word.isdecimal() or _ROMAN.fullmatch(word):
         return not rules.ordinals or starts or (len(word) > 2 and word.isdecimal())
@@ -190,6 +191,7 @@ def _is_end(before: str, mark: str, close: str, after: str, cased: bool, rules: 
         return False
     if _ACRONYM.fullmatch(word) or (len(word) == 1 and word.isalpha()) or word in rules.abbreviations:
         return starts or (word in _FINAL and not first.isdecimal()) or not _QUOTES.isdisjoint(close)
+    # Hauptstr. 5: the name of a street and its number.
     return not (first.isdecimal() and (word in rules.before_digits or (rules.ordinals and word.endswith("str"))))
 
 

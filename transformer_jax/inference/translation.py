@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from transformer_jax.config import SearchOptions
 from transformer_jax.inference.alignment import Links, join_links, renumbered_links
-from transformer_jax.inference.pieces import Piece
+from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["Translation", "empty_translation", "join_pieces", "on_one_line"]

@@ -19,8 +19,8 @@ from transformer_jax.inference.alignment import Links
 from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
 from transformer_jax.inference.batched_search import Searcher, positions_at_once
 from transformer_jax.inference.forced_decoding import ForcedDecoder
+from transformer_jax.inference.line_pieces import Piece, PieceMaker
 from transformer_jax.inference.phrases import read_phrases, read_prefixes
-from transformer_jax.inference.pieces import Piece, PieceMaker
 from transformer_jax.inference.terminology import Terminology
 from transformer_jax.inference.translation import Translation, empty_translation, join_pieces, on_one_line
 from transformer_jax.inference.word_aligner import aligning_layers, links_of_layer, measured_layer, require_layer

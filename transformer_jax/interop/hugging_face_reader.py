@@ -8,7 +8,7 @@ import numpy as np
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
-from transformer_jax.interop.foreign import (
+from transformer_jax.interop.foreign_model import (
     LARGEST_SIZE,
     Foreign,
     languages_of,

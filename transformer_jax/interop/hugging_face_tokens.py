@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.errors import UserError
-from transformer_jax.interop.foreign import read_json
+from transformer_jax.interop.foreign_model import read_json
 
 __all__ = ["added_tokens", "special_ids"]
 

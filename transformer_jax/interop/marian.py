@@ -41,7 +41,7 @@ from flax.traverse_util import unflatten_dict
 
 from transformer_jax.config import Config, ModelConfig, validate
 from transformer_jax.errors import UserError
-from transformer_jax.interop.foreign import Foreign
+from transformer_jax.interop.foreign_model import Foreign
 from transformer_jax.interop.hugging_face_reader import EPSILON, read_hugging_face
 from transformer_jax.interop.hugging_face_writer import unsupported, write_hugging_face
 from transformer_jax.interop.marian_npz import read_marian

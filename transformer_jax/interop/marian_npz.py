@@ -9,7 +9,7 @@ import yaml
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
-from transformer_jax.interop.foreign import (
+from transformer_jax.interop.foreign_model import (
     LARGEST_SIZE,
     Foreign,
     find_one,

@@ -9,7 +9,7 @@ import yaml
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from transformer_jax.errors import UserError
-from transformer_jax.interop.foreign import find_one, load_sentencepiece, read_file, rows_of
+from transformer_jax.interop.foreign_model import find_one, load_sentencepiece, read_file, rows_of
 from transformer_jax.tokenization.word_table import read_model
 
 __all__ = ["MarianVocabulary", "model_with_rows", "parse_vocabulary", "read_vocabulary", "with_rows"]

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.models.layers import Dropout, Projection, rotate
-from transformer_jax.models.products import activation_dtype
+from transformer_jax.models.matmul import activation_dtype
 
 __all__ = [
     "KeyValues",

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.config import ModelConfig
-from transformer_jax.models.products import activation_dtype, product
+from transformer_jax.models.matmul import activation_dtype, product
 
 __all__ = ["Dropout", "Embedding", "EmbeddingTables", "FeedForward", "LayerNorm", "Projection", "rotate", "sinusoids"]
 

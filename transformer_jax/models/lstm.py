@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from transformer_jax.models.attention_weights import attention_name
 from transformer_jax.models.layers import Dropout, EmbeddingTables, Projection
 from transformer_jax.models.lstm_attention import GlobalAttention
 from transformer_jax.models.lstm_layer import LSTMLayer, LSTMState
-from transformer_jax.models.sown_attention import attention_name
 
 __all__ = ["LSTM"]
 

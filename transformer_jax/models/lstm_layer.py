@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.models.layers import Projection
-from transformer_jax.models.products import activation_dtype, matmul, product, weight_gradient
+from transformer_jax.models.matmul import activation_dtype, matmul, product, weight_gradient
 
 __all__ = ["LSTMLayer", "LSTMState", "lstm_cell"]
 

@@ -14,8 +14,8 @@ from transformer_jax.models.attention import (
     causal_mask,
     segment_mask,
 )
+from transformer_jax.models.attention_weights import attention_name
 from transformer_jax.models.layers import Dropout, EmbeddingTables, FeedForward, LayerNorm, sinusoids
-from transformer_jax.models.sown_attention import attention_name
 
 __all__ = ["DecoderLayer", "EncoderLayer", "Transformer"]
 

@@ -3,12 +3,15 @@
 A checkpoint, the folder WORKDIR/checkpoints/STEP, is damaged if
 
 * it has no manifest: it was not written to its end (`storage.checksums.is_complete`);
-* one of its files is missing, has changed or was not saved with it (`storage.checksums.find_damage`);
+* one of its files is missing or has changed, or there is one in its subfolders that was not saved with it
+  (`storage.checksums.find_damage`);
+* orbax's metadata file is not JSON, or no plain file (`check_folder`);
 * orbax cannot read it although the checksums are right (`unreadable`);
 * the progress in it is that of another step: the folder was renamed or copied (`require_step`).
 
-Reading verifies the items that are read: parameters can be loaded although the optimizer's state is damaged. Training verifies
-everything, and moves damaged checkpoints away (`move_damaged_aside`). A checkpoint whose folder is not named after a step is
+Reading verifies the items that are read: parameters can be loaded although the optimizer's state is damaged. A training that
+goes on verifies checkpoints from the newest back to the first whole one, and moves those that are not away, by the first two of
+these signs (`move_damaged_aside`). A checkpoint whose folder is not named after a step is
 left where it is and not read (`misnamed`).
 """
 
@@ -80,7 +83,8 @@ def misnamed(folder: epath.Path) -> list[str]:
 def move_damaged_aside(folder: epath.Path, discardable: bool) -> None:
     """Renames the checkpoints that are newer than the newest whole one to `damaged-...`, beside `folder`.
 
-    Raises UserError if none is whole, unless all are `discardable`, because training has others to go on from.
+    Raises UserError if none is whole. There is no error if the checkpoints are `discardable`, which means that training has
+    others to go on from, or if the only one was never written to its end: then training begins anew.
     """
     steps = sorted(int(path.name) for path in folder.iterdir() if is_step(path.name)) if folder.is_dir() else []
     names = misnamed(folder)

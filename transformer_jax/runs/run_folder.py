@@ -135,7 +135,7 @@ class Run:
         return words
 
     def keep_words(self, words: np.ndarray) -> None:
-        """Writes the hashes of the words of the training text's targets, uint64 [words], as `data.known_words.vocabulary_of`
+        """Writes the hashes of the words of the training text's targets, uint64 [words], as `data.training_words.vocabulary_of`
         computes them."""
         content = io.BytesIO()
         np.save(content, words)

@@ -17,8 +17,8 @@ _FILLERS = "\u034f\u3164\uffa0"  # letters and marks without any width: the grap
 _TAGS, _FLAG = "\U000e0020-\U000e007f", "\U0001f3f4"
 _JOINERS = "\u200c\u200d"
 _SELECTORS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
-# Latin letters and the accents that go on them; they have no variants, and beside them, ASCII or white space no joiner does
-# anything.
+# Latin letters and their accents. They have no variants, so that a selector after one has no effect; neither has a joiner
+# beside one of them, an ASCII character or white space.
 _LATIN = (
     "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02ff\u0300-\u036f\u1e00-\u1eff\u2c60-\u2c7f\ua722-\ua7ff\ufb00-\ufb06"
     "\uff21-\uff3a\uff41-\uff5a"
@@ -27,8 +27,8 @@ _LATIN = (
 _INVISIBLE = re.compile(f"[{_CONTROLS}{_FORMAT}{_FILLERS}]")
 _STRAY_TAG = re.compile(f"({_FLAG}[\U000e0020-\U000e007e]+\U000e007f)|[{_TAGS}]")
 _STRAY_SELECTOR = re.compile(rf"(?:^|(?<=[{_LATIN}\s]))[{_SELECTORS}{_JOINERS}]+")
-_NEITHER = rf"[^\x00-\x7f{_LATIN}{_JOINERS}\s]"
-_STRAY_JOINER = re.compile(f"((?<={_NEITHER})[{_JOINERS}](?={_NEITHER}))|[{_JOINERS}]")
+_JOINED = rf"[^\x00-\x7f{_LATIN}{_JOINERS}\s]"
+_STRAY_JOINER = re.compile(f"((?<={_JOINED})[{_JOINERS}](?={_JOINED}))|[{_JOINERS}]")
 # What `visible` may have to change beside accents.
 _SUSPECT = re.compile(f"[{_CONTROLS}{_FORMAT}{_FILLERS}{_TAGS}{_JOINERS}{_SELECTORS}]")
 
@@ -60,7 +60,7 @@ def normalize(text: str) -> str:
     ''
     """
     # Nearly all text is printable and in Latin-1, which is NFC and has no invisible letter: encoding is a fast way to see that.
-    if text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]:
+    if text.isprintable() and "  " not in text and not text.startswith(" ") and not text.endswith(" "):
         try:
             text.encode("latin-1")
             return text
@@ -77,7 +77,7 @@ def visible(text: str) -> str:
     """
     if _SUSPECT.search(text):
         text, before = _STRAY_TAG.sub(r"\1", _INVISIBLE.sub("", text)), None
-        # What goes may bring accents into another order, and so other neighbours to selectors and joiners.
+        # Removing a character may change the order of accents, and with it the neighbours of selectors and joiners.
         while text != before:
             before, text = text, _STRAY_SELECTOR.sub("", unicodedata.normalize("NFC", text))
             text = _STRAY_JOINER.sub(r"\1", text)

@@ -16,7 +16,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.tokenization import normalization
 from transformer_jax.tokenization.special_ids import SpecialIds
 from transformer_jax.tokenization.subword_sampling import make_sampler
-from transformer_jax.tokenization.surfaces import Surfaces
+from transformer_jax.tokenization.token_texts import Surfaces
 from transformer_jax.tokenization.tokenizer_files import (
     ADDED,
     NORMALIZATION,

@@ -14,7 +14,7 @@ from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import one_pass
 from transformer_jax.distributed import collectives
-from transformer_jax.distributed.devices import over_rows
+from transformer_jax.distributed.rows_over_devices import over_rows
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.metrics import make_metric, score_with
 from transformer_jax.inference.alignment import best_aligning_layer

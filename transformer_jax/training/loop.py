@@ -19,6 +19,7 @@ from transformer_jax.runs.checkpoint_writer import CheckpointWriter
 from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.runs.run_lock import locked
+from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.compilations import Compilations
 from transformer_jax.training.console import Console
 from transformer_jax.training.evaluator import Evaluation, make_evaluator
@@ -26,7 +27,6 @@ from transformer_jax.training.init_from import first_parameters
 from transformer_jax.training.metrics import Meter
 from transformer_jax.training.metrics_writer import MetricsWriter
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
-from transformer_jax.training.parallel import Parallel
 from transformer_jax.training.preemption import Preemption
 from transformer_jax.training.prepare import open_run, prepare
 from transformer_jax.training.step import TrainState, make_train_step

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from transformer_jax.data.spool import CHUNK, joined
+from transformer_jax.data.lines_on_disk import CHUNK, joined
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-from transformer_jax.data.spool import CHUNK, joined
+from transformer_jax.data.lines_on_disk import CHUNK, joined
 from transformer_jax.tokenization.normalization import normalize
 
 __all__ = ["WordHashes", "vocabulary_of", "words_of", "words_of_part", "words_outside"]
