@@ -28,22 +28,22 @@ Whatever the user can mend is raised as UserError.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformer_jax.config import (
-    BatchConfig,
-    Config,
-    DataConfig,
-    DecodeConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ParallelConfig,
-    SearchOptions,
-    TokenizerConfig,
-    TrainConfig,
-)
 from transformer_jax.errors import UserError
 from transformer_jax.version import __version__
 
 if TYPE_CHECKING:
+    from transformer_jax.config import (
+        BatchConfig,
+        Config,
+        DataConfig,
+        DecodeConfig,
+        ModelConfig,
+        OptimizerConfig,
+        ParallelConfig,
+        SearchOptions,
+        TokenizerConfig,
+        TrainConfig,
+    )
     from transformer_jax.data.batching import Batch
     from transformer_jax.data.corpus import read_pairs
     from transformer_jax.data.prefetch import prefetch
@@ -134,20 +134,30 @@ __all__ = [
 _LATER = {
     "AttentionMap": "visualization.attention_maps",
     "Batch": "data.batching",
+    "BatchConfig": "config",
     "BatchStream": "data.stream",
+    "Config": "config",
+    "DataConfig": "config",
+    "DecodeConfig": "config",
     "DecoderLayer": "models.transformer",
     "Embedding": "models.layers",
     "EncoderLayer": "models.transformer",
     "LSTM": "models.lstm",
+    "ModelConfig": "config",
     "MultiHeadCrossAttention": "models.attention",
     "MultiHeadSelfAttention": "models.attention",
+    "OptimizerConfig": "config",
+    "ParallelConfig": "config",
     "Position": "data.stream",
     "Report": "evaluation.report",
     "Score": "evaluation.metrics",
+    "SearchOptions": "config",
     "SpecialIds": "tokenization.special_ids",
     "StreamPosition": "data.stream",
     "Terminology": "inference.terminology",
     "Tokenizer": "tokenization.tokenizer",
+    "TokenizerConfig": "config",
+    "TrainConfig": "config",
     "Transformer": "models.transformer",
     "Translation": "inference.translation",
     "Translator": "inference.translator",

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AtLeast:
     """A number of `least` or more."""
 
@@ -44,7 +44,7 @@ class AtLeast:
         return f"{self.least} or more"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AtMost:
     """A number of `most` or less. A larger one could only end in a crash."""
 
@@ -58,7 +58,7 @@ class AtMost:
         return f"at most {self.most:,}" if isinstance(self.most, int) else f"at most {self.most:g}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Between:
     """A number from `low` to `high`. A message says `words`."""
 
@@ -74,7 +74,7 @@ class Between:
         return self.words
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ZeroOr:
     """0, or a number of `least` or more."""
 
@@ -88,34 +88,30 @@ class ZeroOr:
         return f"0 or at least {self.least:g}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OnlyFor:
     """Only models of this family use the field; with any other family it keeps its default."""
 
     family: str
 
 
-@dataclass(frozen=True, slots=True)
 class MayChange:
     """The field may change when a run goes on: the parameters that a given step has do not depend on it."""
 
 
-@dataclass(frozen=True, slots=True)
 class MayGrow:
     """The field may become larger when a run goes on."""
 
 
-@dataclass(frozen=True, slots=True)
 class MayDiffer:
     """The field may differ from that of the run that `train.init_from` names: the parameters fit whatever it is."""
 
 
-@dataclass(frozen=True, slots=True)
 class HostOnly:
     """The field is used on the host alone: a compiled search does not depend on it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Flag:
     """The field has a flag on the command lines that translate, named as the field unless `name` is given."""
 

@@ -6,7 +6,7 @@ from typing import Any
 __all__ = ["TextSource", "train_text"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextSource:
     """One source of training text. As text, which `data.source_syntax` parses, it is `"NAME" * WEIGHT (KEY=VALUE ...)`.
 
