@@ -1,4 +1,5 @@
-"""Starting JAX on the devices that there are, and every decision that depends on their kind.
+"""Starting JAX on the devices that there are, and the defaults that depend on their kind (how a beam's cache is
+reordered is in `decoding/beam_slots.py`).
 
 A fault in the environment variables is reported as bad input, in one line.
 """
@@ -99,7 +100,7 @@ def _in_one_line(error: Exception) -> str:
 
 def default_compute_dtype() -> str:
     """The type of products where `model.compute_dtype` is auto: float32 on CPU, bfloat16 on GPU and TPU."""
-    # Not every CPU has instructions for products of bfloat16; without them they are slower than those of float32.
+    # On a CPU without instructions for bfloat16 its products are slower than those of float32, and many CPUs have none.
     return "float32" if _on_cpu() else "bfloat16"
 
 

@@ -36,7 +36,7 @@ def encode_lines(
 
     `side` is source or target. `processes` is how many other processes encode; 0: as many as there are cores, none for few
     lines. With `sampling` all lines come `sampling.count` times over, each time segmented anew; the same at each call.
-    `on_block` is called with each chunk of the text in its order (`spool.joined`), once.
+    `on_block` is called with each chunk of the text in its order (`lines_on_disk.joined`), once.
 
     Raises RuntimeError if one of the other processes ends before its time.
     """

@@ -66,8 +66,8 @@ class WordHashes:
 
 
 def words_outside(vocabulary: np.ndarray, lines: Iterable[str], normalized: bool = False) -> set[str]:
-    """The words of `lines` that are not in `vocabulary`. The vocabulary of a `normalized` text has normalised words: a word of
-    `lines` counts where a part of what `normalize` makes of it is not in the vocabulary.
+    """The words of `lines` that are not in `vocabulary`. With `normalized` the vocabulary is of normalised text: each word of
+    `lines` is normalised and cut first, and is outside if any part of it is. It is returned as it stands in `lines`.
 
     >>> sorted(words_outside(vocabulary_of(["der Hund, ein Tier."]), ["Ja, der Hund.", "Ein Hund!"]))
     ['!', 'Ein', 'Ja']

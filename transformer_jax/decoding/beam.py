@@ -40,7 +40,7 @@ class Choice(NamedTuple):
 
 
 class BeamState(NamedTuple):
-    """The beams of all slots between two steps."""
+    """The beams of all sentences of the batch between two steps."""
 
     start: Array  # int32 [B]: the loop's index at the first step
     max_length: Array  # int32 [B]

@@ -126,7 +126,8 @@ def sentence_chrf(hypothesis: str, reference: str) -> float:
 
 
 def unseen_words(references: Iterable[str], training: Iterable[str]) -> set[str]:
-    """The words of `references` that no line of `training` contains. `training` is read once and not kept in memory.
+    """The words of `references` that no line of `training` contains, which is read once and not kept in memory. This is
+    for runs without `words.npy`; else `data.training_words.words_outside` finds them from the hashes that are kept there.
 
     >>> sorted(unseen_words(["Ja, der Hund.", "Ein Hund!"], ["der Hund, ein Tier."]))
     ['!', 'Ein', 'Ja']

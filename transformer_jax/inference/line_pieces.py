@@ -54,7 +54,7 @@ class PieceMaker(NamedTuple):
                 f"{line[:40]!r}...: has {size} tokens, the model has positions for {self.max_positions}; leave "
                 "decode.split_sentences (--split_sentences) at long"
             )
-        # What is in a line that is short enough is, too.
+        # Every part of a line that is short enough is short enough itself: there is nothing to count.
         count: Callable[[str], int] = self._count if size > longest else (lambda _: 0)
         spans = split_line(seen, count, longest, split=split, usual=self.usual_length, language=language)
         return [Span(line.strip())] if len(spans) == 1 else spans

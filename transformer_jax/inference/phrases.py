@@ -21,8 +21,9 @@ _LETTERS, _SIGNS = "netrxa0", "(\u201e\u00bb\"-'/"
 class Phrase(NamedTuple):
     """A phrase as it may occur in a translation.
 
-    Its first and last words are whole: before it stands what may (`surfaces.may_precede_word`), and after it no letter
-    (`surfaces.is_letter`). Words without any letter are punctuation and stand beside anything, `?` and `(` as in "Wo (hier)?".
+    Its first and last words are whole: before it stands what may (`token_texts.may_precede_word`), and after it no letter
+    (`token_texts.is_letter`). Words without any letter are punctuation and stand beside anything, as `?` and `(` in
+    "Wo (hier)?".
     """
 
     text: str  # as the tokenizer gives it back: without spaces around it, one between two words

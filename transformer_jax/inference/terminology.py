@@ -108,7 +108,8 @@ class Terminology:
         return _tokens(_composed(text.casefold()) if self._case == "ignore" else text)
 
     def _longest(self, tokens: Sequence[_Token], start: int, begins: bool) -> tuple[int, tuple[list[str], str]] | None:
-        """The end of the longest term that begins at token `start`, and its entry; of two as long, what is written so."""
+        """The end of the longest term that begins at token `start`, and its entry. Of two of the same length it is the one
+        whose first letter has the case that it has in the text."""
         first = tokens[start].text
         match = self._follow(tokens, start, first)
         small = first[0].lower() + first[1:]

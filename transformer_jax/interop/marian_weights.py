@@ -7,7 +7,10 @@
     decoder_0/cross_attention/key_value/bias[1]       model.decoder.layers.0.encoder_attn.v_proj.bias    decoder_l1_context_bv
                                         [2, H, K]                                          [HK]                     [1, HK]
 
-All three have the same numbers, none scaled or shifted, so that an imported and exported model has the same bits.
+All three have the same numbers, none scaled or shifted, so that an imported and exported model has the same bits. Only in
+Marian's own files the tables and the output bias lack the last entry, zeros for the decoder's start, and an untied output table
+may be `decoder_ff_logit_out_W`, transposed: `marian_npz._with_start` adds the entry and transposes. Hugging Face's copies of
+tied tables are left out by `hugging_face_reader`.
 """
 
 from collections.abc import Iterator, Mapping

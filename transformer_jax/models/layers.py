@@ -16,7 +16,7 @@ __all__ = ["Dropout", "Embedding", "EmbeddingTables", "FeedForward", "LayerNorm"
 
 class Projection(nn.Module):
     """x W (+ b) over the last `axes` axes of x, [..., D] -> [..., *features], with Glorot's uniform initialisation. Parameters
-    are float32, the operands of the product (`products.product`) are of `dtype`."""
+    are float32, the operands of the product (`matmul.product`) are of `dtype`."""
 
     features: tuple[int, ...]
     dtype: jnp.dtype

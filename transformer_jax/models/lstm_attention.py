@@ -44,7 +44,8 @@ class GlobalAttention(nn.Module):
     """weights = softmax over the source of score(query, key); context = weights values (Luong et al. 2015, section 3.1).
 
     `general` is q W k (eq. 8) and `additive` v tanh(W q + U k): keys are projected once a sentence. `cosine` has one learned
-    sharpness, without which no weight could exceed another by more than e^2 (Graves et al. 2014, eq. 5).
+    factor on its scores (Graves et al. 2014, eq. 5): they lie between -1 and 1, so that without it no weight could be more than
+    e^2 times another.
     """
 
     kind: str

@@ -11,7 +11,7 @@ A batch has the fields of `data.batching.Batch`; ids are int32, and a segment of
     model.apply(params, memory, beams, length, method="init_cache")                        -> cache, leaves [N, ...]
     model.apply(params, token [N], index, memory, cache, start, method="decode_step")      -> logits float32 [N, V], cache
 
-Attention weights are sown as intermediates and cost nothing unless asked for; `sown_attention.attention_of` reads them.
+Attention weights are sown as intermediates and cost nothing unless asked for; `attention_weights.attention_of` reads them.
 
 `encode`, `init_cache` and `decode_step` take rows of one sentence. The memory is shared by the hypotheses of a sentence and
 never reordered; the cache is an argument and a result, and has space for `length` tokens. `index` counts the steps from 0; a

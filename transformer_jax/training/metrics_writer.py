@@ -42,7 +42,11 @@ class MetricsWriter:
 
     def write(self, step: int, split: str, numbers: dict[str, float], texts: list[str] | None = None) -> None:
         """Writes one line of `metrics.jsonl`, {"step": ..., "split": ..., NAME: NUMBER, ...}, with null for a number that is
-        not finite (a perplexity that overflows), and the numbers and texts for TensorBoard."""
+        not finite (a perplexity that overflows), and the numbers and texts for TensorBoard.
+
+        `split` is "train", with the numbers of `metrics.Meter.take`, the epoch and the learning rate, or "dev", with those of
+        `evaluator.Evaluation`. Both have the counts of `compilations.Compilations` since the last line.
+        """
         if not self._board:
             return
         line = json.dumps(finite_or_null({"step": step, "split": split} | numbers), allow_nan=False) + "\n"
@@ -75,7 +79,8 @@ def _tensorboard() -> type:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of `metrics.jsonl`; infinity for one that a kill cut off, which belongs after the last checkpoint."""
+    """The step of a line of `metrics.jsonl`. It is infinity, so that the line is removed, if a kill cut the line off: it was
+    written after the last checkpoint."""
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -10,10 +10,15 @@ __all__ = ["learning_rate", "make_optimizer"]
 
 
 def learning_rate(config: Config) -> optax.Schedule:
-    """step (from 0) -> learning rate of the next update, after a linear warm-up from 0 to the peak over w steps.
+    """step (from 0) -> learning rate of the next update, number n = step + 1.
 
-    inverse_sqrt: peak * min(n / w, sqrt(w / n)) for n = step + 1; with the peak (D w)^-0.5 this is Vaswani et al. 2017, eq. 3.
-    cosine: from the peak to 0 at `decay_steps`. constant: the peak.
+    With w = `warmup_steps` (at least 1) and D = `model.width`, the rate is peak n / w up to n = w, and then
+
+    * inverse_sqrt: peak sqrt(w / n)
+    * constant: peak
+    * cosine: peak (1 + cos(pi (n - w) / (d - w))) / 2, and 0 from n = d = `decay_steps` on (0: `train.steps`)
+
+    The peak is `learning_rate`, or where that is 0 (D w)^-0.5, with which inverse_sqrt is Vaswani et al. 2017, eq. 3.
 
     >>> config = Config()
     >>> config.model.width, config.optimizer.warmup_steps = 64, 4
