@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from helpers import tiny_model, write_config
 from transformer_jax.cli.config_files import load_config
 from transformer_jax.cli.evaluation_job import EvaluationJob
 from transformer_jax.cli.parser import Parser
+from transformer_jax.cli.subcommands import COMMANDS
 from transformer_jax.cli.translation_job import TranslationJob
 from transformer_jax.config import Config, override
 from transformer_jax.data import demo
@@ -202,7 +204,7 @@ def test_every_script_does_what_it_says(name, here, tmp_path):
 def test_every_script_has_a_case_here_and_a_command_in_the_readme():
     scripts = {script_of(name) for name in CASES}
     assert {file.stem for file in BENCHMARKS.glob("*.py")} == scripts | PARTS
-    assert {command.script for command in COMMANDS if command.file == README} >= {f"benchmarks/{name}.py" for name in scripts}
+    assert {command.script for command in WRITTEN if command.file == README} >= {f"benchmarks/{name}.py" for name in scripts}
 
 
 # The commands of the pages and docstrings
@@ -212,18 +214,19 @@ class Command(NamedTuple):
     """What a page tells to type."""
 
     file: Path
-    script: str  # from the project's root
+    script: str  # from the project's root, or a subcommand of `transformer-jax`
     arguments: list[str]
 
 
 def commands_of(file: Path) -> Iterator[Command]:
-    """Every `python SCRIPT.py ARGUMENT...`, up to a comment, a redirection or the end of the code; with variables' values."""
+    """Every `python SCRIPT.py ARGUMENT...` and `transformer-jax COMMAND ARGUMENT...`, up to a comment, a redirection or the end
+    of the code; with variables' values."""
     variables: dict[str, str] = {}
     for line in re.sub(r"\\\n\s*", " ", file.read_text(encoding="utf-8")).splitlines():
         for name, value in variables.items():
             line = line.replace(f"${name}", value)
         variables |= dict(re.findall(r'^([A-Z]+)="(.*)"$', line))
-        for script, rest in re.findall(r"\bpython ((?:\w+/)*\w+\.py)\b(.*)", line):
+        for script, rest in re.findall(r"\b(?:python (?=[\w/]+\.py)|transformer-jax (?=[a-z]))([\w/]+(?:\.py)?)\b(.*)", line):
             rest = re.split(r"`|\)|   ", rest)[0]  # a remark is some spaces away
             if rest.count('"') % 2:  # the end of a quotation that begins before the command
                 rest = rest[: rest.rindex('"')]
@@ -234,14 +237,18 @@ def commands_of(file: Path) -> Iterator[Command]:
 
 README = BENCHMARKS / "README.md"
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), README, *BENCHMARKS.glob("*.py"), *(ROOT / "configs").glob("*.py")]
-COMMANDS = [command for file in PAGES for command in commands_of(file)]
+WRITTEN = [command for file in PAGES for command in commands_of(file)]
 JOBS = {job.__name__: job for job in (EvaluationJob, TranslationJob)}
 TYPES = {"int": int, "float": float, "Path": Path, "str": str}
 
 
 @functools.cache
 def parser_of(script: str) -> Parser:
-    """The script's flags, read off its text: to import it would take seconds. Choices are checked if they are written there."""
+    """The script's flags, read off its text: to import it would take seconds. Choices are checked if they are written there.
+    Those of a subcommand, or of the script that calls it, are made."""
+    command = script.removesuffix(".py")
+    if command in COMMANDS:
+        return import_module(f"transformer_jax.cli.commands.{command.replace('import', 'import_model')}").make_parser()
     tree, parser = ast.parse((ROOT / script).read_text(encoding="utf-8")), Parser("")
     assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
     constants = {ast.unparse(node.targets[0]): literal(node.value, {}) for node in assigned}
@@ -277,12 +284,12 @@ def check_overrides(overrides: list[str], config: str | None) -> None:
         override(Config(), *item.split("=", 1))
 
 
-@pytest.mark.parametrize("file", sorted({command.file for command in COMMANDS}), ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize("file", sorted({command.file for command in WRITTEN}), ids=lambda file: str(file.relative_to(ROOT)))
 def test_the_commands_that_a_page_tells_are_commands(file):
-    for command in COMMANDS:
+    for command in WRITTEN:
         if command.file != file:
             continue
-        assert (ROOT / command.script).is_file(), command
+        assert command.script in COMMANDS or (ROOT / command.script).is_file(), command
         read_by_hand = command.script.startswith("examples/")
         if command.arguments and "..." not in command.arguments and not read_by_hand:
             flags, overrides = parser_of(command.script).parse_with_overrides(command.arguments)

@@ -1,1 +1,1 @@
-"""What the scripts at the top level call: flags, config files, exit codes, and what each command does."""
+"""The command `transformer-jax` and the scripts at the top level: flags, config files, exit codes, and what each does."""

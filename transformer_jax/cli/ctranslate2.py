@@ -1,4 +1,4 @@
-"""What `python -m transformer_jax.interop.ctranslate2` does: a run folder to a CTranslate2 model."""
+"""A run folder to a CTranslate2 model: `transformer-jax export`, and `python -m transformer_jax.interop.ctranslate2`."""
 
 from pathlib import Path
 
@@ -15,6 +15,11 @@ def run() -> None:
     parser.add_argument("--quantization", default="float32", help=f"of the weights: {', '.join(ctranslate2.QUANTIZATIONS)}")
     flags = parser.parse_args()
     set_up()
-    name = ctranslate2.export(**vars(flags))
-    megabytes = (Path(flags.output) / "model.bin").stat().st_size / 1e6
-    print(f"{flags.output}: {name} of {flags.workdir}, {flags.quantization}, {megabytes:.1f} MB")
+    write_ctranslate2(**vars(flags))
+
+
+def write_ctranslate2(workdir: str, output: str, checkpoint: str, quantization: str) -> None:
+    """As `interop.ctranslate2.export`, and prints what was written."""
+    name = ctranslate2.export(workdir, output, checkpoint, quantization)
+    megabytes = (Path(output) / "model.bin").stat().st_size / 1e6
+    print(f"{output}: {name} of {workdir}, {quantization}, {megabytes:.1f} MB")

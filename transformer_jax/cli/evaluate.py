@@ -217,3 +217,10 @@ def _unseen_words(run: Run, trained_here: bool, references: Sequence[str]) -> _T
         return _TrainingText(unseen_words(references, training_targets(data)), data.train)
     except UserError as error:
         return _TrainingText(None, f"the training text cannot be read here ({error})")
+
+
+if __name__ == "__main__":
+    from transformer_jax.cli.commands.evaluate import run
+    from transformer_jax.cli.program import main
+
+    main(run)

@@ -1,5 +1,6 @@
-"""What `python -m transformer_jax.runs.lean` does: a run folder to a smaller copy of it."""
+"""A run folder to a smaller copy of it: `transformer-jax average`, and `python -m transformer_jax.runs.lean`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformer_jax.cli.parser import Parser
@@ -19,7 +20,12 @@ def run() -> None:
     )
     flags = parser.parse_args()
     set_up()
-    for described in lean.copy_run(flags.workdir, flags.output, flags.checkpoint):
-        print(f"{flags.output}: {described} of {flags.workdir}, without optimizer state")
-    size = sum(path.stat().st_size for path in Path(flags.output).rglob("*") if path.is_file())
-    print(f"{flags.output}: {size / 1e6:,.1f} MB")
+    copy(flags.workdir, flags.output, flags.checkpoint)
+
+
+def copy(workdir: str, output: str, which: Sequence[str]) -> None:
+    """As `runs.lean.copy_run`, and prints what was written."""
+    for described in lean.copy_run(workdir, output, which):
+        print(f"{output}: {described} of {workdir}, without optimizer state")
+    size = sum(path.stat().st_size for path in Path(output).rglob("*") if path.is_file())
+    print(f"{output}: {size / 1e6:,.1f} MB")

@@ -1,4 +1,7 @@
-"""What `python -m transformer_jax.interop.marian` does: a Marian model into a run folder, or a run folder to Hugging Face."""
+"""A Marian model to a run folder, and a run folder to Hugging Face: `transformer-jax import` and `export`, and
+`python -m transformer_jax.interop.marian`."""
+
+from collections.abc import Sequence
 
 from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.program import set_up
@@ -21,12 +24,27 @@ def run() -> None:
         parser.error("--checkpoint is for --export alone")
     set_up()
     if flags.export:
-        name, notes = marian.export_run(flags.source, flags.output, flags.checkpoint or "best")
-        print(f"{flags.output}: {name} of {flags.source}")
+        write_hugging_face(flags.source, flags.output, flags.checkpoint or "best")
     else:
-        notes = marian.import_run(flags.source, flags.output, flags.languages and tuple(flags.languages))
-        run = Run(flags.output)
-        shapes = abstract_parameters(build_model(run.config.model, run.tokenizer().vocab_size))
-        print(f"{flags.output}: {count_parameters(shapes):,} parameters of {flags.source}")
+        write_run(flags.source, flags.output, flags.languages)
+
+
+def write_hugging_face(workdir: str, output: str, checkpoint: str) -> None:
+    """As `interop.marian.export_run`, and prints what was written."""
+    name, notes = marian.export_run(workdir, output, checkpoint)
+    print(f"{output}: {name} of {workdir}")
+    _print_notes(notes)
+
+
+def write_run(source: str, output: str, languages: Sequence[str] | None) -> None:
+    """As `interop.marian.import_run`, and prints what was written."""
+    notes = marian.import_run(source, output, languages and tuple(languages))
+    run = Run(output)
+    shapes = abstract_parameters(build_model(run.config.model, run.tokenizer().vocab_size))
+    print(f"{output}: {count_parameters(shapes):,} parameters of {source}")
+    _print_notes(notes)
+
+
+def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
         print(f"note: {note}")

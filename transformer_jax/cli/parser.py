@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -43,10 +44,11 @@ def job_of(job: type[Job], flags: Mapping[str, Any]) -> Job:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that raises one-line errors and accepts no abbreviated flags."""
+    """An argparse parser that raises one-line errors, accepts no abbreviated flags, and shows a description's indented lines as
+    they are. `prog` is the command's name in the usage, by default that of the script."""
 
-    def __init__(self, description: str):
-        super().__init__(description=description, allow_abbrev=False)
+    def __init__(self, description: str, prog: str | None = None):
+        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=_KeepsExamples)
 
     def add_job(self, job: type) -> None:
         """A flag for each field of `job` that `flag` made. A truth value is a flag without a value; the field's type says
@@ -165,6 +167,19 @@ class Parser(argparse.ArgumentParser):
         alike = [flag for flag in flags if f"{name}_".startswith(f"{flag}_") or (flag.startswith(name) and len(name) > 2)]
         near = sorted(alike, key=lambda flag: abs(len(flag) - len(name))) or difflib.get_close_matches(name, flags, 1, cutoff)
         return flags[near[0]] if near else ""
+
+
+class _KeepsExamples(argparse.HelpFormatter):
+    """Fills paragraphs, but for those whose lines are all indented: these are commands or their output."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = re.split(r"\n\s*\n", textwrap.dedent(text).strip("\n"))
+        return "\n\n".join(
+            textwrap.indent(paragraph, indent)
+            if all(line.startswith("    ") for line in paragraph.splitlines())
+            else super(_KeepsExamples, self)._fill_text(paragraph, width, indent)
+            for paragraph in paragraphs
+        )
 
 
 def _bare(item: str) -> str:

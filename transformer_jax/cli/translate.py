@@ -164,3 +164,10 @@ def _draw_first(
         write_page(job.attention, of_pieces, of_words, **texts, layer=layer, head=head, kind=kind)
     else:
         draw(chosen, job.attention, layer, head)
+
+
+if __name__ == "__main__":
+    from transformer_jax.cli.commands.translate import run
+    from transformer_jax.cli.program import main
+
+    main(run)

@@ -144,7 +144,10 @@ class CheckpointReader:
                     f"{self.folder}: the run keeps the latest {self._kept} checkpoints, cannot average {name.number}"
                 )
             if name.number > len(steps):
-                raise UserError(f"{self.folder}: has {len(steps)} checkpoints, cannot average {name.number}")
+                raise UserError(
+                    f"{self.folder}: has {len(steps)} checkpoints, cannot average {name.number}; "
+                    f"name average:{len(steps)} or fewer"
+                )
             return steps[-name.number :]
         newest = self._newest_whole(steps, (_ITEM_OF_WEIGHTS[name.weights or self._usual_weights()], _PROGRESS))
         if name.kind == "best":
