@@ -15,7 +15,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed
-	$(VENV)/bin/python train.py --config=configs/demo.py --workdir=$(RUN)
+	$(VENV)/bin/python train.py --config=demo --workdir=$(RUN)
 	$(VENV)/bin/python evaluate.py --workdir=$(RUN) --test demo:test
 	$(VENV)/bin/python translate.py --workdir=$(RUN) --attention=$(RUN)/attention.png \
 		"The elephant did not cross the street because it was too tired." \

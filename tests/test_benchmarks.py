@@ -236,7 +236,13 @@ def commands_of(file: Path) -> Iterator[Command]:
 
 
 README = BENCHMARKS / "README.md"
-PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), README, *BENCHMARKS.glob("*.py"), *(ROOT / "configs").glob("*.py")]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs").glob("*.md"),
+    README,
+    *BENCHMARKS.glob("*.py"),
+    *(ROOT / "transformer_jax" / "recipes").glob("*.py"),
+]
 WRITTEN = [command for file in PAGES for command in commands_of(file)]
 JOBS = {job.__name__: job for job in (EvaluationJob, TranslationJob)}
 TYPES = {"int": int, "float": float, "Path": Path, "str": str}
@@ -277,9 +283,11 @@ def literal(node: ast.expr, names: dict) -> Any:
 
 
 def check_overrides(overrides: list[str], config: str | None) -> None:
-    """Raises UserError unless the config file, if it is one of ours, takes all of them; elsewhere fields must be there."""
+    """Raises UserError unless the config file, if it is a recipe, takes all of them; elsewhere fields must be there."""
     if config and config.startswith("configs/"):
         load_config(f"{ROOT}/{config}", overrides)
+    elif config and re.fullmatch(r"\w+(:[\w-]+)?", config):
+        load_config(config, overrides)
     for item in [] if config else overrides:
         override(Config(), *item.split("=", 1))
 

@@ -594,7 +594,12 @@ class TestBadConfig:
         [
             (["--config=configs/dmeo.py"], ["configs/dmeo.py", "no such config file", "demo.py"]),
             (["--config=configs/transformer_table3.py"], ["no such row", "base, A-h1"]),
-            (["--config=configs/transformer_table3.py:C-N3"], ["configs/transformer_table3.py:C-N3", "C-N2, C-N4"]),
+            (["--config=configs/transformer_table3.py:C-N3"], ["transformer_table3:C-N3", "C-N2, C-N4"]),
+            (["--config=transformer_table3:C-N3"], ["transformer_table3:C-N3", "C-N2, C-N4"]),
+            (["--config=dmeo"], ["dmeo", "no such recipe", "did you mean demo?"]),
+            (["--config=dmeo.py"], ["dmeo.py", "no such config file", "did you mean demo?"]),
+            (["--config=no/such/folder.py"], ["no/such/folder.py", "no such config file", "recipes above"]),
+            (["--config=demo:base"], ["demo.py", "takes 0 positional arguments"]),
             (["--config=configs/dmeo.py:base"], ["configs/dmeo.py", "no such config file"]),
             (["--config=configs/demo.py:base"], ["configs/demo.py", "takes 0 positional arguments"]),
             (["--config=configs/demo.py", "--config.model.num_layer=2"], ["model.num_layer", "model.num_layers"]),
@@ -810,7 +815,7 @@ class TestBadRun:
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "translate"])
 def test_bad_input_in_a_process_of_its_own(name, tmp_path):
-    arguments = ["--config=none.py"] if name == "train" else ["--test=x"] if name == "evaluate" else ["a"]
+    arguments = ["--config=none.json"] if name == "train" else ["--test=x"] if name == "evaluate" else ["a"]
     done = script(name, f"--workdir={tmp_path / 'none'}", *arguments, code=2)
     assert "no such" in only_error(done.err) and done.err.count("\n") == 1 and not done.out
 

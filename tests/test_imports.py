@@ -18,6 +18,7 @@ ROOMS = [
     "errors",
     "arguments",
     "config",
+    "recipes",
     "platform",
     "storage",
     "tokenization",
@@ -78,7 +79,7 @@ def test_heavy_parts_are_imported_inside_functions(file):
 
 def test_the_data_room_does_without_jax():
     for file in FILES:
-        if room_of(file) in ("data", "tokenization", "config", "errors", "arguments"):
+        if room_of(file) in ("data", "tokenization", "config", "recipes", "errors", "arguments"):
             assert not [name for name in imported(file) if name.split(".")[0] in ("jax", "flax", "optax", "orbax")]
 
 

@@ -2,8 +2,8 @@
 
     import transformer_jax
 
-    config = transformer_jax.Config()
-    config.model.num_layers = 2
+    config = transformer_jax.recipe("demo")
+    config.model.num_layers = 3
     transformer_jax.train(config, "runs/mine")
     translator = transformer_jax.Translator.load("runs/mine")
     translator.translate(["The dog sleeps."])[0].text
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from transformer_jax.models.lstm import LSTM
     from transformer_jax.models.seq2seq import build_model, init_parameters
     from transformer_jax.models.transformer import DecoderLayer, EncoderLayer, Transformer
+    from transformer_jax.recipes import recipe
     from transformer_jax.storage.cache_folders import use_compilation_cache
     from transformer_jax.tokenization.special_ids import SpecialIds
     from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -120,6 +121,7 @@ __all__ = [
     "open_store",
     "prefetch",
     "read_pairs",
+    "recipe",
     "sample_search",
     "score",
     "segment_mask",
@@ -174,6 +176,7 @@ _LATER = {
     "open_store": "data.store",
     "prefetch": "data.prefetch",
     "read_pairs": "data.corpus",
+    "recipe": "recipes",
     "sample_search": "decoding.greedy",
     "score": "evaluation.metrics",
     "segment_mask": "models.attention",

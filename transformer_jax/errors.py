@@ -1,7 +1,7 @@
 """What ends a program other than a bug of ours: bad input that the user can mend, and a stop that somebody asked for."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 __all__ = ["ToBeContinued", "UserError", "memory_advice"]
 
@@ -11,7 +11,14 @@ class UserError(Exception):
 
     The command lines print the message without a traceback and exit with code 2. Every other exception is a bug of ours and
     keeps its traceback.
+
+    Attributes:
+        choices: lines that the command lines print before the message, such as a list of what there is
     """
+
+    def __init__(self, message: str, choices: Sequence[str] = ()):
+        super().__init__(message)
+        self.choices = choices
 
 
 class ToBeContinued(Exception):

@@ -1,32 +1,29 @@
-"""Config files: Python files with a `get_config()`, or the config.json of a run, with overrides from the command line."""
+"""Configs by name or path: recipes, Python files with a `get_config()`, or a run's config.json, with overrides."""
 
+import difflib
 import os
 import re
 import runpy
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from transformer_jax.config import Config, from_json, is_config_class, override, unknown_key, validate
 from transformer_jax.errors import UserError
+from transformer_jax.recipes import first_lines, recipe_file
 
 __all__ = ["load_config"]
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """The config that a file describes, with `KEY=VALUE` overrides, validated.
+def load_config(given: str, overrides: Sequence[str] = ()) -> Config:
+    """The config that a name or path describes, with `KEY=VALUE` overrides, validated.
 
-    `FILE.py` is run and its `get_config()` called, for `FILE.py:ARGUMENT` with that argument; a `.json` file, such as a run's,
-    is only read. Raises UserError. An exception that the file raises becomes one with the file's line, and with the nearest key
-    if it is about an unknown one.
+    `given` is the path of a file, or the name of a recipe (`transformer_jax.recipes`). A Python file is run and its
+    `get_config()` called, for `FILE.py:ARGUMENT` or `RECIPE:ARGUMENT` with that argument; a `.json` file, such as a run's, is
+    only read. Raises UserError. An exception that the file raises becomes one with the file's line, and with the nearest key if
+    it is about an unknown one.
     """
-    arguments = []
-    if not os.path.isfile(path) and ".py:" in path:
-        path, _, argument = path.rpartition(":")
-        arguments = [argument]
-    if not os.path.isfile(path):
-        folder = os.path.dirname(path) or "."
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
-        raise UserError(f"{path}: no such config file" + (f"; {folder} has {', '.join(names)}" if names else ""))
+    path, arguments = _find(given)
     if path.endswith(".json"):
         return _with_overrides(_read_config(path), overrides)
     try:
@@ -41,6 +38,42 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(config, Config):
         raise UserError(f"{path}: get_config() should return a transformer_jax.Config, not a {type(config).__name__}")
     return _with_overrides(config, overrides)
+
+
+def _find(given: str) -> tuple[str, list[str]]:
+    """The file, and the argument of its `get_config`, if there is one. A file goes before a recipe."""
+    if os.path.isfile(given):
+        return given, []
+    name, colon, argument = given.rpartition(":")
+    if colon and name.endswith(".py") and os.path.isfile(name):
+        return name, [argument]
+    name, colon, argument = given.partition(":")
+    recipe = recipe_file(name)
+    if recipe is None:
+        raise _no_such(given)
+    return str(recipe), [argument] if colon else []
+
+
+def _no_such(given: str) -> UserError:
+    """The error for what is neither a file nor a recipe. It lists the config files of the folder that is named, or, where that
+    has none or no folder is named, the recipes."""
+    path = Path(given.rpartition(":")[0] if ".py:" in given else given)
+    if path.suffix == ".json":
+        return UserError(f"{given}: no such file; expected a run's config.json, a file with get_config(), or a recipe's name")
+    is_path = path.name != given or path.suffix == ".py"
+    there = first_lines(path.parent) if is_path and path.parent.is_dir() else {}
+    names = {str(path.with_name(f"{stem}.py")): line for stem, line in there.items()}
+    title = f"config files in {path.parent}:" if names else "recipes, which --config=NAME takes:"
+    names = names or first_lines()
+    width = max(map(len, names)) + 2
+    wanted = path.with_suffix(".py") if there else path.stem if is_path else given.partition(":")[0]
+    near = difflib.get_close_matches(str(wanted), names, n=1)
+    hint = f"did you mean {near[0]}?" if near else "expected a path, or one of the recipes above" if not there else ""
+    what = "no such config file" if is_path else "no such recipe or config file"
+    return UserError(
+        f"{given}: {what}" + (f" ({hint})" if hint else ""),
+        [title, *(f"  {name:{width}}{line}".rstrip() for name, line in names.items())],
+    )
 
 
 def _read_config(path: str) -> Config:

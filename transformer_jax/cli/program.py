@@ -38,6 +38,8 @@ def main(run: Callable[[], Any]) -> NoReturn:
         if sys.stdout:
             sys.stdout.flush()
     except UserError as error:
+        with contextlib.suppress(OSError):
+            print(*(f"{choice}\n" for choice in error.choices), sep="", end="", file=sys.stderr)
         _end(f"error: {error}", cluster.BAD_INPUT)
     except ToBeContinued as error:
         _end(str(error), cluster.TO_BE_CONTINUED)

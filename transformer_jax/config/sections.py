@@ -1,7 +1,8 @@
 """The sections of a config: typed dataclasses, whose annotations say what each field may be.
 
-A config file in `configs/` has a function `get_config()` that returns a `Config`. Every field can be overridden on the command
-line (`--config.model.num_layers=2`). The run folder keeps the config as `config.json`, which is data and is never executed.
+A recipe (`transformer_jax.recipes`) or config file has a function `get_config()` that returns a `Config`. Every field can be
+overridden on the command line (`--config.model.num_layers=2`). The run folder keeps the config as `config.json`, which is data
+and is never executed.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Trains a translation model.
 
-    transformer-jax train --config=configs/demo.py --workdir=runs/demo
+    transformer-jax train --config=demo --workdir=runs/demo
     transformer-jax train --config=mine.py --workdir=runs/mine --config.data.train=data/train --config.data.dev=data/dev
 
 Any field of the config can be set: --config.model.num_layers=2. The same command again continues the run. Exit codes: 0
@@ -19,7 +19,7 @@ __all__ = ["make_parser", "run"]
 def make_parser(prog: str | None = None) -> Parser:
     """The flags of the command; overrides of the config are not among them."""
     parser = Parser(__doc__, prog)
-    parser.add_argument("--config", required=True, help="a file with get_config(), as in configs/, or a run's config.json")
+    parser.add_argument("--config", required=True, help="a recipe's name, a file with get_config(), or a run's config.json")
     parser.add_argument("--workdir", required=True, help="the run folder: config, tokenizer, checkpoints, metrics")
     parser.add_processes()
     return parser

@@ -1,7 +1,7 @@
 """The built-in corpus until nothing is left to learn, the gender of pronouns included.
 
-python train.py --config=configs/demo_full.py --workdir=runs/demo_full
-python evaluate.py --workdir=runs/demo_full --test demo:test demo:long demo:beyond
+    transformer-jax train --config=demo_full --workdir=runs/demo_full
+    transformer-jax evaluate --workdir=runs/demo_full --test demo:test demo:long demo:beyond
 
 1.6 million parameters. Two CPU cores: 15 minutes. Then, by the best checkpoint on demo:dev (sacreBLEU 13a, cased, beam 4):
 

@@ -1,8 +1,8 @@
 """Multi30k English-German captions (29,000 pairs), as written: cased, not tokenised; an LSTM with attention.
 
-    python train.py --config=configs/multi30k_lstm_attention.py --workdir=runs/multi30k_lstm_attention \
+    transformer-jax train --config=multi30k_lstm_attention --workdir=runs/multi30k_lstm_attention \
         --config.data.train=MULTI30K/train --config.data.dev=MULTI30K/val
-    python evaluate.py --workdir=runs/multi30k_lstm_attention --test MULTI30K/test_2016_flickr
+    transformer-jax evaluate --workdir=runs/multi30k_lstm_attention --test MULTI30K/test_2016_flickr
 
 where MULTI30K is the folder with `train.en`, `train.de`, `val.en` and so on.
 

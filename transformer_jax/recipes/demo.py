@@ -1,7 +1,7 @@
 """The built-in corpus on a laptop: what `make demo` trains.
 
-    python train.py --config=configs/demo.py --workdir=runs/demo
-    python evaluate.py --workdir=runs/demo --test demo:test
+    transformer-jax train --config=demo --workdir=runs/demo
+    transformer-jax evaluate --workdir=runs/demo --test demo:test
 
 1.2 million parameters. Two CPU cores, nothing compiled before: 1 minute 47 to 58 seconds, then 95.8 BLEU on demo:test
 (sacreBLEU 13a, cased), 86% of sentences exactly right, 96% of pronouns with the right gender.

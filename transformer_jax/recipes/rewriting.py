@@ -1,8 +1,8 @@
 """A task that is not translation: two columns of any text, here sentences and the same saying who "it" is.
 
     python examples/rewriting.py data/rewriting
-    python train.py --config=configs/rewriting.py --workdir=runs/rewriting
-    python evaluate.py --workdir=runs/rewriting --test data/rewriting/test.tsv
+    transformer-jax train --config=rewriting --workdir=runs/rewriting
+    transformer-jax evaluate --workdir=runs/rewriting --test data/rewriting/test.tsv
 
 1.1 million parameters. Two CPU cores that had other work too: 15 minutes, then 98.2% of 1,000 unseen sentences exactly right
 (ROUGE-2 99.7, chrF 99.7). The sentence as it was would be right in 80.9% (ROUGE-2 96.1, chrF 96.2).

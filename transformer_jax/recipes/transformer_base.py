@@ -1,7 +1,7 @@
 """Transformer base on WMT14 English-German (Vaswani et al. 2017, Table 3, row "base"): 63 million parameters.
 
-    python train.py --config=configs/transformer_base.py --workdir=runs/base
-    python evaluate.py --workdir=runs/base --checkpoint=average:5 --test sacrebleu:wmt14/full --paper_bleu
+    transformer-jax train --config=transformer_base --workdir=runs/base
+    transformer-jax evaluate --workdir=runs/base --checkpoint=average:5 --test sacrebleu:wmt14/full --paper_bleu
 
 Hardware: eight accelerators, as in the paper; fewer take longer, and --config.train.accumulation=N divides the memory of a
 step by N. Not yet trained here. Expected from the literature: 26.9 BLEU (sacreBLEU, cased, OpenNMT-tf's run of the same model)

@@ -1,19 +1,18 @@
 """The paper's variations of Transformer base (Vaswani et al. 2017, Table 3), each as what it changes in `transformer_base.py`.
 
-    python train.py --config=configs/transformer_table3.py:C-N2 --workdir=runs/C-N2
-    python evaluate.py --workdir=runs/C-N2 --checkpoint=latest --test sacrebleu:wmt13
+    transformer-jax train --config=transformer_table3:C-N2 --workdir=runs/C-N2
+    transformer-jax evaluate --workdir=runs/C-N2 --checkpoint=latest --test sacrebleu:wmt13
 
 Without a row it names them all. The paper's figures are those of newstest2013, beam 4, length penalty 0.6, the last checkpoint
 alone, BLEU of tokenised text with compounds split; perplexity is of its own word pieces, so compare it between rows only.
 None is trained here yet. Hardware: as `transformer_base.py`.
 """
 
-import runpy
-from pathlib import Path
 from typing import NamedTuple
 
 from transformer_jax.config import Config, override
 from transformer_jax.errors import UserError
+from transformer_jax.recipes import transformer_base
 
 
 class Row(NamedTuple):
@@ -64,8 +63,8 @@ ROWS = {
 
 def get_config(row: str = "") -> Config:
     if row not in ROWS:
-        raise UserError(f"configs/transformer_table3.py:{row}: there is no such row of the table; there are {', '.join(ROWS)}")
-    config = runpy.run_path(str(Path(__file__).with_name("transformer_base.py")))["get_config"]()
+        raise UserError(f"transformer_table3:{row}: there is no such row of the table; there are {', '.join(ROWS)}")
+    config = transformer_base.get_config()
     for key, value in ROWS[row].changes.items():
         override(config, key, value)
     return config

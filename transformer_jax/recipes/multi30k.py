@@ -1,8 +1,8 @@
 """Multi30k English-German captions (29,000 pairs), as written: cased, not tokenised.
 
-    python train.py --config=configs/multi30k.py --workdir=runs/multi30k \
+    transformer-jax train --config=multi30k --workdir=runs/multi30k \
         --config.data.train=MULTI30K/train --config.data.dev=MULTI30K/val
-    python evaluate.py --workdir=runs/multi30k --test MULTI30K/test_2016_flickr
+    transformer-jax evaluate --workdir=runs/multi30k --test MULTI30K/test_2016_flickr
 
 where MULTI30K is the folder with `train.en`, `train.de`, `val.en` and so on.
 

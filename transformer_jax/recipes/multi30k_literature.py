@@ -1,9 +1,9 @@
 """Multi30k as the literature measures it: lower-cased, tokenised text, Transformer-tiny (Wu et al. 2021: 41.02 BLEU).
 
-    python train.py --config=configs/multi30k_literature.py --workdir=runs/multi30k_literature \
+    transformer-jax train --config=multi30k_literature --workdir=runs/multi30k_literature \
         --config.data.train=MULTI30K/lc_norm_tok/train --config.data.dev=MULTI30K/lc_norm_tok/val
-    python evaluate.py --workdir=runs/multi30k_literature --checkpoint=average:10 --beam=5 --length_penalty=1 --tokenize=none \
-        --test=MULTI30K/lc_norm_tok/test_2016_flickr
+    transformer-jax evaluate --workdir=runs/multi30k_literature --checkpoint=average:10 \
+        --beam=5 --length_penalty=1 --tokenize=none --test=MULTI30K/lc_norm_tok/test_2016_flickr
 
 2.6 million parameters, at most 8000 updates, until the dev loss has not fallen for ten epochs. Two CPU cores that had other
 work too: 2 hours 30 minutes to update 7320, the best dev loss at 6120. Then, beam 5, the average of the last ten checkpoints:

@@ -1,7 +1,7 @@
 """Transformer big on WMT14 English-German (Vaswani et al. 2017, Table 3, row "big"): 214 million parameters.
 
-    python train.py --config=configs/transformer_big.py --workdir=runs/big
-    python evaluate.py --workdir=runs/big --checkpoint=average:20 --test sacrebleu:wmt14/full --paper_bleu
+    transformer-jax train --config=transformer_big --workdir=runs/big
+    transformer-jax evaluate --workdir=runs/big --checkpoint=average:20 --test sacrebleu:wmt14/full --paper_bleu
 
 Hardware: eight accelerators, as in the paper; --config.train.accumulation=N divides the memory of a step by N. Not yet trained
 here. Expected from the literature: 28.4 BLEU on newstest2014 in the paper's way of counting (tokenised, compounds split),
