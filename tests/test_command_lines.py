@@ -644,6 +644,13 @@ class TestBadText:
             error = fails("evaluate", f"--workdir={here.run}", "--test", tmp_path / "t")
             assert all(part in error for part in parts), error
 
+    def test_a_file_of_one_side_is_answered_with_the_prefix(self, here, text, fails, tmp_path):
+        train, workdir = here.folder / "train", f"--workdir={tmp_path / 'run'}"
+        error = fails("train", f"--config={here.config}", workdir, f"--config.data.train={train}.en")
+        assert f"{train}.en: is one side of the text; give the prefix {train}, which stands for {train}.en and" in error
+        error = fails("evaluate", f"--workdir={here.run}", f"--test={here.dev}.de")
+        assert f"give the prefix {here.dev}" in error
+
     @pytest.mark.parametrize("name", ["demo:tset", "sacrebleu:wmt41", "no/such/file", "no/such.tsv"])
     def test_no_such_test_set(self, here, fails, name):
         assert name in fails("evaluate", f"--workdir={here.run}", "--test", here.dev, name)

@@ -112,7 +112,7 @@ def test_what_cannot_be_written_is_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="gs://bucket/model: should be a folder on a local disk"):
         export(run, "gs://bucket/model")
     monkeypatch.setitem(sys.modules, "ctranslate2", None)  # as if it were not installed
-    with pytest.raises(UserError, match=r"not installed; pip install 'transformer_jax\[ctranslate2\]'"):
+    with pytest.raises(UserError, match=r"not installed; \S+ -m pip install 'transformer_jax\[ctranslate2\]'"):
         export(run, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -288,7 +288,8 @@ def test_a_pickle_needs_torch(tmp_path, monkeypatch):
     folder = copied(tmp_path, "hugging_face")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    assert "pytorch_model.bin: only torch reads it; pip install torch" in told(folder, tmp_path / "run")
+    hint = f"pytorch_model.bin: only torch reads it; {sys.executable} -m pip install torch"
+    assert hint in told(folder, tmp_path / "run")
 
 
 def test_what_hugging_face_has_not_is_named(tmp_path):

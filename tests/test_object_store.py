@@ -104,5 +104,5 @@ def test_a_run_on_an_object_store_is_one_on_a_disk(environment, tmp_path):
 
 def test_without_gcsfs_a_bucket_is_one_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"gs://bucket/run: reading Google Cloud Storage needs gcsfs; pip install"):
+    with pytest.raises(UserError, match=r"gs://bucket/run: reading Google Cloud Storage needs gcsfs; .* -m pip install"):
         to_path("gs://bucket/run")

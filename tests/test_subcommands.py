@@ -11,7 +11,9 @@ import pytest
 
 from transformer_jax.cli import ctranslate2, lean, marian, program
 from transformer_jax.cli.subcommands import COMMANDS, run
+from transformer_jax.config import from_json, sections
 from transformer_jax.errors import UserError
+from transformer_jax.recipes import recipe
 from transformer_jax.version import __version__
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -83,6 +85,18 @@ def test_a_model_is_imported_copied_and_exported(tmp_path, capsys):
     assert (Path(again) / "model.safetensors").is_file()
     with pytest.raises(UserError, match="has 1 checkpoints, cannot average 5; name average:1 or fewer"):
         run(["average", opus, str(tmp_path / "more")])
+
+
+def test_the_config_is_printed_as_it_would_be_trained(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(["train", "--config=demo", "--config.model.num_layers=3", "--print_config"])
+    printed = from_json(capsys.readouterr().out)
+    expected = recipe("demo")
+    expected.model.num_layers = 3
+    assert printed == expected and not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit):
+        run(["train", "--help"])
+    assert f"\n    {sections.__file__}\n" in capsys.readouterr().out
 
 
 def test_as_a_module_it_ends_like_the_scripts():

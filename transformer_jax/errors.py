@@ -1,9 +1,11 @@
 """What ends a program other than a bug of ours: bad input that the user can mend, and a stop that somebody asked for."""
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 
-__all__ = ["ToBeContinued", "UserError", "memory_advice"]
+__all__ = ["ToBeContinued", "UserError", "memory_advice", "pip_install"]
 
 
 class UserError(Exception):
@@ -26,6 +28,15 @@ class ToBeContinued(Exception):
 
     The command lines print the message and exit with code 75, sysexits.h's EX_TEMPFAIL.
     """
+
+
+def pip_install(*requirements: str) -> str:
+    """The command that installs `requirements` for the interpreter that runs: `pip` alone may be another interpreter's.
+
+    >>> pip_install("transformer_jax[gcs]").removeprefix(sys.executable)
+    " -m pip install 'transformer_jax[gcs]'"
+    """
+    return shlex.join([sys.executable or "python", "-m", "pip", "install", *requirements])
 
 
 @contextlib.contextmanager

@@ -88,6 +88,7 @@ def text_files(spec: str | Spec, source_language: str, target_language: str) -> 
         return [to_path(name)]
     if not name:
         raise UserError(f"data: the name of a source is empty, expected {_KINDS}")
+    _refuse_one_side(name, (source_language, target_language))
     return [_plain_or_gz(spec, source_language), _plain_or_gz(spec, target_language)]
 
 
@@ -116,6 +117,14 @@ def _iter_demo(split: str, source_language: str, target_language: str) -> Iterat
     except ValueError as error:
         raise UserError(f"demo:{split}: {error}") from None
     return ((example.source, example.target) for example in examples)
+
+
+def _refuse_one_side(name: str, languages: tuple[str, str]) -> None:
+    """Raises UserError where the name is that of one of the two files, not their prefix."""
+    prefix, _, language = name.removesuffix(".gz").rpartition(".")
+    if prefix and language in languages and to_path(name).is_file() and not to_path(f"{name}.{languages[0]}").is_file():
+        both = " and ".join(f"{prefix}.{each}" for each in languages)
+        raise UserError(f"{name}: is one side of the text; give the prefix {prefix}, which stands for {both}")
 
 
 def _plain_or_gz(spec: Spec, language: str) -> epath.Path:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.sax.saxutils import unescape
 
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, pip_install
 
 __all__ = ["fetch_tfds", "iter_tfds", "tfds_files"]
 
@@ -68,7 +68,7 @@ def fetch_tfds(name: str) -> Any:
         import tensorflow_datasets as tfds
         import tensorflow_datasets.translate  # else `builder` may say that there is none of these
     except ImportError as error:
-        raise UserError(f"tfds:{name}: reading it needs more ({error}); pip install 'transformer_jax[tfds]'") from None
+        raise UserError(f"tfds:{name}: reading it needs more ({error}); {pip_install('transformer_jax[tfds]')}") from None
     if os.path.isdir(name):
         if not os.path.isfile(os.path.join(name, "dataset_info.json")):
             raise UserError(f"tfds:{name}: no prepared data set, whose folder (its version's) has a dataset_info.json")
@@ -108,8 +108,8 @@ def _prepare(tfds: Any, builder: Any, name: str) -> None:
     amount = f"{size / 1e9:.1f} GB" if size else "an unknown number of GB"
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            f"tfds:{name}: is not in {folder} yet; downloading ({amount}) and preparing it, once, needs TensorFlow: "
-            "pip install 'transformer_jax[wmt]'"
+            f"tfds:{name}: is not in {folder} yet; downloading ({amount}) and preparing it, once, needs TensorFlow; "
+            f"{pip_install('transformer_jax[wmt]')}"
         )
     log.info("tfds:%s is not in %s yet: downloading %s, and preparing it, once", name, folder, amount)
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())

@@ -7,7 +7,7 @@ from typing import Any
 
 from sacrebleu.metrics.base import Metric, Score, Signature
 
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, pip_install
 
 __all__ = ["Rouge"]
 
@@ -35,7 +35,7 @@ class Rouge(Metric):
         try:
             from rouge_score.rouge_scorer import RougeScorer
         except ImportError:
-            raise UserError("ROUGE needs rouge-score; install the extra `rouge`, or set train.metric=chrf") from None
+            raise UserError(f"ROUGE needs rouge-score; {pip_install('rouge-score')}, or set train.metric=chrf") from None
         super().__init__()
         self._kind = kind
         self._scorer = RougeScorer([kind], tokenizer=self)

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import Config, ModelConfig
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, pip_install
 from transformer_jax.interop.parameters import flat_parameters
 from transformer_jax.models.layers import sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
@@ -272,10 +272,10 @@ def _require_possible(config: ModelConfig, tokenizer: Tokenizer, output: str | P
     try:
         import ctranslate2
     except ImportError:
-        raise UserError("CTranslate2 is not installed; pip install 'transformer_jax[ctranslate2]'") from None
+        raise UserError(f"CTranslate2 is not installed; {pip_install('transformer_jax[ctranslate2]')}") from None
     if tuple(map(int, ctranslate2.__version__.split(".")[:2])) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
-        raise UserError(f"CTranslate2 {ctranslate2.__version__} is too old; pip install 'ctranslate2>={oldest}'")
+        raise UserError(f"CTranslate2 {ctranslate2.__version__} is too old; {pip_install(f'ctranslate2>={oldest}')}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import ModelConfig
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, pip_install
 from transformer_jax.interop.foreign_model import (
     LARGEST_SIZE,
     Foreign,
@@ -159,7 +159,7 @@ def _read_weights(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
         import torch
     except ImportError:
         raise UserError(
-            f"{pickled}: only torch reads it; pip install torch, or have a model.safetensors made of it elsewhere"
+            f"{pickled}: only torch reads it; {pip_install('torch')}, or have a model.safetensors made of it elsewhere"
         ) from None
     try:
         tensors = torch.load(pickled, map_location="cpu", weights_only=True)  # unpickles nothing but tensors

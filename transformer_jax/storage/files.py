@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, pip_install
 
 __all__ = ["finite_or_null", "is_remote", "read_plain", "to_path", "write_whole"]
 
@@ -48,7 +48,7 @@ def to_path(path: epath.PathLike) -> epath.Path:
         # A cached listing would hide files that other processes write.
         os.environ.setdefault("FSSPEC_GCS", '{"use_listings_cache": false}')
         if importlib.util.find_spec("gcsfs") is None:
-            raise UserError(f"{path}: reading Google Cloud Storage needs gcsfs; pip install 'transformer_jax[gcs]'")
+            raise UserError(f"{path}: reading Google Cloud Storage needs gcsfs; {pip_install('transformer_jax[gcs]')}")
     return epath.Path(path)
 
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from transformer_jax.arguments import list_of_texts
 from transformer_jax.data.batching import Shape, bucketed_batch
 from transformer_jax.data.store import Store
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, pip_install
 from transformer_jax.models.attention_weights import attention_of
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
@@ -82,7 +82,7 @@ def draw(attention: AttentionMap, file: str | Path, layer: int = 0, head: int = 
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError("pictures need matplotlib: pip install matplotlib, or 'transformer_jax[plot]'") from None
+        raise UserError(f"pictures need matplotlib; {pip_install('matplotlib')}") from None
     weights = attention.mean(layer, head)
     rows, columns = weights.shape
     figure = Figure(figsize=(1.6 + 0.42 * columns, 1.4 + 0.36 * rows), layout="constrained", dpi=150)

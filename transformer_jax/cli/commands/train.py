@@ -1,7 +1,8 @@
 """Trains a translation model.
 
     transformer-jax train --config=demo --workdir=runs/demo
-    transformer-jax train --config=mine.py --workdir=runs/mine --config.data.train=data/train --config.data.dev=data/dev
+    transformer-jax train --config=multi30k --workdir=runs/mine --config.data.train=data/train --config.data.dev=data/dev
+    transformer-jax train --config=demo --config.model.num_layers=3 --print_config
 
 Any field of the config can be set: --config.model.num_layers=2. The same command again continues the run. Exit codes: 0
 trained to the end, 2 bad input, 75 stopped by SIGTERM or Ctrl-C, or by the loss of another process, and to be continued.
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from transformer_jax.cli import program
 from transformer_jax.cli.config_files import load_config
 from transformer_jax.cli.parser import Parser
+from transformer_jax.config import sections, to_json
 
 __all__ = ["make_parser", "run"]
 
@@ -19,18 +21,28 @@ __all__ = ["make_parser", "run"]
 def make_parser(prog: str | None = None) -> Parser:
     """The flags of the command; overrides of the config are not among them."""
     parser = Parser(__doc__, prog)
-    parser.add_argument("--config", required=True, help="a recipe's name, a file with get_config(), or a run's config.json")
-    parser.add_argument("--workdir", required=True, help="the run folder: config, tokenizer, checkpoints, metrics")
+    parser.epilog = f"All keys: --config=demo --print_config. What each means:\n\n    {sections.__file__}"
+    parser.add_argument("--config", help="a recipe's name, a file with get_config(), or a run's config.json")
+    parser.add_argument("--workdir", help="the run folder: config, tokenizer, checkpoints, metrics")
+    parser.add_argument("--print_config", action="store_true", help="print the config as JSON and train nothing")
     parser.add_processes()
     return parser
 
 
 def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Trains as the arguments say, by default those of the process. Raises UserError for bad input."""
-    flags, overrides = make_parser(prog).parse_with_overrides(arguments)
+    parser = make_parser(prog)
+    flags, overrides = parser.parse_with_overrides(arguments)
+    needed = {"--config": flags.config, "--workdir": flags.workdir or flags.print_config}
+    missing = ", ".join(name for name, value in needed.items() if not value)
+    if missing:
+        parser.error(f"the following arguments are required: {missing}")
     processes = flags.coordinator, flags.processes, flags.process
     with program.report_to_all(processes):
         config = load_config(flags.config, overrides)
+    if flags.print_config:
+        print(to_json(config), end="")
+        return
     program.set_up(processes)
     from transformer_jax.training.loop import train
 
