@@ -21,7 +21,7 @@ from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.program import main
 from transformer_jax.errors import UserError
 
-STAGES = {"text read, tokenised": "parameters, computed in", "one update": "step 1/", "two updates": "step 2/"}
+STAGES = {"text read, tokenised": " parameters: ", "one update": "step 1/", "two updates": "step 2/"}
 
 
 def run() -> None:

@@ -1,5 +1,8 @@
 """What depends on the kind of device, on CPU and elsewhere."""
 
+import re
+from types import SimpleNamespace
+
 import jax
 import pytest
 
@@ -18,3 +21,47 @@ DECISIONS = {
 def test_decisions_follow_the_kind_of_device(monkeypatch, decide, backend):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     assert decide() == DECISIONS[decide][backend != "cpu"]
+
+
+def devices(platform_name: str, kind: str, count: int) -> list[SimpleNamespace]:
+    return [SimpleNamespace(platform=platform_name, device_kind=kind)] * count
+
+
+@pytest.mark.parametrize(
+    "found, processes, described",
+    [
+        (devices("cpu", "cpu", 1), 1, "2 CPU cores"),
+        (devices("cpu", "cpu", 4), 1, "4 CPU devices on 2 cores"),
+        (devices("cpu", "cpu", 4), 2, "4 CPU devices in 2 processes"),
+        (devices("gpu", "NVIDIA H200", 1), 1, "1 NVIDIA H200"),
+        (devices("gpu", "NVIDIA A100", 4) + devices("gpu", "NVIDIA H100", 4), 2, "4 NVIDIA A100, 4 NVIDIA H100 in 2 processes"),
+        (devices("tpu", "TPU v4", 16), 4, "16 TPU v4 in 4 processes"),
+    ],
+)
+def test_devices_in_words(found, processes, described):
+    assert platform.describe_devices(found, processes, cores=2) == described
+
+
+def test_the_devices_of_this_process_in_words():
+    assert re.fullmatch(r"2 CPU devices on [1-9]\d* cores?", platform.describe_devices(jax.devices()))
+
+
+@pytest.mark.parametrize(
+    "files, backend, environment, expected",
+    [
+        (["/dev/nvidia0"], "cpu", {}, r"there seems to be a GPU \(/dev/nvidia0\).*extra cuda"),
+        (["/dev/accel0", "/dev/accel1"], "cpu", {"HOME": "/"}, r"there seems to be a TPU \(/dev/accel0\).*extra tpu"),
+        (["/dev/nvidia0"], "gpu", {}, ""),
+        (["/dev/nvidia0"], "cpu", {"JAX_PLATFORMS": "cpu"}, ""),
+        (["/dev/nvidia0"], "cpu", {"CUDA_VISIBLE_DEVICES": ""}, ""),
+        ([], "cpu", {}, ""),
+    ],
+)
+def test_an_accelerator_that_jax_does_not_use_is_named(files, backend, environment, expected):
+    assert re.fullmatch(f"{expected}.*" if expected else "", platform.unused_accelerator(files, backend, environment))
+
+
+def test_device_files_are_those_of_gpus_and_tpus(monkeypatch):
+    there = {"/dev/nvidia[0-9]*": ["/dev/nvidia1", "/dev/nvidia0"], "/dev/accel[0-9]*": ["/dev/accel0"]}
+    monkeypatch.setattr(platform.glob, "glob", lambda pattern: there.get(pattern, []))
+    assert platform.accelerator_files() == ["/dev/nvidia0", "/dev/nvidia1", "/dev/accel0"]

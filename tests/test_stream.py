@@ -146,6 +146,13 @@ def test_the_usual_length_is_the_95th_percentile_of_an_epochs_sources(samples):
     assert BatchStream(Store.of([np.ones(9)] * 5, [np.ones(3)] * 5), config, IDS, 0).usual_length == 9
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_number_of_batches_in_an_epoch_is_about_right(kind, samples):
+    stream = BatchStream(numbered(samples * 2000), CONFIGS[kind], IDS, 3, [(500, 1.5), (1500, 1.0)], samples)
+    assert stream.batches_per_epoch == pytest.approx(len(epoch(stream, 0)), rel=0.05)
+
+
 def test_weights_that_leave_nothing_are_named():
     with pytest.raises(UserError, match=r"weights of \(0.001,\) an epoch has no pair"):
         BatchStream(numbered(300), CONFIGS["bucketed"], IDS, 3, [(300, 0.001)])

@@ -4,19 +4,26 @@ reordered is in `decoding/beam_slots.py`).
 A fault in the environment variables is reported as bad input, in one line.
 """
 
+import glob
 import os
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from transformer_jax.errors import UserError
 
 __all__ = [
+    "accelerator_files",
     "activations_in_float32",
     "default_compute_dtype",
+    "describe_devices",
     "find_devices",
     "import_jax",
     "search_positions",
     "steps_in_flight",
+    "unused_accelerator",
 ]
 
 # Environment variables that choose devices.
@@ -56,6 +63,55 @@ def find_devices(alone: bool = True) -> None:
             f"{asked}: JAX finds no such device ({reason}); {there}unset the variable or set it to what there is (GPUs and "
             "TPUs need the extra cuda or tpu, as in the README)"
         ) from error
+
+
+def describe_devices(devices: Sequence[Any], processes: int = 1, cores: int | None = None) -> str:
+    """JAX's `devices`, those of all processes, in words. `cores` is the number of CPU cores that this process may use (if left
+    out, it is looked up).
+
+    >>> from types import SimpleNamespace
+    >>> tpu = SimpleNamespace(platform="tpu", device_kind="TPU v4")
+    >>> describe_devices([tpu] * 16, processes=4)
+    '16 TPU v4 in 4 processes'
+    """
+    cores = _cores() if cores is None else cores
+    together = f" in {processes} processes" if processes > 1 else ""
+    if all(device.platform == "cpu" for device in devices):
+        if len(devices) == 1:
+            return f"{cores} CPU {'core' if cores == 1 else 'cores'}"
+        # The cores of other processes' hosts are not known here.
+        return f"{len(devices)} CPU devices{together or f' on {cores} cores'}"
+    kinds = Counter(device.device_kind for device in devices)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) + together
+
+
+def accelerator_files() -> list[str]:
+    """The device files of NVIDIA GPUs and of TPUs on this machine. A TPU's are those of libtpu's two drivers; the newer one,
+    VFIO, serves other devices too, and counts only where libtpu is installed."""
+    from importlib.util import find_spec
+
+    tpus = glob.glob("/dev/accel[0-9]*") or (glob.glob("/dev/vfio/[0-9]*") if find_spec("libtpu") else [])
+    return sorted(glob.glob("/dev/nvidia[0-9]*")) + sorted(tpus)
+
+
+def unused_accelerator(files: Sequence[str], backend: str, environment: Mapping[str, str]) -> str:
+    """A warning that `files` (`accelerator_files`) show an accelerator and JAX's default `backend` is the CPU; "" where it is
+    not, and where a variable of `environment` chooses the devices.
+
+    >>> unused_accelerator([], "cpu", {})
+    ''
+    """
+    if backend != "cpu" or not files or any(name in environment for name in _DEVICES):
+        return ""
+    kind, extra = ("GPU", "cuda") if "nvidia" in files[0] else ("TPU", "tpu")
+    return (
+        f"there seems to be a {kind} ({files[0]}), and JAX computes on the CPU: the jaxlib that is installed is not for it, or "
+        f"its driver is missing or too old; install the extra {extra}, or set JAX_PLATFORMS=cpu if the CPU is meant"
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _devices_without_variables() -> str:

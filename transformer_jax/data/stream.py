@@ -60,6 +60,8 @@ class BatchStream:
         corpus: the store's fingerprint
         usual_length: tokens, EOS included, that 95% of an epoch's sources have at most (repetitions count by their weight, and
             all samples)
+        batches_per_epoch: about how many batches an epoch has (float), on average over samples; packed: if no position were
+            padding
 
     Raises UserError if no pairs are left, or the longest has no room in a batch.
     """
@@ -110,6 +112,13 @@ class BatchStream:
         self._packed = config.kind == "packed"
         self.shapes = [batching.fit_packed_shape(*lengths, config)] if self._packed else batching.fit_shapes(*lengths, config)
         self._buckets = batching.bucket_of(source_lengths, target_lengths, self.shapes).astype(np.uint16)
+        if self._packed:
+            rows = max(lengths[0].mean() / self.shapes[0].source_length, lengths[1].mean() / self.shapes[0].target_length)
+            self.batches_per_epoch = float(self.pairs * rows / self.shapes[0].rows)
+        else:
+            rows = np.array([shape.rows for shape in self.shapes])
+            buckets = self._buckets.reshape(samples, self._count)[:, kept]
+            self.batches_per_epoch = float((weight / rows[buckets]).sum() / samples)
 
     def batches(
         self, position: StreamPosition = _START, shard: int = 0, shards: int = 1

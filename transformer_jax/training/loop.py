@@ -3,17 +3,19 @@
 import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from transformer_jax import platform
 from transformer_jax.config import Config, validate
 from transformer_jax.data.prefetch import prefetch
-from transformer_jax.data.stream import StreamPosition
+from transformer_jax.data.stream import BatchStream, StreamPosition
 from transformer_jax.errors import ToBeContinued, memory_advice
 from transformer_jax.models.random_keys import key_of, seed_words
-from transformer_jax.models.seq2seq import build_model, count_parameters, init_parameters
+from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.checkpoint_writer import CheckpointWriter
 from transformer_jax.runs.progress import TrainProgress
@@ -30,6 +32,7 @@ from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.preemption import Preemption
 from transformer_jax.training.prepare import open_run, prepare
 from transformer_jax.training.step import TrainState, make_train_step
+from transformer_jax.training.summary import describe_epochs, describe_parameters, describe_start, unused_positions
 
 __all__ = ["train"]
 
@@ -46,6 +49,7 @@ def train(config: Config, workdir: str) -> TrainProgress:
     parallel = Parallel(validate(config))
     with Preemption() as preemption, locked(workdir):
         run = open_run(workdir, config)
+        _report_start(config, workdir)
         tokenizer, stream, dev = prepare(run)
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
@@ -55,7 +59,7 @@ def train(config: Config, workdir: str) -> TrainProgress:
         decay = config.train.ema_decay
         state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer, decay), init_key)
         progress = TrainProgress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus, usual_length=stream.usual_length)
-        log.info("%s parameters, computed in %s", f"{count_parameters(state.params):,}", model.dtype)
+        _report_sizes(config, stream, state.params)
         preemption.hold()
         with run.checkpoint_writer() as checkpoints:
             state, progress = _resume(run, checkpoints.reader, parallel, state, progress)
@@ -162,6 +166,23 @@ class _Session:
         if self.progress.step > self._saved:
             with self._run.interrupted() as interrupted:
                 self.save(interrupted)
+
+
+def _report_start(config: Config, workdir: str) -> None:
+    dtype = config.model.compute_dtype
+    for line in describe_start(workdir, platform.default_compute_dtype() if dtype == "auto" else dtype):
+        log.info(line)
+    unused = platform.unused_accelerator(platform.accelerator_files(), jax.default_backend(), os.environ)
+    if unused:
+        log.warning("warning: %s", unused)
+
+
+def _report_sizes(config: Config, stream: BatchStream, params: Any) -> None:
+    log.info(describe_parameters(params, config.model.tied_embeddings != "none"))
+    epochs, too_many = describe_epochs(config, stream.batches_per_epoch, stream.pairs)
+    log.info(epochs)
+    for warning in filter(None, (too_many, unused_positions(config.batch, stream.shapes))):
+        log.warning("warning: %s", warning)
 
 
 def _resume(

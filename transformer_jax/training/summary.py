@@ -1,0 +1,91 @@
+"""What a training reports first and last: devices, model and data; then its result, and the command that comes next."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from transformer_jax import platform
+from transformer_jax.config import BatchConfig, Config
+from transformer_jax.data.batching import Shape
+from transformer_jax.models.seq2seq import count_parameters
+from transformer_jax.version import __version__
+
+__all__ = ["describe_epochs", "describe_parameters", "describe_start", "parameters_by_part", "unused_positions"]
+
+_MANY_EPOCHS = 100  # from here on a text is probably too small for so many steps
+_SMALL_PART = 0.9  # of `batch.tokens`: a packed batch with fewer positions is worth a warning
+
+
+def describe_start(workdir: Any, dtype: Any) -> list[str]:
+    """The version and the run folder; then the devices, and the type that products are computed in."""
+    devices = platform.describe_devices(jax.devices(), jax.process_count())
+    return [f"transformer_jax {__version__}, run folder {workdir}", f"{devices}: {dtype}"]
+
+
+def parameters_by_part(params: Mapping[str, Any]) -> dict[str, int]:
+    """The number of parameters of the embeddings, the encoder, the decoder (what attends to the source included) and the
+    output, of a model's tree of parameters. A table that is both embedding and output counts as embedding.
+
+    >>> import numpy as np
+    >>> parameters_by_part({"target_embedding": np.ones(6), "encoder_0": np.ones(2), "attention": np.ones(3)})
+    {'embeddings': 6, 'encoder': 2, 'decoder': 3, 'output': 0}
+    """
+    parts = dict.fromkeys(("embeddings", "encoder", "decoder", "output"), 0)
+    for name, of_name in params.items():
+        if name in ("output_embedding", "bias"):
+            part = "output"
+        elif name.endswith(("_embedding", "_positions")):
+            part = "embeddings"
+        else:
+            part = "encoder" if name.startswith("encoder") else "decoder"
+        parts[part] += count_parameters(of_name)
+    return parts
+
+
+def describe_parameters(params: Mapping[str, Any], tied: bool) -> str:
+    """The number of parameters in all and by part; `tied` says that the output has the table of an embedding.
+
+    >>> import numpy as np
+    >>> describe_parameters({"target_embedding": np.ones(6000), "encoder_0": np.ones(2000)}, tied=True)
+    '8,000 parameters: embeddings 6,000 (also the output), encoder 2,000, decoder 0'
+    """
+    parts = parameters_by_part(params)
+    named = [f"{part} {count:,}" for part, count in parts.items() if count or part != "output"]
+    named[0] += " (also the output)" * tied
+    return f"{sum(parts.values()):,} parameters: {', '.join(named)}"
+
+
+def describe_epochs(config: Config, batches_per_epoch: float, pairs: int) -> tuple[str, str]:
+    """How many epochs `train.steps` are, and a warning if they are hundreds (else "").
+
+    >>> config = Config()
+    >>> config.train.steps = 3000
+    >>> describe_epochs(config, batches_per_epoch=1200.0, pairs=90_000)
+    ('3,000 steps are about 2.5 epochs of 90,000 pairs', '')
+    """
+    steps, epochs = config.train.steps, config.train.steps / batches_per_epoch
+    shown = f"{epochs:.1f}" if epochs < 10 else f"{epochs:,.0f}"
+    line = f"{steps:,} steps are about {shown} epochs of {pairs:,} pairs"
+    if epochs < _MANY_EPOCHS:
+        return line, ""
+    ends = f"train.patience={config.train.patience} may end it earlier" if config.train.patience else "set train.patience"
+    fewer = max(round(30 * batches_per_epoch, -2 if batches_per_epoch > 10 else 0), 1)
+    return line, (
+        f"train.steps={steps} passes over the text {shown} times, after which a model mostly repeats it: more text helps, or "
+        f"fewer steps (train.steps={fewer:.0f} is about {fewer / batches_per_epoch:.0f} epochs); {ends}"
+    )
+
+
+def unused_positions(config: BatchConfig, shapes: Sequence[Shape]) -> str:
+    """A warning that packed batches have far fewer positions than `batch.tokens`, because their rows come in multiples of
+    `batch.row_multiple`; "" where they do not."""
+    rows, longer = shapes[0].rows, max(shapes[0][1:])
+    if config.kind != "packed" or rows * longer >= _SMALL_PART * config.tokens:
+        return ""
+    more = (rows + config.row_multiple) * longer
+    return (
+        f"batch.tokens={config.tokens:,}, but a packed batch has {rows} x {longer} = {rows * longer:,} positions: its rows are "
+        f"a multiple of batch.row_multiple={config.row_multiple}; set batch.tokens={more} or {rows * longer}, or a smaller "
+        "batch.row_multiple"
+    )
