@@ -1,6 +1,10 @@
 """What a training reports: its first lines, its progress, its last lines."""
 
 import logging
+import os
+import re
+import sys
+from pathlib import Path
 
 import pytest
 from helpers import quick_config, tiny_model
@@ -8,7 +12,8 @@ from helpers import quick_config, tiny_model
 from transformer_jax.config import BatchConfig, Config
 from transformer_jax.data.batching import Shape
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters
-from transformer_jax.training import loop, summary
+from transformer_jax.runs.progress import TrainProgress
+from transformer_jax.training import console, summary
 from transformer_jax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
@@ -53,17 +58,75 @@ def test_packed_batches_that_cannot_use_their_positions_are_worth_a_warning():
     assert not summary.unused_positions(BatchConfig(tokens=25_600), [Shape(64, 200, 256)])
 
 
-def test_a_training_reports_what_it_runs_on(tmp_path, caplog, monkeypatch):
-    config = quick_config(tmp_path)
-    config.train.steps = config.train.log_every = config.train.evaluate_every = config.train.checkpoint_every = 1
-    monkeypatch.setattr(loop.platform, "accelerator_files", lambda: ["/dev/nvidia0"])
+@pytest.fixture
+def train_one_step(tmp_path, caplog):
+    """Trains for a step in `tmp_path / name`, with changes to the section `train`; gives the lines of the log."""
+
+    def call(name: str, **changes) -> list[str]:
+        config = quick_config(tmp_path)
+        config.train.steps = config.train.log_every = config.train.evaluate_every = config.train.checkpoint_every = 1
+        for field, value in changes.items():
+            setattr(config.train, field, value)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "transformer_jax"):
+            train(config, tmp_path / name)
+        return [record.getMessage() for record in caplog.records]
+
+    return call
+
+
+def test_a_training_reports_what_it_runs_on_and_how_it_ended(tmp_path, train_one_step, monkeypatch):
+    monkeypatch.setattr(console.platform, "accelerator_files", lambda: ["/dev/nvidia0"])
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
-    with caplog.at_level(logging.INFO, "transformer_jax"):
-        train(config, tmp_path / "run")
-    said = caplog.text
-    assert f"run folder {tmp_path / 'run'}" in said
-    assert "CPU devices on" in said and ": float32" in said
-    assert "warning: there seems to be a GPU" in said
+    lines = train_one_step("run")
+    assert lines[0].endswith(f"run folder {tmp_path / 'run'}")
+    assert "CPU devices on" in lines[1] and lines[1].endswith(": float32")
+    assert lines[2].startswith("warning: there seems to be a GPU")
+    said = "\n".join(lines)
     assert "parameters: embeddings 4,352 (also the output), encoder" in said
     assert "1 steps are about 0." in said
+    best = r"best cross_entropy \d\.\d+ at step 1"
+    assert re.fullmatch(rf"trained to step 1, 1 steps in \d+\.\d minutes; {best}; run folder .*run", lines[-2])
+    assert lines[-1].startswith("next: ")
+    again = train_one_step("run")
+    assert again[-3] == "trained to step 1 already, nothing to do" and re.match(best, again[-2])
+
+
+def test_where_the_first_parameters_are_from_is_reported(tmp_path, train_one_step):
+    train_one_step("base")
+    lines = train_one_step("tuned", init_from=f"{tmp_path / 'base'}:latest")
+    assert f"the first parameters are those of {tmp_path / 'base'}, checkpoint latest: step 1" in lines
+
+
+@pytest.mark.parametrize(
+    "metric, score, expected",
+    [
+        ("bleu", 31.46, "best bleu 31.46 at step 1,500"),
+        ("ter", -48.2, "best ter 48.2 at step 1,500"),
+        ("loss", -2.5, "best cross_entropy 2.5 at step 1,500"),
+        ("bleu", None, ""),
+    ],
+)
+def test_the_best_score_is_that_of_the_metric(metric, score, expected):
+    config = Config()
+    config.train.metric = metric
+    assert summary.describe_best(config, TrainProgress(best_score=score, best_step=1500)) == expected
+
+
+def test_the_next_command_is_like_the_one_before(tmp_path, monkeypatch):
+    def after(program: str) -> str:
+        return summary.next_command("runs/my run", "demo:test", program)
+
+    flags = "--workdir='runs/my run' --test demo:test"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.chdir(tmp_path)
+    Path("evaluate.py").touch()
+    assert after("train.py") == f".venv/bin/python evaluate.py {flags}"
+    os.mkdir("elsewhere")
+    monkeypatch.chdir("elsewhere")
+    assert after("../train.py") == f"{tmp_path}/.venv/bin/python {tmp_path}/evaluate.py {flags}"
+    assert after("/usr/bin/transformer-jax") == f"transformer-jax evaluate {flags}"
+    assert after("/lib/transformer_jax/__main__.py") == f"{tmp_path}/.venv/bin/python -m transformer_jax evaluate {flags}"
+    assert after("notebook.py") == after("train.py") == "transformer_jax.Translator.load('runs/my run')"

@@ -1,5 +1,6 @@
 """The tokenizer and the parameters that a new run takes from another (`train.init_from`)."""
 
+import logging
 from typing import Any
 
 from flax import linen as nn
@@ -13,6 +14,8 @@ from transformer_jax.runs.run_folder import Run, split_run_name
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["first_parameters", "first_tokenizer"]
+
+log = logging.getLogger(__name__)
 
 
 def first_tokenizer(config: Config) -> Tokenizer | None:
@@ -32,7 +35,10 @@ def first_parameters(config: Config, model: nn.Module, tokenizer: Tokenizer) -> 
     run = Run(workdir)
     _require_same(run, config)
     with run.checkpoints() as checkpoints:
-        return checkpoints.parameters(CheckpointName.parse(checkpoint), abstract_parameters(model), tokenizer)[0]
+        name = CheckpointName.parse(checkpoint)
+        params, described = checkpoints.parameters(name, abstract_parameters(model), tokenizer)
+    log.info("the first parameters are those of %s, checkpoint %s: %s", workdir, checkpoint, described)
+    return params
 
 
 def _require_same(run: Run, config: Config) -> None:

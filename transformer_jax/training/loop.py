@@ -3,16 +3,14 @@
 import contextlib
 import dataclasses
 import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from transformer_jax import platform
 from transformer_jax.config import Config, validate
 from transformer_jax.data.prefetch import prefetch
-from transformer_jax.data.stream import BatchStream, StreamPosition
+from transformer_jax.data.stream import StreamPosition
 from transformer_jax.errors import ToBeContinued, memory_advice
 from transformer_jax.models.random_keys import key_of, seed_words
 from transformer_jax.models.seq2seq import build_model, init_parameters
@@ -32,7 +30,6 @@ from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.preemption import Preemption
 from transformer_jax.training.prepare import open_run, prepare
 from transformer_jax.training.step import TrainState, make_train_step
-from transformer_jax.training.summary import describe_epochs, describe_parameters, describe_start, unused_positions
 
 __all__ = ["train"]
 
@@ -46,10 +43,10 @@ def train(config: Config, workdir: str) -> TrainProgress:
     newest checkpoint. Returns the progress at the end. Raises UserError for bad input, and when a loss is not finite;
     ToBeContinued after a SIGTERM or Ctrl-C, when a checkpoint of the last step has been saved.
     """
-    parallel = Parallel(validate(config))
+    parallel, console = Parallel(validate(config)), Console(config, workdir)
     with Preemption() as preemption, locked(workdir):
         run = open_run(workdir, config)
-        _report_start(config, workdir)
+        console.starting()
         tokenizer, stream, dev = prepare(run)
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
@@ -59,7 +56,7 @@ def train(config: Config, workdir: str) -> TrainProgress:
         decay = config.train.ema_decay
         state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer, decay), init_key)
         progress = TrainProgress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus, usual_length=stream.usual_length)
-        _report_sizes(config, stream, state.params)
+        console.prepared(stream, state.params)
         preemption.hold()
         with run.checkpoint_writer() as checkpoints:
             state, progress = _resume(run, checkpoints.reader, parallel, state, progress)
@@ -67,9 +64,8 @@ def train(config: Config, workdir: str) -> TrainProgress:
                 params = first_parameters(config, model, tokenizer)
                 state = parallel.create(lambda params: TrainState.create(params, optimizer, decay), params)
             batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.process_shard))
-            console = Console(progress.step, config.train.steps)
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
-            with memory, batches, console, MetricsWriter(run.workdir, progress.step) as writer:
+            with memory, batches, console.showing(progress), MetricsWriter(run.workdir, progress.step) as writer:
                 session = _Session(config, run, checkpoints, parallel, evaluate, writer, console, state, progress)
                 if session.done():
                     log.info("trained to step %d already, nothing to do", progress.step)
@@ -90,7 +86,8 @@ def train(config: Config, workdir: str) -> TrainProgress:
                 except ToBeContinued:
                     session.save_interrupted()
                     raise
-                return session.progress
+        console.ended(session.progress)
+        return session.progress
 
 
 class _Session:
@@ -166,23 +163,6 @@ class _Session:
         if self.progress.step > self._saved:
             with self._run.interrupted() as interrupted:
                 self.save(interrupted)
-
-
-def _report_start(config: Config, workdir: str) -> None:
-    dtype = config.model.compute_dtype
-    for line in describe_start(workdir, platform.default_compute_dtype() if dtype == "auto" else dtype):
-        log.info(line)
-    unused = platform.unused_accelerator(platform.accelerator_files(), jax.default_backend(), os.environ)
-    if unused:
-        log.warning("warning: %s", unused)
-
-
-def _report_sizes(config: Config, stream: BatchStream, params: Any) -> None:
-    log.info(describe_parameters(params, config.model.tied_embeddings != "none"))
-    epochs, too_many = describe_epochs(config, stream.batches_per_epoch, stream.pairs)
-    log.info(epochs)
-    for warning in filter(None, (too_many, unused_positions(config.batch, stream.shapes))):
-        log.warning("warning: %s", warning)
 
 
 def _resume(

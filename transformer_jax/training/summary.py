@@ -1,6 +1,11 @@
 """What a training reports first and last: devices, model and data; then its result, and the command that comes next."""
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,9 +14,19 @@ from transformer_jax import platform
 from transformer_jax.config import BatchConfig, Config
 from transformer_jax.data.batching import Shape
 from transformer_jax.models.seq2seq import count_parameters
+from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.version import __version__
 
-__all__ = ["describe_epochs", "describe_parameters", "describe_start", "parameters_by_part", "unused_positions"]
+__all__ = [
+    "describe_best",
+    "describe_end",
+    "describe_epochs",
+    "describe_parameters",
+    "describe_start",
+    "next_command",
+    "parameters_by_part",
+    "unused_positions",
+]
 
 _MANY_EPOCHS = 100  # from here on a text is probably too small for so many steps
 _SMALL_PART = 0.9  # of `batch.tokens`: a packed batch with fewer positions is worth a warning
@@ -89,3 +104,58 @@ def unused_positions(config: BatchConfig, shapes: Sequence[Shape]) -> str:
         f"a multiple of batch.row_multiple={config.row_multiple}; set batch.tokens={more} or {rows * longer}, or a smaller "
         "batch.row_multiple"
     )
+
+
+def describe_best(config: Config, progress: TrainProgress) -> str:
+    """The best score on the dev set and its step, or "" before the first evaluation.
+
+    >>> describe_best(Config(), TrainProgress(best_score=31.46, best_step=1500))
+    'best bleu 31.46 at step 1,500'
+    """
+    if progress.best_score is None:
+        return ""
+    # Of loss and TER, where lower is better, the progress has the negative.
+    metric, lower = config.train.metric, config.train.metric in ("loss", "ter")
+    name, value = "cross_entropy" if metric == "loss" else metric, -progress.best_score if lower else progress.best_score
+    return f"best {name} {value:.4g} at step {progress.best_step:,}"
+
+
+def describe_end(config: Config, progress: TrainProgress, steps: int, seconds: float, workdir: Any) -> list[str]:
+    """The last lines of a training: what it did in this process (`steps` in `seconds`), its best score, and what comes next."""
+    done = f"trained to step {progress.step:,}, {steps:,} steps in {seconds / 60:.1f} minutes"
+    test = "demo:test" if config.data.dev.startswith("demo:") else "TEST_SET"
+    parts = [done if steps else "", describe_best(config, progress), f"run folder {workdir}"]
+    return ["; ".join(filter(None, parts)), f"next: {next_command(str(workdir), test, sys.argv[0])}"]
+
+
+def next_command(workdir: str, test: str, program: str) -> str:
+    """How the best checkpoint is scored on `test`: the command beside `program` (`sys.argv[0]`), which trained it, or a line of
+    Python if it was none of this package's.
+
+    >>> next_command("runs/demo", "demo:test", "/opt/bin/transformer-jax")
+    'transformer-jax evaluate --workdir=runs/demo --test demo:test'
+    """
+    path = Path(program)
+    flags = f"--workdir={shlex.quote(workdir)} --test {test}"
+    if path.stem == "transformer-jax":
+        return f"{path.name} evaluate {flags}"
+    if path.parts[-2:] == ("transformer_jax", "__main__.py"):
+        return f"{_interpreter()} -m transformer_jax evaluate {flags}"
+    if path.name == "train.py" and path.with_name("evaluate.py").exists():
+        return f"{_interpreter()} {shlex.quote(_as_seen_from_here(path.with_name('evaluate.py')))} {flags}"
+    return f"transformer_jax.Translator.load({workdir!r})"
+
+
+def _interpreter() -> str:
+    """This Python, as a command would name it."""
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        if found and os.path.abspath(found) == os.path.abspath(sys.executable):
+            return name
+    return shlex.quote(_as_seen_from_here(Path(sys.executable)))
+
+
+def _as_seen_from_here(path: Path) -> str:
+    """Relative to the working directory where it is in it."""
+    absolute = Path(os.path.abspath(path))  # links are not followed: a virtual environment's Python is one
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
