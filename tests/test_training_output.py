@@ -1,5 +1,7 @@
 """What a training reports: its first lines, its progress, its last lines."""
 
+import io
+import itertools
 import logging
 import os
 import re
@@ -9,11 +11,11 @@ from pathlib import Path
 import pytest
 from helpers import quick_config, tiny_model
 
-from transformer_jax.config import BatchConfig, Config
+from transformer_jax.config import BatchConfig, Config, TrainConfig
 from transformer_jax.data.batching import Shape
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters
 from transformer_jax.runs.progress import TrainProgress
-from transformer_jax.training import console, summary
+from transformer_jax.training import console, pace, summary
 from transformer_jax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
@@ -130,3 +132,58 @@ def test_the_next_command_is_like_the_one_before(tmp_path, monkeypatch):
     assert after("/usr/bin/transformer-jax") == f"transformer-jax evaluate {flags}"
     assert after("/lib/transformer_jax/__main__.py") == f"{tmp_path}/.venv/bin/python -m transformer_jax evaluate {flags}"
     assert after("notebook.py") == after("train.py") == "transformer_jax.Translator.load('runs/my run')"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def scored_config(tmp_path):
+    """Two steps of two shapes, each with an evaluation by BLEU."""
+    config = quick_config(tmp_path)
+    config.batch.shapes, config.train.metric, config.decode.beam, config.train.samples = 2, "bleu", 1, 1
+    config.train.steps, config.train.log_every, config.train.evaluate_every = 2, 1, 1
+    return config
+
+
+def test_on_a_terminal_a_bar_shows_what_is_being_done(scored_config, tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(console.tqdm, "mininterval", 0, raising=False)
+    train(scored_config, tmp_path / "run")
+    shown = re.split(r"[\r\n]+", terminal.getvalue())
+    assert any(line.startswith("compiling shape 1 of 2   0%|") and "| 0/2 steps" in line for line in shown)
+    assert any(line.startswith("evaluating 0 of 10 lines  50%|") for line in shown)
+    assert any(line.startswith("evaluating 10 of 10 lines 100%|") for line in shown)
+    assert any(re.search(r"2/2 steps, .*loss \d\.\d+, [\d,]+ tokens/s, best bleu [\d.]+ at step 1", line) for line in shown)
+
+
+def test_a_log_has_no_bar_but_says_that_it_compiles_and_evaluates(scored_config, tmp_path, monkeypatch, caplog):
+    error = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", error)
+    with caplog.at_level(logging.INFO, "transformer_jax"):
+        train(scored_config, tmp_path / "run")
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum(line.startswith("compiling shape 1 of 2 (") for line in lines) == 1
+    assert lines.count("evaluating: translating 10 lines of the dev set") == 1
+    assert not error.getvalue() and not re.search(r"%\||\r", "".join(lines))
+
+
+def test_the_remaining_time_is_that_of_steps_and_evaluations_without_compilations(monkeypatch):
+    clock = itertools.accumulate([100, 2, 2, 0, 30, 500, 4])
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: next(clock))
+    measured = pace.Pace(TrainConfig(steps=25, evaluate_every=10))
+    measured.interrupted()
+    measured.advanced()  # at 100: it compiled
+    assert measured.seconds_left(1) is None
+    measured.advanced()
+    measured.advanced()
+    assert measured.seconds_left(3) == 22 * 2
+    with measured.evaluation():  # 30 s
+        pass
+    measured.advanced()  # at 634: the 500 s do not count
+    assert measured.seconds_left(10) == 15 * 2 + 2 * 30
+    measured.advanced()
+    assert measured.seconds_left(25) == 0

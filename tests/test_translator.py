@@ -580,3 +580,11 @@ def test_a_batch_too_large_for_memory_says_what_to_lower(translator, monkeypatch
     monkeypatch.setattr(translator._searcher, "_search", search)
     with pytest.raises(UserError, match=r"lower decode\.tokens=4096"):
         translator.translate(["a"])
+
+
+def test_progress_counts_the_lines_that_are_done(transformer):
+    lines, seen = ["a b", "h g f e d c b a h g f e d c b a"] * 20, []
+    expected = transformer.translate(lines, tokens=64)
+    assert transformer.translate(lines, tokens=64, progress=lambda *counts: seen.append(counts)) == expected
+    done = [count for count, _ in seen]
+    assert len(done) > 1 and done == sorted(done) and done[-1] == len(lines) and {total for _, total in seen} == {len(lines)}

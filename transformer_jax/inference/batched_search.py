@@ -50,7 +50,12 @@ class Searcher:
         self._search = over_rows(make_model_search(model, tokenizer))
 
     def search(
-        self, params: Any, pieces: Sequence[Piece], options: SearchOptions, between: Callable[[], None] | None = None
+        self,
+        params: Any,
+        pieces: Sequence[Piece],
+        options: SearchOptions,
+        between: Callable[[], None] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> list[list[Candidate]]:
         """For each piece `options.nbest` translations, best first (of samples: as they were drawn), or fewer if there are not
         so many. Each begins with its piece's prefix, and has all its piece's phrases.
@@ -60,11 +65,21 @@ class Searcher:
         phrases are returned: no score is lower than that of a translation which has them without being made to.
 
         Where there are several processes, all of them must come here, with the same pieces, and each works through a part of
-        the batches; `between` is called between two. Raises UserError for a prefix or phrase that is too long for the model.
+        the batches; `between` is called between two, and `progress` after each, with the number of pieces that have been
+        translated (where there are several processes, about). Raises UserError for a prefix or phrase that is too long for the
+        model.
         """
+        done = 0
+
+        def count(of_batch: list[list[Candidate]]) -> None:
+            nonlocal done
+            done += sum(map(bool, of_batch)) * jax.process_count()  # the others have as many batches
+            progress(min(done, len(pieces)))
+
         for piece in pieces:
             self._require_room(piece)
-        results = self._search_once(params, [piece._replace(phrases=()) for piece in pieces], options, between)
+        without = [piece._replace(phrases=()) for piece in pieces]
+        results = self._search_once(params, without, options, between, count if progress else None)
         having = [self._having(piece.phrases, candidates) for piece, candidates in zip(pieces, results, strict=True)]
         again = [i for i, candidates in enumerate(results) if len(having[i]) < len(candidates)]
         constrained = self._search_once(params, [pieces[i] for i in again], options, between) if again else []
@@ -87,9 +102,14 @@ class Searcher:
         return [candidate for candidate, text in pairs if candidate.ids and has_phrases(text, phrases)]
 
     def _search_once(
-        self, params: Any, pieces: Sequence[Piece], options: SearchOptions, between: Callable[[], None] | None
+        self,
+        params: Any,
+        pieces: Sequence[Piece],
+        options: SearchOptions,
+        between: Callable[[], None] | None,
+        after: Callable[[list[list[Candidate]]], None] | None = None,
     ) -> list[list[Candidate]]:
-        """One search of every piece."""
+        """One search of every piece. `after` is called after each batch, with its results."""
         results: list[list[Candidate]] = [[] for _ in pieces]
         # Pieces of one beam together, those with phrases apart from those without: a translation depends on its piece alone.
         kinds = [(bool(piece.phrases), beam_of(piece.phrases, options)) for piece in pieces]
@@ -98,7 +118,7 @@ class Searcher:
             for kind in sorted(set(kinds)):
                 left = [i for i, candidates in enumerate(results) if not candidates and kinds[i] == kind]
                 of_beam = dataclasses.replace(options, beam=kind[1])
-                of_kind = self._search_groups(params, [pieces[i] for i in left], of_beam, full_cache, between)
+                of_kind = self._search_groups(params, [pieces[i] for i in left], of_beam, full_cache, between, after)
                 for i, candidates in zip(left, of_kind, strict=True):
                     results[i] = candidates
         return results
@@ -110,6 +130,7 @@ class Searcher:
         options: SearchOptions,
         full_cache: bool,
         between: Callable[[], None] | None,
+        after: Callable[[list[list[Candidate]]], None] | None,
     ) -> list[list[Candidate]]:
         """One search of pieces of one kind; without a `full_cache` nothing for those that need one."""
         tokens = positions_at_once(options) // (options.nbest if options.temperature else options.beam)
@@ -119,7 +140,10 @@ class Searcher:
 
         def search(group: RowGroup) -> list[list[Candidate]]:
             hypotheses = self._search_group(params, [pieces[i] for i in group.numbers], group, options, full_cache)
-            return _candidates(hypotheses)
+            candidates = _candidates(hypotheses)
+            if after:
+                after(candidates)
+            return candidates
 
         results: list[list[Candidate]] = [[] for _ in pieces]
         for group, of_group in zip(groups, collectives.map_over_processes(search, groups, between), strict=True):

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from transformer_jax.inference.line_pieces import Piece, PieceMaker
 from transformer_jax.inference.phrases import read_phrases, read_prefixes
 from transformer_jax.inference.terminology import Terminology
 from transformer_jax.inference.translation import Translation, empty_translation, join_pieces, on_one_line
-from transformer_jax.inference.word_aligner import aligning_layers, links_of_layer, measured_layer, require_layer
+from transformer_jax.inference.word_aligner import aligned, aligning_layers, links_of_layer, measured_layer, require_layer
 from transformer_jax.models.ensemble import Ensemble
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.checkpoint_name import CheckpointName
@@ -36,7 +36,7 @@ __all__ = ["OPTIONS", "Translator", "load_others", "load_translator"]
 # The fields of `SearchOptions` that a call may set instead of the config.
 OPTIONS = [field.name for field in dataclasses.fields(SearchOptions) if field.name != "alignment_layer"]
 # What `Translator.translate` takes beside these.
-_ARGUMENTS = ["prefixes", "complete_words", "phrases", "phrase_ends", "terminology", "align", "between"]
+_ARGUMENTS = ["prefixes", "complete_words", "phrases", "phrase_ends", "terminology", "align", "between", "progress"]
 
 
 class Translator:
@@ -136,6 +136,7 @@ class Translator:
         terminology: Mapping[str, str] | Terminology | None = None,
         align: bool = False,
         between: Callable[[], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
         **options: Any,
     ) -> list[Translation]:
         """One translation for each line, in the order of the lines; a blank line has the empty translation. `options` are
@@ -150,7 +151,8 @@ class Translator:
         With `align` each has its word alignment, as method `align` makes it.
 
         Where there are several processes, all of them must come here, with the same lines, and each works through a part of the
-        batches. `between` is called between two of them.
+        batches. `between` is called between two of them, and `progress` after each one, with the number of lines that are done
+        (in proportion, where lines are in pieces) and of all lines.
 
         Raises UserError for impossible values, for a line that is not to be split and has more tokens than the model has
         positions, and where memory is too small; TypeError for a string where a list of strings belongs, and for an option that
@@ -171,8 +173,9 @@ class Translator:
             texts += terms.translations(piece.span.text)
         read = read_prefixes(self.tokenizer, starts, complete_words), read_phrases(self.tokenizer, wanted, phrase_ends)
         pieces = [piece._replace(prefix=x, phrases=y) for piece, x, y in zip(pieces, *read, strict=True)]
-        parts = self._search(pieces, search, between)
-        rest = self._aligned(pieces, parts) if align else iter(parts)
+        report = progress and (lambda done: progress(done * len(lines) // len(pieces), len(lines)))
+        parts = self._search(pieces, search, between, report)
+        rest = iter(aligned(self._align, pieces, parts) if align and pieces else parts)
         return [
             join_pieces(line, of_line, [next(rest) for _ in of_line], search, self.tokenizer)
             if of_line
@@ -260,12 +263,19 @@ class Translator:
     def _target_rows(self, targets: Sequence[str | np.ndarray]) -> list[np.ndarray]:
         return [self.tokenizer.encode_target([target])[0] if isinstance(target, str) else target for target in targets]
 
-    def _search(self, pieces: list[Piece], options: SearchOptions, between: Callable[[], None] | None) -> list[Translation]:
+    def _search(
+        self,
+        pieces: list[Piece],
+        options: SearchOptions,
+        between: Callable[[], None] | None,
+        progress: Callable[[int], None] | None,
+    ) -> list[Translation]:
         """The translation of each piece, with its `others`."""
         if options.temperature and any(piece.phrases for piece in pieces):
             raise UserError("phrases and terms need a search: leave decode.temperature (--temperature) at 0")
         translations = []
-        for piece, candidates in zip(pieces, self._searcher.search(self.params, pieces, options, between), strict=True):
+        found = self._searcher.search(self.params, pieces, options, between, progress)
+        for piece, candidates in zip(pieces, found, strict=True):
             if piece.phrases and not candidates[0].ids:
                 text = piece.span.text
                 raise UserError(f"{text!r}: no translation has all its phrases and keeps the other rules; take one away")
@@ -275,17 +285,6 @@ class Translator:
             )
             translations.append(best._replace(others=tuple(others)))
         return translations
-
-    def _aligned(self, pieces: list[Piece], translations: list[Translation]) -> Iterator[Translation]:
-        """The translations and their `others`, with word alignments."""
-        counts = [1 + len(translation.others) for translation in translations]
-        flat = [one for translation in translations for one in (translation, *translation.others)]
-        repeated = [piece for piece, count in zip(pieces, counts, strict=True) for _ in range(count)]
-        sources, source = [piece.span.text for piece in repeated], [piece.ids for piece in repeated]
-        links = self._align(sources, source, [np.array(one.tokens, np.int32) for one in flat])
-        rest = iter([one._replace(alignment=of_one) for one, of_one in zip(flat, links, strict=True)])
-        for count in counts:
-            yield next(rest)._replace(others=tuple(next(rest) for _ in range(count - 1)))
 
 
 def load_others(names: Sequence[str]) -> list[Translator]:

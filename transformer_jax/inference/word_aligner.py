@@ -1,16 +1,18 @@
 """Word alignment of a model: which words became which, by the attention of one decoder layer."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import Links, best_aligning_layer, renumbered_links, word_links
+from transformer_jax.inference.line_pieces import Piece
+from transformer_jax.inference.translation import Translation
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["aligning_layers", "links_of_layer", "measured_layer", "require_layer"]
+__all__ = ["aligned", "aligning_layers", "links_of_layer", "measured_layer", "require_layer"]
 
 log = logging.getLogger(__name__)
 
@@ -55,3 +57,17 @@ def links_of_layer(
     words = tokenizer.words
     links = [word_links(at[layer - 1], words(x), words(y)) for at, x, y in zip(places, *rows, strict=True)]
     return [renumbered_links(*pair, tokenizer) for pair in zip(links, *texts, strict=True)]
+
+
+def aligned(
+    align: Callable[[list[str], list[np.ndarray], list[np.ndarray]], list[Links]],
+    pieces: Sequence[Piece],
+    translations: Sequence[Translation],
+) -> list[Translation]:
+    """The translation of each piece and its `others`, with word alignments: `align` makes those of sources, their ids and the
+    ids of the targets."""
+    flat = [(piece, one) for piece, best in zip(pieces, translations, strict=True) for one in (best, *best.others)]
+    sources, source = [piece.span.text for piece, _ in flat], [piece.ids for piece, _ in flat]
+    links = align(sources, source, [np.array(one.tokens, np.int32) for _, one in flat])
+    rest = iter([one._replace(alignment=of_one) for (_, one), of_one in zip(flat, links, strict=True)])
+    return [next(rest)._replace(others=tuple(next(rest) for _ in best.others)) for best in translations]

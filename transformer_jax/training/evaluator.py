@@ -44,11 +44,13 @@ def make_evaluator(
     shapes: Sequence[Shape],
     between: Callable[[], None] | None = None,
     usual_length: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Callable[[Any], Evaluation]:
     """evaluate(params) -> Evaluation, over the whole dev set, `pairs`. Raises UserError if the model cannot take a sentence.
 
-    The work is shared by all devices of all processes; `between` is called between two batches,
-    `usual_length` is that of `Translator`.
+    The work is shared by all devices of all processes; `between` is called between two batches, `progress` before the
+    first line is translated and after each batch of them, with the number of lines that are done and of all. `usual_length` is
+    that of `Translator`.
     """
     store = open_store(pairs, tokenizer, config.data.cache_dir)
     longest = max(store.source_lengths.max(), store.target_lengths.max())
@@ -73,7 +75,10 @@ def make_evaluator(
         if config.train.ema_decay:
             numbers["ema_decay"] = config.train.ema_decay  # `params` are a moving average
         decoded = len(pairs.source) if metric else config.train.samples
-        translations = translator.with_params(params).translate(pairs.source[:decoded], between=between)
+        sources = pairs.source[:decoded]
+        if progress and sources:
+            progress(0, len(sources))
+        translations = translator.with_params(params).translate(sources, between=between, progress=progress)
         hypotheses = [translation.text for translation in translations]
         samples = [
             f"{source}  =>  {hypothesis}  ({reference})"

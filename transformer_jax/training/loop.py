@@ -50,7 +50,8 @@ def train(config: Config, workdir: str) -> TrainProgress:
         tokenizer, stream, dev = prepare(run)
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
-        evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, preemption.check, stream.usual_length)
+        check, usual_length, shown = preemption.check, stream.usual_length, console.evaluating
+        evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, check, usual_length, shown)
         rate = learning_rate(config)
         init_key, step_key = jax.random.split(key_of(seed_words(config.train.seed)))
         decay = config.train.ema_decay
@@ -75,7 +76,8 @@ def train(config: Config, workdir: str) -> TrainProgress:
                         preemption.check()
                         with session.waiting():
                             batch, position = next(batches)
-                        session.state, sums = train_step(session.state, batch, step_key)
+                        with console.step(batch):
+                            session.state, sums = train_step(session.state, batch, step_key)
                         session.after_update(position, sums)
                         if session.due(config.train.log_every):
                             session.log(rate)
@@ -126,7 +128,7 @@ class _Session:
         step = self.progress.step + 1
         self.progress = dataclasses.replace(self.progress, step=step, epoch=position.epoch, offset=position.offset, score=None)
         self._meter.add(step, sums)
-        self._console.advance()
+        self._console.advance(step)
 
     def log(self, rate: Callable[[int], Any]) -> None:
         numbers = self._meter.take()
@@ -138,7 +140,7 @@ class _Session:
         self._console.trained(self.progress.step, numbers)
 
     def evaluate(self) -> None:
-        with self._meter.pause():
+        with self._meter.pause(), self._console.evaluation():
             evaluation = self._evaluate(self._parallel.gather_params(self.state.inference_params))
         self.progress = self.progress.evaluated(evaluation.score, self._config.patience, evaluation.alignment_layer)
         numbers = evaluation.numbers | self._compilations.take_numbers()
