@@ -223,5 +223,5 @@ def test_rouge_of_german_does_not_cut_at_umlauts():
 
 def test_rouge_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
-    with pytest.raises(UserError, match="-m pip install rouge-score, or set train.metric=chrf"):
+    with pytest.raises(UserError, match=r"-m pip install rouge-score, or set train\.metric=chrf"):
         score(["a"], ["a"], rouge=True)

@@ -16,7 +16,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
     "version",
     "errors",
-    "arguments",
     "config",
     "recipes",
     "platform",
@@ -79,7 +78,7 @@ def test_heavy_parts_are_imported_inside_functions(file):
 
 def test_the_data_room_does_without_jax():
     for file in FILES:
-        if room_of(file) in ("data", "tokenization", "config", "recipes", "errors", "arguments"):
+        if room_of(file) in ("data", "tokenization", "config", "recipes", "errors"):
             assert not [name for name in imported(file) if name.split(".")[0] in ("jax", "flax", "optax", "orbax")]
 
 

@@ -11,9 +11,9 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric
 from sacrebleu.significance import PairedTest
 
-from transformer_jax.arguments import list_of_texts, refuse_bare_text
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.rouge import Rouge
+from transformer_jax.tokenization.text_arguments import list_of_texts, refuse_bare_text
 
 __all__ = [
     "TOKENIZERS",

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from transformer_jax.arguments import check_options, list_of_texts
 from transformer_jax.config import SearchOptions
 from transformer_jax.data.source_syntax import parse_spec
 from transformer_jax.evaluation.analysis import Analysis
@@ -14,6 +13,7 @@ from transformer_jax.evaluation.significance import Comparison
 from transformer_jax.inference.alignment import pharaoh
 from transformer_jax.inference.translation import Translation
 from transformer_jax.inference.translator import OPTIONS, Translator
+from transformer_jax.tokenization.text_arguments import check_options, list_of_texts
 
 __all__ = ["Report", "evaluate", "in_words"]
 

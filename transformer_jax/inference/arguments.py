@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from transformer_jax.arguments import list_of_texts, refuse_bare_text, require_one_for_each
 from transformer_jax.errors import UserError
 from transformer_jax.inference.terminology import Terminology, compiled
+from transformer_jax.tokenization.text_arguments import list_of_texts, refuse_bare_text, require_one_for_each
 
 __all__ = ["checked_lines", "checked_pairs", "checked_terminology"]
 

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from transformer_jax.arguments import check_options
 from transformer_jax.config import Config, SearchOptions, validate
 from transformer_jax.decoding.length_penalty import length_divisors
 from transformer_jax.errors import UserError
@@ -29,6 +28,7 @@ from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.run_folder import Run, split_run_name
+from transformer_jax.tokenization.text_arguments import check_options
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["OPTIONS", "Translator", "load_others", "load_translator"]

@@ -10,12 +10,12 @@ import numpy as np
 import sentencepiece
 from etils import epath
 
-from transformer_jax.arguments import refuse_bare_text
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
 from transformer_jax.tokenization import normalization
 from transformer_jax.tokenization.special_ids import SpecialIds
 from transformer_jax.tokenization.subword_sampling import make_sampler
+from transformer_jax.tokenization.text_arguments import refuse_bare_text
 from transformer_jax.tokenization.token_texts import Surfaces
 from transformer_jax.tokenization.tokenizer_files import (
     ADDED,

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from transformer_jax.arguments import list_of_texts
 from transformer_jax.data.batching import Shape, bucketed_batch
 from transformer_jax.data.store import Store
 from transformer_jax.errors import UserError, pip_install
 from transformer_jax.models.attention_weights import attention_of
+from transformer_jax.tokenization.text_arguments import list_of_texts
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["AttentionMap", "attention_maps", "draw"]
