@@ -349,6 +349,24 @@ def test_metrics_beyond_the_checkpoint_are_taken_back(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_evaluation_that_is_not_in_the_checkpoint_is_made_again_and_not_told_twice(tmp_path, evaluated):
+    """A training that was stopped between a step and its evaluation makes it up before it saves; it can be killed between."""
+    with MetricsWriter(tmp_path, 0) as writer:
+        writer.write(1, "dev", {"bleu": 1.0})
+        writer.write(2, "train", {"loss": 0.2})
+        writer.write(2, "dev", {"bleu": 2.0})
+    with MetricsWriter(tmp_path, 2, evaluated) as writer:
+        writer.write(3, "train", {"loss": 0.3})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["split"]) for line in lines] == [
+        (1, "dev"),
+        (2, "train"),
+        *[(2, "dev")] * evaluated,
+        (3, "train"),
+    ]
+
+
 # The config
 
 

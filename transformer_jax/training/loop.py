@@ -66,7 +66,8 @@ def train(config: Config, workdir: str) -> TrainProgress:
                 state = parallel.create(lambda params: TrainState.create(params, optimizer, decay), params)
             batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.process_shard))
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
-            with memory, batches, console.showing(progress), MetricsWriter(run.workdir, progress.step) as writer:
+            metrics = MetricsWriter(run.workdir, progress.step, evaluated=progress.score is not None)
+            with memory, batches, console.showing(progress), metrics as writer:
                 session = _Session(config, run, checkpoints, parallel, evaluate, writer, console, state, progress)
                 if session.done():
                     log.info("trained to step %d already, nothing to do", progress.step)

@@ -12,12 +12,14 @@ __all__ = ["MetricsWriter"]
 
 
 class MetricsWriter:
-    """Writes numbers from `start_step` on; the lines that a killed training wrote beyond that step are removed first.
+    """Writes numbers from `start_step` on; the lines that a killed training wrote beyond that step are removed first, and so is
+    the dev set's line of that step unless its checkpoint has been `evaluated`: a killed training can leave it, and the
+    evaluation is made again.
 
     Of several processes only the first writes.
     """
 
-    def __init__(self, workdir: epath.Path, start_step: int):
+    def __init__(self, workdir: epath.Path, start_step: int, evaluated: bool = True):
         self._path = to_path(workdir) / "metrics.jsonl"
         self._lines: list[str] = []
         self._board = self._file = None
@@ -25,7 +27,7 @@ class MetricsWriter:
             return
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines()
-            self._lines = [f"{line}\n" for line in lines if _step_of(line) <= start_step]
+            self._lines = [f"{line}\n" for line in lines if _is_before(line, start_step, evaluated)]
             write_whole(self._path, "".join(self._lines))
         if not is_remote(workdir):
             self._file = self._path.open("a", encoding="utf-8")
@@ -78,11 +80,12 @@ def _tensorboard() -> type:
     return SummaryWriter
 
 
-def _step_of(line: str) -> float:
-    """The step of a line of `metrics.jsonl`. It is infinity, so that the line is removed, if a kill cut the line off: it was
-    written after the last checkpoint."""
+def _is_before(line: str, start_step: int, evaluated: bool) -> bool:
+    """Whether a line of `metrics.jsonl` was written before the checkpoint of `start_step`, at which the dev set was `evaluated`
+    or not. A line that a kill cut off was not: its step cannot be read."""
     try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        step = None
-    return step if type(step) is int else float("inf")
+        entry = json.loads(line)
+        step, split = entry["step"], entry.get("split")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+    return type(step) is int and (step < start_step or (step == start_step and (evaluated or split != "dev")))
