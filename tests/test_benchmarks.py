@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 from helpers import tiny_model, write_config
 
-from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.config_files import ConfigFile
 from transformer_jax.cli.evaluation_job import EvaluationJob
 from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.subcommands import COMMANDS
@@ -284,10 +284,9 @@ def literal(node: ast.expr, names: dict) -> Any:
 
 def check_overrides(overrides: list[str], config: str | None) -> None:
     """Raises UserError unless the config file, if it is a recipe, takes all of them; elsewhere fields must be there."""
-    if config and config.startswith("configs/"):
-        load_config(f"{ROOT}/{config}", overrides)
-    elif config and re.fullmatch(r"\w+(:[\w-]+)?", config):
-        load_config(config, overrides)
+    if config and (config.startswith("configs/") or re.fullmatch(r"\w+(:[\w-]+)?", config)):
+        path = f"{ROOT}/{config}" if config.startswith("configs/") else config
+        ConfigFile(path).config(overrides, pairs=1000, device="cpu")
     for item in [] if config else overrides:
         override(Config(), *item.split("=", 1))
 

@@ -21,6 +21,7 @@ __all__ = [
     "describe_devices",
     "find_devices",
     "import_jax",
+    "kind_of_device",
     "search_positions",
     "steps_in_flight",
     "unused_accelerator",
@@ -180,7 +181,12 @@ def search_positions() -> int:
     return 4096 if _on_cpu() else 65_536
 
 
-def _on_cpu() -> bool:
+def kind_of_device() -> str:
+    """cpu, gpu or tpu: the kind of device that JAX computes on."""
     import jax
 
-    return jax.default_backend() == "cpu"
+    return jax.default_backend()
+
+
+def _on_cpu() -> bool:
+    return kind_of_device() == "cpu"

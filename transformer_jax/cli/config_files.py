@@ -1,43 +1,77 @@
 """Configs by name or path: recipes, Python files with a `get_config()`, or a run's config.json, with overrides."""
 
+import contextlib
 import difflib
+import inspect
 import os
 import re
 import runpy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transformer_jax.config import Config, from_json, is_config_class, override, unknown_key, validate
 from transformer_jax.errors import UserError
 from transformer_jax.recipes import first_lines, recipe_file
 
-__all__ = ["load_config"]
+__all__ = ["ConfigFile", "load_config", "with_overrides"]
 
 
 def load_config(given: str, overrides: Sequence[str] = ()) -> Config:
-    """The config that a name or path describes, with `KEY=VALUE` overrides, validated.
+    """The config that a name or path describes (`ConfigFile`), with `KEY=VALUE` overrides, validated. Raises UserError, also
+    for a recipe that chooses by the number of pairs."""
+    file = ConfigFile(given)
+    if file.by_size:
+        raise UserError(f"{given}: chooses by the number of pairs, which only a training counts; name another config")
+    return file.config(overrides)
 
-    `given` is the path of a file, or the name of a recipe (`transformer_jax.recipes`). A Python file is run and its
-    `get_config()` called, for `FILE.py:ARGUMENT` or `RECIPE:ARGUMENT` with that argument; a `.json` file, such as a run's, is
-    only read. Raises UserError. An exception that the file raises becomes one with the file's line, and with the nearest key if
-    it is about an unknown one.
+
+class ConfigFile:
+    """A recipe's name, or the path of a config file: Python with a `get_config()`, or a run's config.json.
+
+    A Python file is run once; `FILE.py:ARGUMENT` and `RECIPE:ARGUMENT` are an argument of `get_config`. A `.json` file is only
+    read. Raises UserError. An exception that the file raises becomes one with the file's line, and with the nearest key if it
+    is about an unknown one.
+
+    Attributes:
+        by_size: whether the config depends on the number of pairs: `get_config` has an argument `pairs`
     """
-    path, arguments = _find(given)
-    if path.endswith(".json"):
-        return _with_overrides(_read_config(path), overrides)
+
+    def __init__(self, given: str):
+        self._path, self._arguments = _find(given)
+        self._get_config = None
+        if not self._path.endswith(".json"):
+            with _explained_errors(self._path):
+                self._get_config = runpy.run_path(self._path).get("get_config")
+            if self._get_config is None:
+                raise UserError(f"{self._path}: has no get_config() that returns a transformer_jax.Config")
+        self._names = inspect.signature(self._get_config).parameters if self._get_config else {}
+        self.by_size = "pairs" in self._names
+        if self.by_size and self._arguments:
+            raise UserError(f"{given}: takes no argument; the pairs of data.train are counted")
+
+    def config(self, overrides: Sequence[str] = (), pairs: int = 0, device: str = "") -> Config:
+        """The config with `KEY=VALUE` overrides, validated. `pairs` and `device` are the arguments of one that is `by_size`."""
+        if not self._get_config:
+            return with_overrides(_read_config(self._path), overrides)
+        size = {name: value for name, value in dict(pairs=pairs, device=device).items() if self.by_size and name in self._names}
+        with _explained_errors(self._path):
+            config = self._get_config(*self._arguments, **size)
+        if not isinstance(config, Config):
+            kind = type(config).__name__
+            raise UserError(f"{self._path}: get_config() should return a transformer_jax.Config, not a {kind}")
+        return with_overrides(config, overrides)
+
+
+@contextlib.contextmanager
+def _explained_errors(path: str) -> Iterator[None]:
+    """Turns what a config file raises into a UserError."""
     try:
-        get_config = runpy.run_path(path).get("get_config")
-        config = get_config(*arguments) if get_config else None
+        yield
     except UserError:
         raise
     except (Exception, SystemExit) as error:
         raise _explained(path, error) from error
-    if get_config is None:
-        raise UserError(f"{path}: has no get_config() that returns a transformer_jax.Config")
-    if not isinstance(config, Config):
-        raise UserError(f"{path}: get_config() should return a transformer_jax.Config, not a {type(config).__name__}")
-    return _with_overrides(config, overrides)
 
 
 def _find(given: str) -> tuple[str, list[str]]:
@@ -84,7 +118,8 @@ def _read_config(path: str) -> Config:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """Sets each `KEY=VALUE` in `config`, and returns it validated. Raises UserError."""
     for item in overrides:
         key, _, value = item.partition("=")
         override(config, key, value)

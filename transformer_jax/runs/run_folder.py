@@ -29,7 +29,7 @@ from transformer_jax.storage.checksums import is_complete
 from transformer_jax.storage.files import read_plain, to_path, write_whole
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["Run", "make_folder", "not_writable", "split_run_name"]
+__all__ = ["Run", "is_begun", "make_folder", "not_writable", "split_run_name"]
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Run:
         try:
             if not (workdir / "config.json").exists():
                 make_folder(workdir)
-            elif not any(_has_steps(workdir / kind) for kind in (_CHECKPOINTS, _INTERRUPTED)):
+            elif not is_begun(workdir):
                 (workdir / "tokenizer").rmtree(missing_ok=True)
                 (workdir / _WORDS).unlink(missing_ok=True)
             else:
@@ -177,6 +177,13 @@ def _require_optimizer_state(workdir: epath.Path) -> None:
             f"{workdir}: has no optimizer state to go on from: begin with its parameters in another --workdir, with "
             f"--config.train.init_from={workdir}"
         )
+
+
+def is_begun(workdir: epath.PathLike) -> bool:
+    """Is this a run folder with checkpoints, from which a training would go on?"""
+    workdir = to_path(workdir)
+    has_steps = any(_has_steps(workdir / kind) for kind in (_CHECKPOINTS, _INTERRUPTED))
+    return has_steps and (workdir / "config.json").exists()
 
 
 def _has_steps(folder: epath.Path) -> bool:

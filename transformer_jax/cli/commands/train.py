@@ -1,7 +1,7 @@
 """Trains a translation model.
 
     transformer-jax train --config=demo --workdir=runs/demo
-    transformer-jax train --config=multi30k --workdir=runs/mine --config.data.train=data/train --config.data.dev=data/dev
+    transformer-jax train --config=own_text --workdir=runs/mine --config.data.train=data/train --config.data.dev=data/dev
     transformer-jax train --config=demo --config.model.num_layers=3 --print_config
 
 Any field of the config can be set: --config.model.num_layers=2. The same command again continues the run. Exit codes: 0
@@ -11,7 +11,7 @@ trained to the end, 2 bad input, 75 stopped by SIGTERM or Ctrl-C, or by the loss
 from collections.abc import Sequence
 
 from transformer_jax.cli import program
-from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.config_files import ConfigFile
 from transformer_jax.cli.parser import Parser
 from transformer_jax.config import sections, to_json
 
@@ -39,11 +39,17 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
         parser.error(f"the following arguments are required: {missing}")
     processes = flags.coordinator, flags.processes, flags.process
     with program.report_to_all(processes):
-        config = load_config(flags.config, overrides)
+        file = ConfigFile(flags.config)
+        config = None if file.by_size else file.config(overrides)
+    if file.by_size or not flags.print_config:
+        program.set_up(None if flags.print_config else processes)
+    if config is None:
+        from transformer_jax.cli.config_by_size import config_by_size
+
+        config = config_by_size(file, overrides, flags.workdir)
     if flags.print_config:
         print(to_json(config), end="")
         return
-    program.set_up(processes)
     from transformer_jax.training.loop import train
 
     train(config, flags.workdir)
