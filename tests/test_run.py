@@ -22,7 +22,7 @@ from helpers import (
     tiny_model,
 )
 
-from transformer_jax.config import Config, differences, from_json, override, to_json, validate
+from transformer_jax.config import Config, differences, from_json, override, remedy, to_json, validate
 from transformer_jax.data.corpus import read_pairs
 from transformer_jax.data.training_words import words_outside
 from transformer_jax.errors import UserError
@@ -541,6 +541,17 @@ def test_more_steps_change_a_cosine_that_ends_with_them():
     assert differences(stored, given)[0]
     stored.optimizer.decay_steps = given.optimizer.decay_steps = 1000
     assert not differences(stored, given)[0]
+
+
+def test_a_cosine_that_ends_with_the_steps_is_named_with_two_ways_out():
+    stored, given = Config(), Config()
+    stored.optimizer.schedule = given.optimizer.schedule = "cosine"
+    given.train.steps *= 2
+    advice = remedy(stored, given, "runs/a")
+    for part in ("optimizer.schedule=cosine", "train.steps=100000", "another --workdir", "train.init_from=runs/a:latest"):
+        assert part in advice
+    given.train.seed = 1
+    assert remedy(stored, given, "runs/a") == "use that one, or another --workdir"
 
 
 def test_a_checkpoints_name_has_digits_only():

@@ -6,7 +6,7 @@ from transformer_jax.config.fields import MayChange, MayGrow, record
 from transformer_jax.config.keys import key_annotations, key_values
 from transformer_jax.config.sections import Config
 
-__all__ = ["continued", "differences"]
+__all__ = ["continued", "differences", "remedy", "schedule_ends_with_steps"]
 
 
 def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
@@ -22,7 +22,7 @@ def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
     """
     forbidden, allowed = [], []
     new = key_values(given)
-    decay_ends_with_steps = given.optimizer.schedule == "cosine" and not given.optimizer.decay_steps
+    decay_ends_with_steps = schedule_ends_with_steps(given)
     for key, value in key_values(stored).items():
         if new[key] == value:
             continue
@@ -31,6 +31,24 @@ def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
         may_change = record(annotation, MayChange) is not None or (may_grow and new[key] > value)
         (allowed if may_change else forbidden).append(f"{key}: {value!r} -> {new[key]!r}")
     return forbidden, allowed
+
+
+def schedule_ends_with_steps(config: Config) -> bool:
+    """Does the learning rate fall to zero at `train.steps`, so that other steps are another schedule?"""
+    return config.optimizer.schedule == "cosine" and not config.optimizer.decay_steps
+
+
+def remedy(stored: Config, given: Config, workdir: str) -> str:
+    """What to do where `differences` forbids to go on."""
+    longer = dataclasses.replace(stored, train=dataclasses.replace(stored.train, steps=given.train.steps))
+    only_longer = given.train.steps > stored.train.steps and not differences(longer, given)[0]
+    if not (only_longer and schedule_ends_with_steps(stored)):
+        return "use that one, or another --workdir"
+    return (
+        f"with optimizer.schedule=cosine the learning rate falls to zero at train.steps={stored.train.steps}, so more steps are "
+        "another schedule: train from the start in another --workdir, or go on in another --workdir from the parameters of this "
+        f"run, with --config.train.init_from={workdir}:latest"
+    )
 
 
 def continued(stored: Config, given: Config) -> Config:

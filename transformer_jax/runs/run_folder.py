@@ -20,7 +20,7 @@ import re
 import numpy as np
 from etils import epath
 
-from transformer_jax.config import Config, continued, differences, from_json, to_json
+from transformer_jax.config import Config, continued, differences, from_json, remedy, to_json
 from transformer_jax.errors import UserError
 from transformer_jax.runs.checkpoint_name import is_step
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
@@ -97,7 +97,7 @@ class Run:
                 if forbidden:
                     raise UserError(
                         f"{workdir}: was trained with another config ({'; '.join(forbidden)}); "
-                        "use that one, or another --workdir"
+                        f"{remedy(stored, config, str(workdir))}"
                     )
                 for line in allowed:
                     log.info("config changed: %s", line)
