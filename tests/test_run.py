@@ -543,12 +543,18 @@ def test_more_steps_change_a_cosine_that_ends_with_them():
     assert not differences(stored, given)[0]
 
 
-def test_a_cosine_that_ends_with_the_steps_is_named_with_two_ways_out():
+def test_a_cosine_that_ends_with_the_steps_is_named_with_the_ways_out():
     stored, given = Config(), Config()
     stored.optimizer.schedule = given.optimizer.schedule = "cosine"
     given.train.steps *= 2
     advice = remedy(stored, given, "runs/a")
-    for part in ("optimizer.schedule=cosine", "train.steps=100000", "another --workdir", "train.init_from=runs/a:latest"):
+    for part in (
+        "optimizer.schedule=cosine",
+        "train.steps=100000",
+        "another --workdir",
+        "train.init_from=runs/a:latest",
+        "--extend",
+    ):
         assert part in advice
     given.train.seed = 1
     assert remedy(stored, given, "runs/a") == "use that one, or another --workdir"
@@ -683,6 +689,29 @@ def test_more_steps_later_are_as_many_steps_at_once(tmp_path):
     assert_same_runs(tmp_path / "in two parts", tmp_path / "straight", 6)
     steps = [(line["step"], line["split"]) for line in metrics_of(tmp_path / "straight")]
     assert steps == [(3, "train"), (3, "dev"), (6, "train"), (6, "dev")]
+
+
+def test_a_run_that_is_extended_has_the_rates_of_the_longer_schedule_from_there_on(tmp_path, caplog):
+    config = quick_config(tmp_path)
+    config.optimizer.schedule, config.optimizer.warmup_steps = "cosine", 2
+    config.train.log_every, config.train.steps = 1, 3
+    train(config, tmp_path / "run")
+    short = learning_rate(config)
+    config.train.steps = 6
+    with pytest.raises(UserError, match="--extend"):
+        train(config, tmp_path / "run")
+    with caplog.at_level("INFO", "transformer_jax"):
+        train(config, tmp_path / "run", extend=True)
+    long = learning_rate(config)
+    rates = [f"{float(rate(3)):.3g}" for rate in (long, short)]
+    told = f"extended from 3 to 6 steps: at step 3 the learning rate is {rates[0]}, where it was {rates[1]}"
+    assert told in caplog.text and float(long(3)) > float(short(3))
+    rates = [line["learning_rate"] for line in metrics_of(tmp_path / "run") if line["split"] == "train"]
+    assert rates == [float(rate(step)) for step, rate in enumerate([short] * 3 + [long] * 3)]
+    assert train(config, tmp_path / "run").step == 6  # from now on it is a run of six steps
+    config.train.seed = 1
+    with pytest.raises(UserError, match=r"train\.seed: 0 -> 1"):
+        train(config, tmp_path / "run", extend=True)
 
 
 @pytest.mark.parametrize("metric", ["ter", "rouge1"])

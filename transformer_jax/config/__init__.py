@@ -2,7 +2,7 @@
 
 from transformer_jax.config.json_form import from_json, to_json
 from transformer_jax.config.keys import full_name, is_config_class, override, unknown_key
-from transformer_jax.config.resuming import continued, differences, remedy
+from transformer_jax.config.resuming import continued, differences, remedy, schedule_ends_with_steps
 from transformer_jax.config.search_options import DecodeConfig, SearchOptions
 from transformer_jax.config.sections import (
     BatchConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "is_config_class",
     "override",
     "remedy",
+    "schedule_ends_with_steps",
     "to_json",
     "unknown_key",
     "validate",

@@ -9,11 +9,11 @@ from transformer_jax.config.sections import Config
 __all__ = ["continued", "differences", "remedy", "schedule_ends_with_steps"]
 
 
-def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
+def differences(stored: Config, given: Config, extend: bool = False) -> tuple[list[str], list[str]]:
     """What differs between a run's config and the one given now, as lines `name: stored -> given`.
 
     Returns (differences that forbid to go on, differences that are allowed): the first change the result, the second do not.
-    The steps may become more, not fewer, and not where the learning rate decays over all of them.
+    The steps may become more, not fewer, and where the learning rate decays over all of them only to `extend` the run.
 
     >>> given = Config()
     >>> given.train.steps, given.train.seed = 200_000, 1
@@ -22,7 +22,7 @@ def differences(stored: Config, given: Config) -> tuple[list[str], list[str]]:
     """
     forbidden, allowed = [], []
     new = key_values(given)
-    decay_ends_with_steps = schedule_ends_with_steps(given)
+    decay_ends_with_steps = schedule_ends_with_steps(given) and not extend
     for key, value in key_values(stored).items():
         if new[key] == value:
             continue
@@ -45,9 +45,10 @@ def remedy(stored: Config, given: Config, workdir: str) -> str:
     if not (only_longer and schedule_ends_with_steps(stored)):
         return "use that one, or another --workdir"
     return (
-        f"with optimizer.schedule=cosine the learning rate falls to zero at train.steps={stored.train.steps}, so more steps are "
-        "another schedule: train from the start in another --workdir, or go on in another --workdir from the parameters of this "
-        f"run, with --config.train.init_from={workdir}:latest"
+        f"with optimizer.schedule=cosine the learning rate falls to zero at train.steps={stored.train.steps}, and more steps "
+        "are another schedule: train from the start in another --workdir; or go on in another --workdir from the parameters of "
+        f"this run, --config.train.init_from={workdir}:latest; or in this one with --extend, which raises the learning rate "
+        "once more"
     )
 
 

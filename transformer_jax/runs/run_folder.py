@@ -74,8 +74,10 @@ class Run:
         self.config = from_json(content.decode("utf-8", "replace"), str(self.config_file))
 
     @classmethod
-    def open_or_create(cls, workdir: epath.PathLike, config: Config) -> "Run":
+    def open_or_create(cls, workdir: epath.PathLike, config: Config, extend: bool = False) -> "Run":
         """Makes a new folder with `config`, or opens an existing one whose config leads to the same result as `config`.
+
+        With `extend`, the config may have more steps even where the learning rate decays over all of them.
 
         A folder without a checkpoint, as a failed first attempt leaves it, is begun anew. Raises UserError if the configs
         differ, naming the differences, if the folder holds something else, or if it cannot be written.
@@ -93,7 +95,7 @@ class Run:
                 config = continued(stored, requested)
                 if config.tokenizer != requested.tokenizer:
                     log.info("tokenizer.normalize stays false: the run was begun without")
-                forbidden, allowed = differences(stored, config)
+                forbidden, allowed = differences(stored, config, extend)
                 if forbidden:
                     raise UserError(
                         f"{workdir}: was trained with another config ({'; '.join(forbidden)}); "

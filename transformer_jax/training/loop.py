@@ -36,16 +36,17 @@ __all__ = ["train"]
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, workdir: str) -> TrainProgress:
+def train(config: Config, workdir: str, extend: bool = False) -> TrainProgress:
     """Trains until `config.train.steps`, or until the dev score has not risen for `train.patience` evaluations.
 
     `workdir` is the run folder (`runs/run_folder.py`). Called again with the same arguments, training continues from its
-    newest checkpoint. Returns the progress at the end. Raises UserError for bad input, and when a loss is not finite;
-    ToBeContinued after a SIGTERM or Ctrl-C, when a checkpoint of the last step has been saved.
+    newest checkpoint. `extend` lets a run whose learning rate decays over all its steps go on to more of them, from there on
+    with the rates of the longer schedule. Returns the progress at the end. Raises UserError for bad input, and when a loss is
+    not finite; ToBeContinued after a SIGTERM or Ctrl-C, when a checkpoint of the last step has been saved.
     """
     parallel, console = Parallel(validate(config)), Console(config, workdir)
     with Preemption() as preemption, locked(workdir):
-        run = open_run(workdir, config)
+        run = open_run(workdir, config, extend)
         console.starting()
         tokenizer, stream, dev = prepare(run)
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)

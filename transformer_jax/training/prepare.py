@@ -5,17 +5,18 @@ import itertools
 import logging
 from collections.abc import Callable
 
-from transformer_jax.config import Config
+from transformer_jax.config import Config, schedule_ends_with_steps
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.preparation_cache import PreparationCache
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, text_fingerprint
 from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.distributed import collectives
-from transformer_jax.runs.run_folder import Run
+from transformer_jax.runs.run_folder import Run, is_begun
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.init_from import first_tokenizer
+from transformer_jax.training.optimizer import learning_rate
 
 __all__ = ["open_run", "prepare"]
 
@@ -26,10 +27,39 @@ SourceCounts = list[tuple[int, float]]  # the number of pairs and the weight of 
 ReadText = Callable[[bool], tuple[Pairs, SourceCounts]]  # `read_sources`, normalised or not; it reads the text once
 
 
-def open_run(workdir: str, config: Config) -> Run:
-    """As `Run.open_or_create`, by the first process; the others then find the folder there. Raises UserError as that does."""
+def open_run(workdir: str, config: Config, extend: bool = False) -> Run:
+    """As `Run.open_or_create`, by the first process; the others then find the folder there. Where `extend` gives a run another
+    learning rate, the log tells it. Raises UserError as `open_or_create` does."""
     with collectives.first_before_others("run folder") as first:
-        return Run.open_or_create(workdir, config) if first else Run(workdir)
+        if not first:
+            return Run(workdir)
+        before = Run(workdir).config if extend and is_begun(workdir) else config
+        run = Run.open_or_create(workdir, config, extend)
+        if schedule_ends_with_steps(config) and before.train.steps != config.train.steps:
+            _tell_extension(run, before)
+        return run
+
+
+def _tell_extension(run: Run, before: Config) -> None:
+    steps = [0]
+    if run.has_checkpoints():
+        with run.checkpoints() as checkpoints:
+            steps += checkpoints.steps()
+    if run.was_interrupted():
+        with run.interrupted() as interrupted:
+            steps += interrupted.reader.steps()
+    step = max(steps)
+    rates = [float(learning_rate(config)(step)) for config in (before, run.config)]
+    log.info(
+        "extended from %d to %d steps: at step %d the learning rate is %.3g, where it was %.3g, and falls to zero at step %d; "
+        "the scores may fall at first, and the end is not that of a training of so many steps from the start",
+        before.train.steps,
+        run.config.train.steps,
+        step,
+        rates[1],
+        rates[0],
+        run.config.train.steps,
+    )
 
 
 def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:

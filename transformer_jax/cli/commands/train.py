@@ -24,6 +24,12 @@ def make_parser(prog: str | None = None) -> Parser:
     parser.epilog = f"All keys: --config=demo --print_config. What each means:\n\n    {sections.__file__}"
     parser.add_argument("--config", help="a recipe's name, a file with get_config(), or a run's config.json")
     parser.add_argument("--workdir", help="the run folder: config, tokenizer, checkpoints, metrics")
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="let a run with a cosine schedule go on to more --config.train.steps: its learning rate rises to that of the "
+        "longer schedule, and falls once more",
+    )
     parser.add_argument("--print_config", action="store_true", help="print the config as JSON and train nothing")
     parser.add_processes()
     return parser
@@ -52,7 +58,7 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
         return
     from transformer_jax.training.loop import train
 
-    train(config, flags.workdir)
+    train(config, flags.workdir, flags.extend)
 
 
 if __name__ == "__main__":
