@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import quick_config
 
 import transformer_jax
 from transformer_jax.cli import program
@@ -19,8 +18,6 @@ from transformer_jax.config import Config, DataConfig, ModelConfig, from_json, o
 from transformer_jax.errors import UserError
 from transformer_jax.recipes import first_lines, own_text, recipe_file
 from transformer_jax.recipes.transformer_table3 import ROWS
-from transformer_jax.runs.run_folder import Run
-from transformer_jax.training.prepare import prepare
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).parents[1]
@@ -148,17 +145,6 @@ class TestOwnText:
         assert capsys.readouterr().out == config
         assert "goes on with the config of its config.json" in caplog.text and from_json(config).train.steps == 1
         assert (folder / "checkpoints" / "1").is_dir()
-
-    def test_hundreds_of_epochs_are_told(self, tmp_path, caplog):
-        config = quick_config(tmp_path)
-        config.train.steps = 5000
-        with caplog.at_level(logging.INFO, "transformer_jax"):
-            _, stream, _ = prepare(Run.open_or_create(tmp_path / "run", config))
-        assert f"read these pairs some {stream.epochs(5000):,.0f} times" in caplog.text and stream.epochs(5000) > 100
-        caplog.clear()
-        config.train.steps = 50
-        prepare(Run.open_or_create(tmp_path / "few", config))
-        assert "read these pairs" not in caplog.text
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

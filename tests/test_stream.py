@@ -93,12 +93,6 @@ def test_each_pair_comes_once_an_epoch(kind, small_chunks):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_epochs_of_steps_are_nearly_those_that_the_stream_makes(kind):
-    stream = BatchStream(numbered(3000), CONFIGS[kind], IDS, 3, [(2000, 1.0), (1000, 2.5)])
-    assert stream.epochs(100 * len(epoch(stream, 0))) == pytest.approx(100, rel=0.1)
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
 def test_every_bit_of_a_seed_counts_and_no_other_seed_has_its_epochs(kind):
     store = numbered(200)
 

@@ -108,8 +108,7 @@ class BatchStream:
         lengths = source_lengths[possible], target_lengths[possible]
         tokens = np.bincount(source_lengths.reshape(samples, self._count)[:, kept].ravel(), np.tile(weight, samples))
         self.usual_length = int(np.searchsorted(np.cumsum(tokens), 0.95 * tokens.sum()))
-        self._mean_lengths = lengths[0].mean(), lengths[1].mean()
-        self._mean_length = sum(self._mean_lengths) / 2
+        self._mean_length = (lengths[0].mean() + lengths[1].mean()) / 2
         self._packed = config.kind == "packed"
         self.shapes = [batching.fit_packed_shape(*lengths, config)] if self._packed else batching.fit_shapes(*lengths, config)
         self._buckets = batching.bucket_of(source_lengths, target_lengths, self.shapes).astype(np.uint16)
@@ -138,18 +137,6 @@ class BatchStream:
                 after = StreamPosition(epoch, offset) if offset < self.pairs else StreamPosition(epoch + 1, 0)
                 yield _build(self._store, _shard_of(plan, shard, shards), *self._ids), after
             epoch, offset = epoch + 1, 0
-
-    def epochs(self, steps: int) -> float:
-        """How many epochs so many batches are, nearly: rows that the last batches of an epoch leave empty are not counted."""
-        if self._packed:
-            rows, *room = self.shapes[0]
-            batches = self.pairs * max(mean / length for mean, length in zip(self._mean_lengths, room, strict=True)) / rows
-        else:
-            counts = np.bincount(self._buckets[self._always], minlength=len(self.shapes)).astype(float)
-            for chosen, count in self._sometimes:
-                counts += np.bincount(self._buckets[chosen], minlength=len(self.shapes)) * (count / max(len(chosen), 1))
-            batches = sum(count / shape.rows for count, shape in zip(counts, self.shapes, strict=True))
-        return steps / max(batches, 1)
 
     def _plans(self, epoch: int, offset: int) -> Iterator[_Plan]:
         random = self._random(epoch)

@@ -22,7 +22,6 @@ __all__ = ["open_run", "prepare"]
 
 log = logging.getLogger(__name__)
 
-_MANY_EPOCHS = 100  # from here on the log warns
 SourceCounts = list[tuple[int, float]]  # the number of pairs and the weight of each source
 ReadText = Callable[[bool], tuple[Pairs, SourceCounts]]  # `read_sources`, normalised or not; it reads the text once
 
@@ -82,14 +81,6 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
         tokenizer.vocab_size,
         ", ".join("x".join(map(str, shape)) for shape in stream.shapes),
     )
-    epochs = stream.epochs(config.train.steps)
-    if epochs >= _MANY_EPOCHS:
-        log.info(
-            "train.steps=%s read these pairs some %s times: they may be learned by heart, so watch the dev score; "
-            "train.patience=5 ends the training when it no longer rises, fewer train.steps sooner",
-            config.train.steps,
-            f"{epochs:,.0f}",
-        )
     return tokenizer, stream, dev
 
 
