@@ -298,6 +298,13 @@ def test_what_hugging_face_has_not_is_named(tmp_path):
     tokenizer = Tokenizer.train(["a b c"] * 9, TokenizerConfig(vocab_size=264), tmp_path / "tokenizer")
     with pytest.raises(UserError, match=r"has no model\.norm=pre, no .*rotary, no .*swiglu, no .*key_width=4"):
         write_model({}, tokenizer, config, tmp_path / "out")
+    config.model = tiny_model(norm="pre")
+    remedies = r"has no model\.norm=pre; write it for CTranslate2 .*--format=ctranslate2\), or train a .*model\.norm=post"
+    with pytest.raises(UserError, match=remedies):
+        write_model({}, tokenizer, config, tmp_path / "out")
+    config.model = tiny_model(family="lstm")
+    with pytest.raises(UserError, match=r"has no model\.family=lstm$"):
+        write_model({}, tokenizer, config, tmp_path / "out")
 
 
 def test_a_run_of_our_own_is_written_and_read(tmp_path):

@@ -157,8 +157,13 @@ def _config(foreign: Foreign, languages: tuple[str, str] | None) -> Config:
 
 def _require_representable(model: ModelConfig, tokenizer: Tokenizer) -> None:
     wrong = unsupported(model, tokenizer)
-    if wrong:
-        raise UserError(f"{tokenizer.folder.parent}: Hugging Face's MarianMTModel has no {', no '.join(wrong)}")
+    if not wrong:
+        return
+    remedy = ""
+    if model.family == "transformer" and tokenizer.source_vocab_size == tokenizer.vocab_size:
+        train = ", or train a model with --config.model.norm=post" if wrong == ["model.norm=pre"] else ""
+        remedy = f"; write it for CTranslate2 (transformer-jax export --format=ctranslate2){train}"
+    raise UserError(f"{tokenizer.folder.parent}: Hugging Face's MarianMTModel has no {', no '.join(wrong)}{remedy}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ and where there is a GPU or TPU, whose time is not what limits,
     1,000,000     6 x 512          32,000       0.1       100,000 x 25,600    `transformer_base`, the paper's, not trained here
 
 What is measured, time and score, the recipe of that name says of its own text. What is interpolated was not trained. There are
-at most so many steps that a text of 20 tokens a pair is read 60 times.
+at most so many steps that a text of 20 tokens a pair is read 60 times. Text of few different words, such as a program makes,
+may need a smaller `tokenizer.vocab_size`: the error then names the largest.
 """
 
 import logging
