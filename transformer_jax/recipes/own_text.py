@@ -76,7 +76,7 @@ def get_config(pairs: int, device: str = "cpu") -> Config:
     pair. `data.train` and `data.dev` are empty: they are to be set."""
     if pairs < 1:
         raise UserError(f"own_text: {pairs} pairs; expected text of one pair or more")
-    size = [each for each in (ON_CPU if device == "cpu" else ON_ACCELERATOR) if each.pairs <= pairs][-1]
+    size = [size for size in (ON_CPU if device == "cpu" else ON_ACCELERATOR) if size.pairs <= pairs][-1]
     positions = pairs * _TOKENS_OF_A_PAIR
     steps = min(size.steps, max(200, round(_MOST_EPOCHS * positions / size.tokens / 100) * 100))
     config = Config()
@@ -97,11 +97,11 @@ def get_config(pairs: int, device: str = "cpu") -> Config:
     config.train.log_every = 50 if steps < 5000 else 100
     config.train.evaluate_every = config.train.checkpoint_every = max(50, steps // (20 if steps > 20_000 else 4))
     config.train.keep_checkpoints = 5
-    _tell(config, size, pairs, device, steps * size.tokens / positions)
+    _report(config, size, pairs, device, steps * size.tokens / positions)
     return config
 
 
-def _tell(config: Config, size: Size, pairs: int, device: str, epochs: float) -> None:
+def _report(config: Config, size: Size, pairs: int, device: str, epochs: float) -> None:
     model, train = config.model, config.train
     log.info("own_text: %s pairs on %s: %s", f"{pairs:,}", "CPU" if device == "cpu" else device.upper(), size.source)
     log.info(
