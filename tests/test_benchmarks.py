@@ -238,7 +238,7 @@ def commands_of(file: Path) -> Iterator[Command]:
 README = BENCHMARKS / "README.md"
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
     README,
     *BENCHMARKS.glob("*.py"),
     *(ROOT / "transformer_jax" / "recipes").glob("*.py"),

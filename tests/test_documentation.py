@@ -11,8 +11,8 @@ import transformer_jax
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "transformer_jax"
-INDEX = ROOT / "docs" / "index.md"
-PAGES = [INDEX, *sorted((ROOT / "docs" / "api").glob("*.md"))]
+INDEX = ROOT / "docs" / "api" / "index.md"
+PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def test_every_public_name_has_a_docstring():
     assert not [name for file in PUBLIC.values() for name in undocumented(file)]
 
 
-def test_the_first_page_has_every_name_of_the_package_and_where_it_is():
+def test_the_first_page_of_the_reference_has_every_name_of_the_package_and_where_it_is():
     text = INDEX.read_text(encoding="utf-8")
     paths = dict(re.findall(r"\[`(\w+)`\]\[(transformer_jax\.[\w.]+)\]", text))
     assert {*paths, "__version__"} == set(transformer_jax.__all__) and "`__version__`" in text
