@@ -1,5 +1,7 @@
 """The scripts as their users call them, on twenty lines of text: what they do, and how bad input ends."""
 
+import contextlib
+import functools
 import gzip
 import io
 import json
@@ -12,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -21,9 +23,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from helpers import assert_trees_equal
+from tqdm import tqdm
 
 from transformer_jax.cli import evaluate as evaluate_run_module
-from transformer_jax.cli import program
+from transformer_jax.cli import program, progress_bar
 from transformer_jax.cli.evaluate import evaluate_run
 from transformer_jax.cli.evaluation_job import EvaluationJob
 from transformer_jax.cli.parser import job_of
@@ -157,6 +160,23 @@ def evaluated_run(run: Path, dev: str, **flags) -> list[Report]:
     return evaluate_run(EvaluationJob(workdir=str(run), test=[dev], search=dict(beam=1), **flags))
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[Terminal]:
+    """Standard error as a terminal, on which bars are shown at once."""
+    bar = functools.partial(tqdm, mininterval=0, miniters=1)
+    with (
+        mock.patch.object(sys, "stderr", Terminal()) as stream,
+        mock.patch.object(progress_bar, "_DELAY", 0),
+        mock.patch("tqdm.tqdm", bar),
+    ):
+        yield stream
+
+
 class TestTrain:
     def test_it_tells_loss_speed_and_dev_score(self, here):
         for part in (r"20 kept", r"step 2/4: loss \d+\.\d+, [\d,]+ target tokens/s", r"step 4: dev .*bleu"):
@@ -224,6 +244,14 @@ class TestEvaluate:
     def evaluated(self, here):
         """The reports of the run on the dev set, translated greedily, without a process of its own."""
         return lambda checkpoint=None, **flags: evaluated_run(here.run, here.dev, checkpoint=checkpoint, **flags)
+
+    def test_a_bar_counts_the_lines_on_a_terminal_alone(self, here, evaluated, capfd):
+        with terminal() as stream:
+            evaluated(bootstrap=0, compare=f"{here.run}:2")
+        shown = re.split(r"[\r\n]+", stream.getvalue())
+        for what in (here.dev, f"{here.dev} with {here.run}"):
+            assert any(line.startswith(f"translating {what}: 100%|") and " 4/4 " in line for line in shown)
+        assert "translating" not in capfd.readouterr().out
 
     def test_checkpoints_in_one_call_and_in_a_comparison_are_those_of_a_call_each(self, here, evaluated, capfd):
         together = evaluated(["2", "average:3"], bootstrap=0)
@@ -542,6 +570,41 @@ class TestTranslate:
         one, again, other = (translated(here, tmp_path, text, seed=seed, **flags) for seed in (1, 1, 2))
         assert one == again != other and len(one) == 12
         assert [line.split("\t")[1:] for line in one[:6]] == [line.split("\t")[1:] for line in one[6:]]
+
+    def test_on_a_terminal_each_line_is_asked_for_and_answered(self, here, tmp_path, monkeypatch, capfd):
+        expected, answers, asked = translated(here, tmp_path, here.short[:2]), tmp_path / "answers", []
+        typed = iter([here.short[0], "", here.short[1]])
+
+        def type_line() -> str:
+            asked.append(answers.read_text().split("\n")[:-1] if answers.exists() else [])
+            if line := next(typed, None):
+                return line
+            if line is None:
+                raise EOFError
+            return line
+
+        monkeypatch.setattr("builtins.input", type_line)
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+        translate_lines(TranslationJob(workdir=str(here.run), output=str(answers)))
+        assert asked == [[], expected[:1], [expected[0], ""], [expected[0], "", expected[1]]]
+        assert capfd.readouterr().err == "A sentence a line; Ctrl-D ends.\n> > > > \n"
+
+    def test_bytes_that_are_typed_and_are_not_utf_8_are_named(self, here, monkeypatch):
+        monkeypatch.setattr("builtins.input", lambda: b"\xff".decode("utf-8"))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+        with pytest.raises(UserError, match="standard input: line 1 is not UTF-8"):
+            translate_lines(TranslationJob(workdir=str(here.run)))
+
+    @pytest.mark.parametrize("score", [False, True])
+    def test_a_bar_counts_the_lines_of_a_long_file(self, here, tmp_path, score):
+        source = tmp_path / "source.en"
+        source.write_text("\n".join(here.short[:5]))
+        if score:
+            shutil.copy(source, tmp_path / "same.de")
+        with terminal() as stream:
+            translated(here, tmp_path, input=str(source), batch_size=2, score=str(tmp_path / "same.de") if score else None)
+        shown = re.findall(r"translating: +(\d+)%\|.*?\| (\d)/5", stream.getvalue())
+        assert shown[-1] == ("100", "5") and ("40", "2") in shown
 
     @pytest.mark.parametrize("stdin, expected", [(b"", b""), (b"\n\n\n", b"\n\n\n"), (b"\xef\xbb\xbf\n ", b"\n\n")])
     def test_nothing_and_blank_lines_stay_what_they_are(self, here, tmp_path, stdin, expected):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from transformer_jax.cli.evaluation_files import check_files, write_files
 from transformer_jax.cli.evaluation_job import EvaluationJob
+from transformer_jax.cli.progress_bar import lines_bar
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.sources import fetch, is_on_this_disk
 from transformer_jax.data.training_words import words_outside
@@ -99,18 +100,20 @@ def _report(setting: _Setting, translator: Translator, checkpoint: str, index: i
     """The report of one checkpoint on the test set with this index."""
     job, pairs = setting.job, test_set.pairs
     words = dict(tokenize=job.tokenize, lowercase=job.lowercase)
-    report = evaluate(
-        translator,
-        *pairs,
-        test=test_set.name,
-        checkpoint=checkpoint,
-        papers_bleu_of=setting.target_language if job.paper_bleu else "",
-        bootstrap=job.bootstrap,
-        rouge=setting.rouge,
-        align=setting.align,
-        **words,
-        **job.search,
-    )
+    with lines_bar(f"translating {test_set.name}", len(pairs.source)) as progress:
+        report = evaluate(
+            translator,
+            *pairs,
+            test=test_set.name,
+            checkpoint=checkpoint,
+            papers_bleu_of=setting.target_language if job.paper_bleu else "",
+            bootstrap=job.bootstrap,
+            rouge=setting.rouge,
+            align=setting.align,
+            progress=progress,
+            **words,
+            **job.search,
+        )
     if setting.other:
         lines = setting.other.translations(index)
         differing = differences(report.hypotheses, lines, pairs.target, rouge=setting.rouge, **words)
@@ -182,7 +185,9 @@ def _other_system(job: EvaluationJob, run: Run, sets: Sequence[_TestSet]) -> _Ot
 
     @functools.cache
     def translations(index: int) -> list[str]:
-        return [translation.text for translation in translator.translate(sets[index].pairs.source, **job.search)]
+        source = sets[index].pairs.source
+        with lines_bar(f"translating {sets[index].name} with {workdir}", len(source)) as progress:
+            return [translation.text for translation in translator.translate(source, progress=progress, **job.search)]
 
     return _OtherSystem(f"{workdir}, {name}, {in_words(translator.search_config(**job.search))}", translations)
 

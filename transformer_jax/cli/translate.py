@@ -1,11 +1,15 @@
 """What translate.py does: lines of text to lines of translation, their alignments, and a picture of the first."""
 
 import contextlib
+import functools
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from tqdm import tqdm
+
+from transformer_jax.cli.progress_bar import count_lines, is_terminal, lines_bar
 from transformer_jax.cli.translation_formats import WRITERS, TranslatedLine, as_log_prob
 from transformer_jax.cli.translation_job import TranslationJob
 from transformer_jax.errors import UserError
@@ -34,21 +38,25 @@ def translate_lines(job: TranslationJob) -> None:
     """Translates, or with `job.score` scores, every line of the input.
 
     `job.batch_size` lines are written before the next are read, so that memory does not grow with the file. Standard error
-    reports lines that were too long for the model, and at the end the terms that never occurred. Raises UserError for bad
-    input; the lines before a bad one are written.
+    reports lines that were too long for the model, and at the end the terms that never occurred; on a terminal it has a bar,
+    unless the translations go there. Where standard input is a terminal and nothing else is named, each line is asked for by a
+    prompt, and answered before the next. Raises UserError for bad input; the lines before a bad one are written.
     """
     terms = read_terms(job.terminology, job.terminology_case) if job.terminology else None
     translator = _load(job)
-    blocks = _blocks(_lines_of(job), job.batch_size)
+    asks = not job.text and job.input is None and is_terminal(sys.stdin)
+    blocks = _blocks(_lines_of(job, asks), 1 if asks else job.batch_size)
     first = next(blocks, [])  # before the output is opened: input that cannot be read should not empty a file
     write = as_log_prob if job.score and job.format == "text" else WRITERS[job.format]
     done = 0
-    with open_output(job.output) as output, _open_alignments(job) as alignments:
+    bar = lines_bar("translating", _count_lines(job), shown=not (asks or _writes_to_terminal(job)))
+    with open_output(job.output) as output, _open_alignments(job) as alignments, bar as show:
         for block in itertools.chain([first], blocks):
-            translations = _score(job, translator, block) if job.score else _translate(job, translator, block, terms)
+            progress = show and functools.partial(_show, show, done)
+            translations = _score(job, translator, block) if job.score else _translate(job, translator, block, terms, progress)
             for number, (line, translation) in enumerate(zip(block, translations, strict=True), done + 1):
                 if translation.too_long:
-                    print(f"line {number}: too long for the model, translated in {translation.parts} pieces", file=sys.stderr)
+                    _tell(f"line {number}: too long for the model, translated in {translation.parts} pieces")
                 output.write(write(TranslatedLine(number, line.source, translation, translator.tokenizer.pieces)))
                 if alignments:
                     alignments.write(f"{pharaoh(translation.alignment)}\n")
@@ -57,6 +65,8 @@ def translate_lines(job: TranslationJob) -> None:
             if job.attention and block is first:
                 _draw_first(job, translator, block, translations)
             done += len(block)
+            if show:
+                show(done)
     if terms:
         _report_unmatched("standard input" if job.terminology == STANDARD else job.terminology, terms)
 
@@ -80,7 +90,11 @@ def _score(job: TranslationJob, translator: Translator, block: Sequence[_Line]) 
 
 
 def _translate(
-    job: TranslationJob, translator: Translator, block: Sequence[_Line], terms: Terminology | None
+    job: TranslationJob,
+    translator: Translator,
+    block: Sequence[_Line],
+    terms: Terminology | None,
+    progress: Callable[[int, int], None] | None,
 ) -> list[Translation]:
     return translator.translate(
         [line.source for line in block],
@@ -91,13 +105,13 @@ def _translate(
         terminology=terms,
         align=job.alignments is not None,
         nbest=job.nbest,
+        progress=progress,
         **job.search,
     )
 
 
-def _lines_of(job: TranslationJob) -> Iterator[_Line]:
-    """The lines of the input, each with those of the other files. Raises UserError when one file ends before another."""
-    lines = _arguments(job.text) if job.text else iter_lines(job.input, errors=job.errors)
+def _lines_of(job: TranslationJob, asks: bool) -> Iterator[_Line]:
+    lines = _arguments(job.text) if job.text else _typed() if asks else iter_lines(job.input, errors=job.errors)
     paths = job.score or job.prefixes, job.phrases
     files = [iter_lines(path) if path else None for path in paths]
     for number in itertools.count(1):
@@ -119,6 +133,44 @@ def _arguments(text: Sequence[str]) -> Iterator[str]:
         except UnicodeEncodeError:
             raise UserError(f"sentence {number} is not UTF-8; convert it, for example with iconv -t UTF-8") from None
         yield line.replace("\n", " ")
+
+
+def _typed() -> Iterator[str]:
+    """The lines that are typed at a prompt. It goes to standard error where standard output has something else to hold."""
+    if is_terminal(sys.stdout):
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  gives `input` editing and a history
+    _tell("A sentence a line; Ctrl-D ends.")
+    for number in itertools.count(1):
+        try:
+            if is_terminal(sys.stdout):
+                yield input("> ")
+            else:
+                print("> ", end="", file=sys.stderr, flush=True)
+                yield input()
+        except EOFError:
+            _tell("")
+            return
+        except UnicodeDecodeError:
+            raise UserError(f"standard input: line {number} is not UTF-8; set the terminal to it") from None
+
+
+def _count_lines(job: TranslationJob) -> int | None:
+    return len(job.text) if job.text else count_lines(None if job.input == STANDARD else job.input)
+
+
+def _writes_to_terminal(job: TranslationJob) -> bool:
+    return any(path == STANDARD for path in (job.output or STANDARD, job.alignments)) and is_terminal(sys.stdout)
+
+
+def _show(show: Callable[[int], None], before: int, done: int, _: int) -> None:
+    """Shows the lines that are done of a block and all `before` it."""
+    show(before + done)
+
+
+def _tell(message: str) -> None:
+    """Prints a line on standard error, above the bar if there is one."""
+    tqdm.write(message, file=sys.stderr)
 
 
 def _blocks(lines: Iterator[_Line], size: int) -> Iterator[list[_Line]]:

@@ -24,7 +24,9 @@ class TranslationJob:
     text: Sequence[str] = flag("sentences, a translation each (default: the lines of --input)", (), positional=True, nargs="*")
     workdir: str = flag("the run folder that train.py made")
     checkpoint: str = flag("latest, best, a step, or average:N, each also with :raw (default: best)", "best")
-    input: str | None = flag("a file to translate, plain or .gz (default: -, standard input)", None, metavar="FILE")
+    input: str | None = flag(
+        "a file to translate, plain or .gz (default: -, standard input, or a prompt on a terminal)", None, metavar="FILE"
+    )
     output: str | None = flag("where the translations go, also .gz (default: -, standard output)", None, metavar="FILE")
     errors: str = flag("input that is not UTF-8: strict (an error), or replace by U+FFFD", "strict")
     format: str = flag("of the output: text, tsv, or json (an object a line)", "text")

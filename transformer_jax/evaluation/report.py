@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformer_jax.config import SearchOptions
@@ -84,21 +84,22 @@ def evaluate(
     bootstrap: int = 0,
     rouge: bool = False,
     align: bool = False,
+    progress: Callable[[int, int], None] | None = None,
     **search: Any,
 ) -> Report:
     """Translates all of `source` and scores it. No line is filtered: an empty line scores as an empty translation.
 
     `test` and `checkpoint` are names for the report. For the demo's sets (`demo:test`, ..., whole and in their order) the
     report also has the share of right pronouns. `papers_bleu_of`, a target language, adds `paper_bleu`; `bootstrap` and `rouge`
-    are those of `score`. With `align` the report has word alignments. Raises UserError as `score` and `Translator.translate`
-    do.
+    are those of `score`. With `align` the report has word alignments. `progress` is that of `Translator.translate`. Raises
+    UserError as that and `score` do.
     """
     source, references = list_of_texts(source, "source"), list_of_texts(references, "references")
     check_lines(source, references, "source lines")
     check_options(search, OPTIONS, "evaluate")
     metrics(tokenize, lowercase, bootstrap, rouge)
     started = time.perf_counter()
-    translations = translator.translate(source, align=align, **search)
+    translations = translator.translate(source, align=align, progress=progress, **search)
     seconds = time.perf_counter() - started
     hypotheses = [translation.text for translation in translations]
     source_tokens = sum(len(row) for row in translator.tokenizer.encode_source(source))
