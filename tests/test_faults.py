@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -387,6 +388,37 @@ def test_a_second_ctrl_c_is_not_caught():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "one\n")
+
+
+def test_a_terminal_that_is_gone_is_a_request_to_stop_unless_that_is_ignored(monkeypatch):
+    before = signal.getsignal(signal.SIGHUP)
+    with Preemption() as preemption:
+        preemption.hold()
+        os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(ToBeContinued):
+            preemption.check()
+    assert signal.getsignal(signal.SIGHUP) == before
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        with Preemption() as preemption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            preemption.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_one_of_several_processes_asks_the_others_through_jax(number, monkeypatch):
+    """JAX passes SIGTERM on, to all processes."""
+    received, before = [], signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: received.append(1))
+        with Preemption():
+            os.kill(os.getpid(), number)
+            assert received == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_outside_the_main_thread_signals_are_left_alone():

@@ -14,6 +14,7 @@ from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.sources import fetch, is_on_this_disk
 from transformer_jax.data.training_words import words_outside
 from transformer_jax.distributed import collectives
+from transformer_jax.distributed.log_of_first import first_speaks
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.analysis import analyse, training_targets, unseen_words
 from transformer_jax.evaluation.metrics import metrics
@@ -63,6 +64,7 @@ class _Setting(NamedTuple):
     training_text: _TrainingText | None  # None: no report is analysed
 
 
+@first_speaks()
 def evaluate_run(job: EvaluationJob) -> list[Report]:
     """Scores each checkpoint of a run (`best` if none is named; with `job.watch` each that training writes) on each test set.
 

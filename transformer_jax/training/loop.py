@@ -11,6 +11,7 @@ import jax
 from transformer_jax.config import Config, validate
 from transformer_jax.data.prefetch import prefetch
 from transformer_jax.data.stream import StreamPosition
+from transformer_jax.distributed.log_of_first import first_speaks
 from transformer_jax.errors import ToBeContinued, memory_advice
 from transformer_jax.models.random_keys import key_of, seed_words
 from transformer_jax.models.seq2seq import build_model, init_parameters
@@ -42,10 +43,10 @@ def train(config: Config, workdir: str, extend: bool = False) -> TrainProgress:
     `workdir` is the run folder (`runs/run_folder.py`). Called again with the same arguments, training continues from its
     newest checkpoint. `extend` lets a run whose learning rate decays over all its steps go on to more of them, from there on
     with the rates of the longer schedule. Returns the progress at the end. Raises UserError for bad input, and when a loss is
-    not finite; ToBeContinued after a SIGTERM or Ctrl-C, when a checkpoint of the last step has been saved.
+    not finite; ToBeContinued after a SIGTERM, SIGHUP or Ctrl-C, when a checkpoint of the last step has been saved.
     """
     parallel, console = Parallel(validate(config)), Console(config, workdir)
-    with Preemption() as preemption, locked(workdir):
+    with Preemption() as preemption, first_speaks(), locked(workdir):
         run = open_run(workdir, config, extend)
         console.starting()
         tokenizer, stream, dev = prepare(run)

@@ -19,6 +19,7 @@ __all__ = ["TIMES", "Meter", "loss_means", "without_times"]
 # had compiled before: two trainings of the same config differ only in these.
 TIMES = frozenset(
     {
+        "time",
         "seconds",
         "waited_seconds",
         "target_tokens_per_second",

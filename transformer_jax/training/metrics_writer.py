@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 from etils import epath
 
@@ -43,15 +44,17 @@ class MetricsWriter:
             self._board.close()
 
     def write(self, step: int, split: str, numbers: dict[str, float], texts: list[str] | None = None) -> None:
-        """Writes one line of `metrics.jsonl`, {"step": ..., "split": ..., NAME: NUMBER, ...}, with null for a number that is
-        not finite (a perplexity that overflows), and the numbers and texts for TensorBoard.
+        """Writes one line of `metrics.jsonl`, {"step": ..., "split": ..., NAME: NUMBER, ..., "time": ...}, with null for a
+        number that is not finite (a perplexity that overflows) and the seconds since 1970 as the time, and the numbers and
+        texts for TensorBoard.
 
         `split` is "train", with the numbers of `metrics.Meter.take`, the epoch and the learning rate, or "dev", with those of
         `evaluator.Evaluation`. Both have the counts of `compilations.Compilations` since the last line.
         """
         if not self._board:
             return
-        line = json.dumps(finite_or_null({"step": step, "split": split} | numbers), allow_nan=False) + "\n"
+        line = {"step": step, "split": split} | numbers | {"time": round(time.time(), 3)}
+        line = json.dumps(finite_or_null(line), allow_nan=False) + "\n"
         if self._file:
             self._file.write(line)
             self._file.flush()

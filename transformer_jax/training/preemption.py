@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request to stop, which all processes follow between the same two steps."""
+"""SIGTERM, SIGHUP and Ctrl-C as a request to stop, which all processes follow between the same two steps."""
 
 import os
 import signal
@@ -14,7 +14,8 @@ __all__ = ["Preemption"]
 
 
 class Preemption:
-    """A context manager that catches SIGTERM and the first SIGINT; a second SIGINT ends the process at once.
+    """A context manager that catches SIGTERM, SIGHUP (a terminal or connection that is gone; unless it is ignored, as under
+    `nohup`) and the first SIGINT; a second SIGINT ends the process at once.
 
     Until `hold()` is called there is nothing to save, and a signal raises ToBeContinued wherever the program is. Afterwards
     only `check()` raises it. Python handles signals in the main thread; in other threads this class has no effect.
@@ -28,6 +29,8 @@ class Preemption:
     def __enter__(self) -> "Preemption":
         if threading.current_thread() is threading.main_thread():
             self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._receive)
+            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Windows has none
+                self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._receive)
             if jax.process_count() == 1:  # with several, JAX's own handler passes the signal on to the others
                 self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._receive)
         return self
@@ -53,9 +56,9 @@ class Preemption:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if jax.process_count() > 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
+        if number != signal.SIGTERM and jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         self._asked = True
         if not self._held:
             raise _to_be_continued()
