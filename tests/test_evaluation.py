@@ -12,8 +12,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformer_jax.config import DecodeConfig
 from transformer_jax.data import demo
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.metrics import TOKENIZERS, paper_bleu, score, split_compounds
-from transformer_jax.evaluation.report import evaluate
+from transformer_jax.evaluation.metrics import TOKENIZERS, Score, paper_bleu, score, split_compounds
+from transformer_jax.evaluation.report import Report, evaluate
 from transformer_jax.inference.translator import Translation
 
 REFERENCES = [
@@ -159,7 +159,7 @@ def test_lines_that_are_not_paired_are_refused(hypotheses, references):
         score(hypotheses, references)
     translator = Dictionary({line: line for line in hypotheses})
     with pytest.raises(UserError, match="expected"):
-        evaluate(translator, hypotheses, references, test="x", checkpoint="step 1")
+        evaluate(translator, hypotheses, references)
     assert not translator.asked  # nobody should wait for a translation that cannot be scored
 
 
@@ -225,3 +225,8 @@ def test_rouge_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(UserError, match=r"-m pip install rouge-score, or set train\.metric=chrf"):
         score(["a"], ["a"], rouge=True)
+
+
+def test_a_report_prints_as_text():
+    report = Report("demo:dev", "step 5", "greedy", 2, [Score("BLEU", 12.5, "tok:13a", "")], 0.5, 1.0, 20.0)
+    assert str(report) == report.as_text() and str(report).startswith("demo:dev: 2 sentences, step 5, greedy\n  BLEU")

@@ -26,7 +26,14 @@ from helpers import (
 
 from transformer_jax.cli.config_files import load_config
 from transformer_jax.config import ModelConfig
-from transformer_jax.models.attention import attend, attention_weights, causal_mask, segment_mask
+from transformer_jax.models.attention import (
+    MultiHeadCrossAttention,
+    MultiHeadSelfAttention,
+    attend,
+    attention_weights,
+    causal_mask,
+    segment_mask,
+)
 from transformer_jax.models.attention_weights import attention_of
 from transformer_jax.models.layers import Dropout, Projection, rotate, sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
@@ -450,3 +457,20 @@ def test_parameters_are_a_function_of_the_key(family):
     # Inputs have unit variance, and so does what the first logits are made of.
     assert np.std(one["target_embedding"]["table"]) * 4 == pytest.approx(1, rel=0.15)
     assert PAD == 0 and one["target_embedding"]["table"][PAD].any()  # the pad's row is nothing special: segments say what pads
+
+
+def test_without_a_mask_every_token_attends_to_all():
+    x = jax.random.normal(jax.random.key(1), (2, 5, 8))
+    everything, one = jnp.ones((2, 1, 5, 5), bool), jnp.ones((2, 5), jnp.int32)
+    own, cross = MultiHeadSelfAttention(8, 2), MultiHeadCrossAttention(8, 2)
+    params = own.init(jax.random.key(0), x)
+    np.testing.assert_array_equal(own.apply(params, x), own.apply(params, x, everything))
+
+    def cross_attend(module: MultiHeadCrossAttention, *mask: jax.Array) -> jax.Array:
+        return module(x, module.keys_values(x), *mask)
+
+    params = cross.init(jax.random.key(0), method=cross_attend)
+    np.testing.assert_array_equal(
+        cross.apply(params, method=cross_attend), cross.apply(params, everything, method=cross_attend)
+    )
+    np.testing.assert_array_equal(causal_mask(5), causal_mask(one)[:1])

@@ -22,13 +22,14 @@
 
 `examples/` shows them in other code.
 
-Whatever the user can mend is raised as UserError.
+Whatever the user can mend is raised as UserError, also by `validate(config)`; a training that is asked to stop raises
+ToBeContinued.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformer_jax.errors import UserError
+from transformer_jax.errors import ToBeContinued, UserError
 from transformer_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ if TYPE_CHECKING:
         SearchOptions,
         TokenizerConfig,
         TrainConfig,
+        validate,
     )
     from transformer_jax.data.batching import Batch
-    from transformer_jax.data.corpus import read_pairs
+    from transformer_jax.data.corpus import Pairs, read_pairs
     from transformer_jax.data.prefetch import prefetch
     from transformer_jax.data.store import open_store
     from transformer_jax.data.stream import BatchStream, Position, StreamPosition
@@ -92,6 +94,7 @@ __all__ = [
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
     "OptimizerConfig",
+    "Pairs",
     "ParallelConfig",
     "Position",
     "Report",
@@ -100,6 +103,7 @@ __all__ = [
     "SpecialIds",
     "StreamPosition",
     "Terminology",
+    "ToBeContinued",
     "Tokenizer",
     "TokenizerConfig",
     "TrainConfig",
@@ -129,6 +133,7 @@ __all__ = [
     "sinusoids",
     "train",
     "use_compilation_cache",
+    "validate",
 ]
 
 # Imported when first asked for (PEP 562): `transformer_jax.data` does without JAX, the scripts set the process up before JAX
@@ -149,6 +154,7 @@ _LATER = {
     "MultiHeadCrossAttention": "models.attention",
     "MultiHeadSelfAttention": "models.attention",
     "OptimizerConfig": "config",
+    "Pairs": "data.corpus",
     "ParallelConfig": "config",
     "Position": "data.stream",
     "Report": "evaluation.report",
@@ -184,6 +190,7 @@ _LATER = {
     "sinusoids": "models.layers",
     "train": "training.loop",
     "use_compilation_cache": "storage.cache_folders",
+    "validate": "config",
 }
 
 

@@ -38,8 +38,11 @@ class Report:
     comparison: Comparison | None = None  # with another system
     analysis: Analysis | None = dataclasses.field(default=None, repr=False)
 
+    def __str__(self) -> str:
+        return self.as_text()
+
     def as_text(self) -> str:
-        """The report in some lines for a person, without the analysis (`Analysis.as_text`)."""
+        """The report in some lines for a person (so prints `print(report)`), without the analysis (`Analysis.as_text`)."""
         lines = [f"{self.test}: {self.sentences} sentences, {self.checkpoint}, {self.search}"]
         width = max(len(score.metric) for score in self.scores)
         for row in self.scores:
@@ -76,8 +79,8 @@ def evaluate(
     source: Sequence[str],
     references: Sequence[str],
     *,
-    test: str,
-    checkpoint: str,
+    test: str = "test set",
+    checkpoint: str = "these parameters",
     tokenize: str = "13a",
     lowercase: bool = False,
     papers_bleu_of: str = "",
@@ -99,7 +102,9 @@ def evaluate(
     check_options(search, OPTIONS, "evaluate")
     metrics(tokenize, lowercase, bootstrap, rouge)
     started = time.perf_counter()
-    translations = translator.translate(source, align=align, progress=progress, **search)
+    # Not where it is left out: other code's translators may not know it.
+    shown = {"progress": progress} if progress else {}
+    translations = translator.translate(source, align=align, **shown, **search)
     seconds = time.perf_counter() - started
     hypotheses = [translation.text for translation in translations]
     source_tokens = sum(len(row) for row in translator.tokenizer.encode_source(source))

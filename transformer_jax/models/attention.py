@@ -40,8 +40,9 @@ def segment_mask(query_segment: Array, key_segment: Array) -> Array:
     return (query_segment[:, :, None] == key_segment[:, None, :])[:, None]
 
 
-def causal_mask(segment: Array) -> Array:
-    """`segment_mask` of a row with itself, without later tokens. int32 [B, T] -> bool [B, 1, T, T]. A row of two sentences:
+def causal_mask(segment: Array | int) -> Array:
+    """`segment_mask` of a row with itself, without later tokens. int32 [B, T] -> bool [B, 1, T, T]; of a length T: of one row
+    without padding, bool [1, 1, T, T]. A row of two sentences:
 
         segment  1  1  2    ->    1  .  .
                                   1  1  .
@@ -49,19 +50,22 @@ def causal_mask(segment: Array) -> Array:
 
     Rows are queries, columns keys.
     """
+    segment = jnp.ones((1, segment), jnp.int32) if isinstance(segment, int) else segment
     length = segment.shape[1]
     past = jnp.tril(jnp.ones((1, 1, length, length), bool))
     return segment_mask(segment, segment) & past
 
 
-def attention_weights(query: Array, key: Array, mask: Array) -> Array:
+def attention_weights(query: Array, key: Array, mask: Array | None) -> Array:
     """softmax(q k^T / sqrt(K)) over the allowed keys (Vaswani et al. 2017, eq. 1), in float32.
 
-    query [B, T, H, K], key [B, H, K, S], mask bool [B, 1, T or 1, S] -> float32 [B, H, T, S]. A query without any allowed key
-    gives all keys the same weight.
+    query [B, T, H, K], key [B, H, K, S], mask bool [B, 1, T or 1, S] (None: all keys are allowed) -> float32 [B, H, T, S]. A
+    query without any allowed key gives all keys the same weight.
     """
     query = query.swapaxes(1, 2) * (query.shape[-1] ** -0.5)
     scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
+    if mask is None:
+        return nn.softmax(scores)
     # Not -inf: a row without any allowed key would be NaN, and so would its gradient.
     return nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min))
 
@@ -102,8 +106,9 @@ class MultiHeadSelfAttention(nn.Module):
         self.output = Projection((self.width,), self.dtype, axes=2, bias=self.bias)
         self.drop = Dropout(self.dropout)
 
-    def __call__(self, x: Array, mask: Array, position: Array | None = None, *, train: bool = False) -> Array:
-        """x [B, T, D], mask bool [B or 1, 1, T, T], position int32 [B, T] (if left out, 0 .. T - 1) -> [B, T, D]."""
+    def __call__(self, x: Array, mask: Array | None = None, position: Array | None = None, *, train: bool = False) -> Array:
+        """x [B, T, D], mask bool [B or 1, 1, T, T] (if left out, every token attends to all), position int32 [B, T] (if left
+        out, 0 .. T - 1) -> [B, T, D]."""
         position = jnp.arange(x.shape[1])[None] if position is None else position
         query, key, value = self._project(x, position)
         return self._attend(query, _keys_values(key, value), mask, train)
@@ -149,7 +154,7 @@ class MultiHeadSelfAttention(nn.Module):
             query, key = rotate(query, position), rotate(key, position)
         return query, key, value
 
-    def _attend(self, query: Array, source: KeyValues, mask: Array, train: bool) -> Array:
+    def _attend(self, query: Array, source: KeyValues, mask: Array | None, train: bool) -> Array:
         weights = attention_weights(query, source.key, mask)
         self.sow("intermediates", self.sow_as, weights)
         return self.output(attend(self.drop(weights, train=train), source.value))
@@ -188,8 +193,9 @@ class MultiHeadCrossAttention(nn.Module):
             return _keys_values(fused[:, :, 0], fused[:, :, 1])
         return _keys_values(self.key(memory), self.value(memory))
 
-    def __call__(self, x: Array, source: KeyValues, mask: Array, *, train: bool = False) -> Array:
-        """x [B, T, D], `source` as from `keys_values`, mask bool [B, 1, T or 1, S] -> [B, T, D]."""
+    def __call__(self, x: Array, source: KeyValues, mask: Array | None = None, *, train: bool = False) -> Array:
+        """x [B, T, D], `source` as from `keys_values`, mask bool [B, 1, T or 1, S] (if left out, all keys are allowed)
+        -> [B, T, D]."""
         weights = attention_weights(self.query(x), source.key, mask)
         self.sow("intermediates", self.sow_as, weights)
         return self.output(attend(self.drop(weights, train=train), source.value))

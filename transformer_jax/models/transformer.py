@@ -64,8 +64,9 @@ class EncoderLayer(nn.Module):
         self.feed_forward = _feed_forward(self.config, self.dtype)
         self.feed_forward_residual = _residual(self.config, self.dtype)
 
-    def __call__(self, x: Array, mask: Array, position: Array | None = None, *, train: bool = False) -> Array:
-        """x [B, S, D], mask bool [B or 1, 1, S, S], position int32 [B, S] (if left out, 0 .. S - 1) -> [B, S, D]."""
+    def __call__(self, x: Array, mask: Array | None = None, position: Array | None = None, *, train: bool = False) -> Array:
+        """x [B, S, D], mask bool [B or 1, 1, S, S] (if left out, every token attends to all), position int32 [B, S] (if left
+        out, 0 .. S - 1) -> [B, S, D]."""
         out = self.attention(self.attention_residual.before(x), mask, position, train=train)
         x = self.attention_residual.after(x, out, train=train)
         return self._feed(x, train)
