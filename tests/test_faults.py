@@ -390,7 +390,15 @@ def test_a_second_ctrl_c_is_not_caught():
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "one\n")
 
 
-def test_a_terminal_that_is_gone_is_a_request_to_stop_unless_that_is_ignored(monkeypatch):
+@pytest.fixture
+def hangup_ends():
+    """SIGHUP as in a terminal, even where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_is_gone_is_a_request_to_stop_unless_that_is_ignored(hangup_ends):
     before = signal.getsignal(signal.SIGHUP)
     with Preemption() as preemption:
         preemption.hold()
@@ -408,7 +416,7 @@ def test_a_terminal_that_is_gone_is_a_request_to_stop_unless_that_is_ignored(mon
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_one_of_several_processes_asks_the_others_through_jax(number, monkeypatch):
+def test_one_of_several_processes_asks_the_others_through_jax(number, hangup_ends, monkeypatch):
     """JAX passes SIGTERM on, to all processes."""
     received, before = [], signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(jax, "process_count", lambda: 2)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from transformer_jax.cli import program
 from transformer_jax.cli.parser import Parser
-from transformer_jax.cli.program import set_up
 from transformer_jax.interop import ctranslate2
 
 
@@ -14,7 +14,7 @@ def run() -> None:
     parser.add_argument("--checkpoint", default="best", help="latest, best, a step, or average:N (default: best)")
     parser.add_argument("--quantization", default="float32", help=f"of the weights: {', '.join(ctranslate2.QUANTIZATIONS)}")
     flags = parser.parse_args()
-    set_up()
+    program.set_up()
     write_ctranslate2(**vars(flags))
 
 

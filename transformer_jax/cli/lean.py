@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformer_jax.cli import program
 from transformer_jax.cli.parser import Parser
-from transformer_jax.cli.program import set_up
 from transformer_jax.runs import lean
 
 
@@ -19,7 +19,7 @@ def run() -> None:
         help="one or more of latest, best, a step, average:N, each also with :raw (default: best)",
     )
     flags = parser.parse_args()
-    set_up()
+    program.set_up()
     copy(flags.workdir, flags.output, flags.checkpoint)
 
 

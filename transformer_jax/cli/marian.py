@@ -3,8 +3,8 @@
 
 from collections.abc import Sequence
 
+from transformer_jax.cli import program
 from transformer_jax.cli.parser import Parser
-from transformer_jax.cli.program import set_up
 from transformer_jax.interop import marian
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters
 from transformer_jax.runs.run_folder import Run
@@ -22,7 +22,7 @@ def run() -> None:
         parser.error("--languages is not for --export")
     if flags.checkpoint and not flags.export:
         parser.error("--checkpoint is for --export alone")
-    set_up()
+    program.set_up()
     if flags.export:
         write_hugging_face(flags.source, flags.output, flags.checkpoint or "best")
     else:
