@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from transformer_jax.cli import ctranslate2, lean, marian, program
+from transformer_jax.cli import program
 from transformer_jax.cli.subcommands import COMMANDS, run
 from transformer_jax.config import from_json, sections
 from transformer_jax.errors import UserError
@@ -23,8 +23,7 @@ OPUS = ROOT / "tests" / "marian" / "opus"
 
 @pytest.fixture(autouse=True)
 def _no_set_up(monkeypatch):
-    for module in (program, ctranslate2, lean, marian):
-        monkeypatch.setattr(module, "set_up", lambda *_: None)
+    monkeypatch.setattr(program, "set_up", lambda *_: None)
 
 
 def module_run(*arguments: str) -> subprocess.CompletedProcess:
