@@ -88,7 +88,7 @@ def analyse(
     bleu = metrics(tokenize, lowercase, bootstrap)[0]
 
     def groups(labels: Sequence[str], group_of_line: Sequence[int]) -> list[Group]:
-        members = [[i for i, group in enumerate(group_of_line) if group == number] for number in range(len(labels))]
+        members = [[i for i, of_line in enumerate(group_of_line) if of_line == number] for number in range(len(labels))]
         return [group(label, lines) for label, lines in zip(labels, members, strict=True) if lines]
 
     def group(label: str, lines: Sequence[int]) -> Group:
