@@ -181,6 +181,25 @@ def test_only_what_the_model_has_can_be_chosen(tmp_path):
     options = ["".join(text) for tag, _, text in page.found if tag == "option"]
     assert options == ["translation → source", *["mean of all", "1"] * 2, "words", "pieces of words"]
     assert page.pinned() == []
+    assert ("section", {"id": "heads", "aria-label": "all heads", "hidden": ""}) in [found[:2] for found in page.found]
+
+
+@needs_browser
+def test_every_head_is_a_small_map_that_opens_by_a_click(tmp_path):
+    file = write(tmp_path / "page.html")
+    thumbs = [said for tag, said, _ in dom(file, "layer=2&head=3").found if tag == "button" and "data-layer" in said]
+    assert len(thumbs) == 1 + 3 * (1 + 4)  # the mean of all; of each of three layers the mean and four heads
+    assert [said["aria-label"] for said in thumbs if said["aria-current"] == "true"] == ["layer 2, head 3"]
+    found = acted(
+        file,
+        ("button[data-query='1']", "new MouseEvent('click', how)"),
+        ("button[data-layer='3'][data-head='4'] canvas", "new MouseEvent('click', how)"),
+        ("button[data-layer='0']", "new MouseEvent('click', how)"),
+    )
+    assert [link for link, _, _ in found[1:]] == [
+        "#kind=cross&unit=words&layer=3&head=4&query=1",
+        "#kind=cross&unit=words&layer=0&head=0&query=1",
+    ]
 
 
 @needs_browser
@@ -212,12 +231,12 @@ def test_pointing_and_the_keyboards_focus_go_before_what_is_pinned(tmp_path):
     )
     assert [pinned for _, pinned, _ in found] == ["Elefant"] * 6
     starts = [
-        "“Elefant” looked",
-        "“Der” looked",
-        "“war” gave “too”",
-        "“Elefant” looked",
-        "“Elefant” looked",
-        "“The” was looked at",
+        "“Elefant” attends most to",
+        "“Der” attends most to",
+        "“war” attends to “too”",
+        "“Elefant” attends most to",
+        "“Elefant” attends most to",
+        "“The” has its largest weight from",
     ]
     assert [text[: len(start)] for (_, _, text), start in zip(found, starts, strict=True)] == starts
 
@@ -267,7 +286,7 @@ ACT = """
 def test_hostile_text_is_shown_as_it_is(tmp_path):
     page = dom(hostile_page(tmp_path / "page.html"), "query=0")
     assert page.by_id("source") == page.by_id("translation") == page.tokens("key")[0][0] == HOSTILE
-    assert page.by_tag("title") == "What attention looked at"
+    assert page.by_tag("title") == "Attention"
     assert "b" not in [tag for tag, _, _ in page.found]
 
 

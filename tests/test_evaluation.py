@@ -21,12 +21,14 @@ REFERENCES = [
     "Die Katze, die er sah, war m\u00fcde!",
     "Ja.",
     "Ein Haus steht am See .",
+    "Wir lesen ein Buch.",
 ]
 HYPOTHESES = [
     "Der Hund schl\u00e4ft heute im garten.",
     "Die Katze die er sah war sehr m\u00fcde!",
     "",
     "Ein Haus stand am See.",
+    "Wir lasen ein Buch.",
 ]
 
 
@@ -84,13 +86,22 @@ def test_intervals_are_sacrebleus_and_leave_the_scores_as_they_are():
     assert [each.value for each in found] == [each.value for each in without]
     assert all(each.interval is None and "bs:" not in each.signature for each in without)
     assert all(each.interval for each in paper_bleu(HYPOTHESES, REFERENCES, "de", bootstrap=100))
-    # A set of two sentences, of which one has no BLEU: sacreBLEU's own interval fails.
-    found = score(["a b c d e", "x"], ["a b c d e", "y"], bootstrap=100)[0]
+    # A set of which some resamples have no BLEU: sacreBLEU's own interval fails.
+    found = score(["a b c d e", *"xxxx"], ["a b c d e", *"yyyy"], bootstrap=100)[0]
     assert 0 <= found.interval[0] < found.value < found.interval[1] <= 100 and "bs:100|" in found.signature
     # Around 99.9, half of a symmetric interval would be above 100.
     nearly = score([*["Ein Hund ist hier im Haus."] * 30, "Ja"], [*["Ein Hund ist hier im Haus."] * 30, "Nein"], bootstrap=100)
     assert all(0 <= low <= high for low, high in (each.interval for each in nearly))
     assert nearly[0].interval[1] <= 100 and nearly[1].interval[1] <= 100
+
+
+def test_fewer_than_five_sentences_have_no_interval_and_a_report_says_so_once():
+    reports = [run(list("abcde")[:count], list("vwxyz")[:count], list("vwxyz")[:count], bootstrap=40) for count in (4, 5)]
+    assert [each.scores[0].interval is None for each in reports] == [True, False]
+    few, enough = (each.as_text() + each.as_line() for each in reports)
+    assert few.count("too few sentences for a confidence interval") == 2 and "bs:40" not in few and "too few" not in enough
+    assert json.loads(json.dumps(dataclasses.asdict(reports[0])))["no_interval"].startswith("too few sentences")
+    assert run(["a"], ["b"], ["b"]).no_interval is None  # none was asked for
 
 
 @pytest.mark.parametrize("bootstrap", [-1, 1, 39])
@@ -148,8 +159,8 @@ def test_an_empty_line_counts():
     without = [i for i, line in enumerate(HYPOTHESES) if line]
     dropped = score([HYPOTHESES[i] for i in without], [REFERENCES[i] for i in without])[0].value
     assert whole < dropped
-    report = run(["a", "b", "", "d"], REFERENCES, HYPOTHESES)
-    assert report.sentences == 4 and report.hypotheses == HYPOTHESES
+    report = run(["a", "b", "", "d", "e"], REFERENCES, HYPOTHESES)
+    assert report.sentences == 5 and report.hypotheses == HYPOTHESES
     assert report.scores == score(HYPOTHESES, REFERENCES)
 
 

@@ -23,11 +23,13 @@ from transformer_jax.data.batching import Batch
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
 from transformer_jax.interop.foreign_model import read_json
+from transformer_jax.interop.hugging_face_writer import unsupported
 from transformer_jax.interop.marian import completed, export_run, import_run, write_model
 from transformer_jax.interop.marian_vocabulary import parse_vocabulary
 from transformer_jax.interop.marian_weights import HUGGING_FACE, MARIAN, from_parameters, places, to_parameters
 from transformer_jax.interop.safetensors import read_safetensors, write_safetensors
 from transformer_jax.models.seq2seq import build_model
+from transformer_jax.recipes import first_lines, recipe
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.init_from import first_parameters, first_tokenizer
@@ -296,15 +298,39 @@ def test_what_hugging_face_has_not_is_named(tmp_path):
     config = Config()
     config.model = tiny_model(norm="pre", positions="rotary", activation="swiglu", key_width=4)
     tokenizer = Tokenizer.train(["a b c"] * 9, TokenizerConfig(vocab_size=264), tmp_path / "tokenizer")
-    with pytest.raises(UserError, match=r"has no model\.norm=pre, no .*rotary, no .*swiglu, no .*key_width=4"):
+    with pytest.raises(UserError, match=r"PegasusFor.* has no .*rotary, no .*swiglu, no .*key_width=4"):
         write_model({}, tokenizer, config, tmp_path / "out")
-    config.model = tiny_model(norm="pre")
-    remedies = r"has no model\.norm=pre; write it for CTranslate2 .*--format=ctranslate2\), or train a .*model\.norm=post"
-    with pytest.raises(UserError, match=remedies):
+    config.model = tiny_model(norm="pre", tied_embeddings="none")
+    remedies = r"; write it for CTranslate2 .*--format=ctranslate2\), or train a .*--config\.model\.tied_embeddings=all$"
+    with pytest.raises(UserError, match=f"has no model.tied_embeddings=none{remedies}"):
         write_model({}, tokenizer, config, tmp_path / "out")
     config.model = tiny_model(family="lstm")
-    with pytest.raises(UserError, match=r"has no model\.family=lstm$"):
+    with pytest.raises(UserError, match=r"has no model\.family=lstm; train a model with --config\.model\.family=transformer$"):
         write_model({}, tokenizer, config, tmp_path / "out")
+
+
+def test_a_pre_norm_model_is_written_for_pegasus_and_read_again(tmp_path):
+    config = Config()
+    config.model = tiny_model(norm="pre", norm_epsilon=1e-5)
+    tokenizer = Tokenizer.train(["a b c"] * 9, TokenizerConfig(vocab_size=264), tmp_path / "tokenizer")
+    params = random_parameters(build_model(config.model, tokenizer.vocab_size))
+    notes = write_model(params, tokenizer, config, tmp_path / "out")
+    assert notes[0] == "model.norm=pre: load it with PegasusForConditionalGeneration and MarianTokenizer"
+    options = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert (options["model_type"], options["architectures"]) == ("pegasus", ["PegasusForConditionalGeneration"])
+    import_run(str(tmp_path / "out"), str(tmp_path / "run"), ("fr", "it"))
+    expected, model = completed(params, config.model, tokenizer.vocab_size)
+    again = Run(tmp_path / "run").config.model
+    assert (again.norm, again.positions, again.norm_epsilon) == ("pre", "sinusoidal", model.norm_epsilon)
+    assert_trees_equal(Translator.load(tmp_path / "run").params, expected)
+
+
+def test_every_small_recipe_of_a_transformer_has_a_class(tmp_path):
+    tokenizer = Tokenizer.train(["a b c"] * 9, TokenizerConfig(vocab_size=264), tmp_path)
+    models = {name: recipe(name).model for name in set(first_lines()) - {"own_text", "transformer_table3"}}
+    models |= {f"own_text {pairs}": recipe("own_text", pairs).model for pairs in (20, 10**4, 10**6)}
+    transformers = {name: model for name, model in models.items() if model.family == "transformer"}
+    assert len(transformers) > 9 and not any(unsupported(model, tokenizer) for model in transformers.values())
 
 
 def test_a_run_of_our_own_is_written_and_read(tmp_path):

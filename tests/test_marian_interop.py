@@ -13,12 +13,15 @@ from test_marian import logits_of as our_logits
 from test_tokenizer import NASTY
 
 from transformer_jax.config import Config, TokenizerConfig
+from transformer_jax.data import demo
 from transformer_jax.inference.translator import Translator
 from transformer_jax.interop.ctranslate2 import export as export_ctranslate2
+from transformer_jax.interop.hugging_face_writer import class_of
 from transformer_jax.interop.marian import export_run, import_run, write_model
 from transformer_jax.interop.safetensors import read_safetensors
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.tokenization.tokenizer import Tokenizer
+from transformer_jax.training.loop import train
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("quick_compilation")]
 
@@ -35,6 +38,11 @@ OURS = {
     "interleaved, untied, GELU": dict(tied_embeddings="none", activation="gelu", output_bias=True, decoder_layers=1),
     "Marian's sinusoids, target tied": dict(positions="sinusoidal_marian", tied_embeddings="target", activation="silu"),
     "concatenated, biases": dict(positions="sinusoidal_concatenated", attention_bias=True, scale_embedding=False),
+    "pre-norm": dict(norm="pre"),
+    "pre-norm, one decoder layer, SiLU": dict(norm="pre", decoder_layers=1, activation="silu", output_bias=True),
+    "pre-norm, concatenated, biases, GELU": dict(
+        norm="pre", positions="sinusoidal_concatenated", activation="gelu", attention_bias=True, scale_embedding=False
+    ),
 }
 
 
@@ -79,7 +87,10 @@ def test_our_own_in_hugging_face(options, epsilon, transformers, tmp_path):
     tokenizer = Tokenizer.train(letters(100, 8), TokenizerConfig(vocab_size=276), tmp_path / "tokenizer")
     params = random_parameters(build_model(config.model, tokenizer.vocab_size))
     write_model(params, tokenizer, config, tmp_path / "out")
-    model = transformers.MarianMTModel.from_pretrained(tmp_path / "out").eval()
+    model, loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    model.eval()
+    assert type(model).__name__ == class_of(config.model)
+    assert not loaded["missing_keys"] and not loaded["unexpected_keys"]
     source, target = ids(tokenizer.vocab_size, tokenizer.vocab_size)
     source[source == tokenizer.vocab_size] = tokenizer.pad_id
     target[:, 0] = tokenizer.decoder_start_id
@@ -89,8 +100,9 @@ def test_our_own_in_hugging_face(options, epsilon, transformers, tmp_path):
     print(f"\nlargest difference of logits, epsilon {epsilon:g}: {difference:.1e}, of {expected.std():.1f} standard deviation")
     assert difference < (1e-4 if epsilon == 1e-5 else 1e-3)
     lines = letters(20, 8, seed=3)
-    theirs = transformers.MarianTokenizer.from_pretrained(tmp_path / "out")
-    assert theirs([*lines, "½ 你"])["input_ids"] == [row.tolist() for row in tokenizer.encode_source([*lines, "½ 你"])]
+    expected = [row.tolist() for row in tokenizer.encode_source([*lines, "½ 你"])]
+    for kind in (transformers.MarianTokenizer, transformers.AutoTokenizer):
+        assert kind.from_pretrained(tmp_path / "out")([*lines, "½ 你"])["input_ids"] == expected
 
 
 def odd_lines(count: int) -> list[str]:
@@ -144,6 +156,35 @@ def test_their_search_without_length_penalty_finds_the_same(transformers, tmp_pa
         same += found[0, 1:].tolist() == list(each.tokens)
     print(f"\n{same} of {len(lines)} translations by greedy search are the same")
     assert same == len(lines)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_their_beam_search_of_a_trained_model_finds_the_same(norm, transformers, tmp_path):
+    """The two length penalties are different formulas, so without one; both sides with the same longest translation."""
+    import torch
+
+    config = Config()
+    config.data.train = config.data.dev = "demo:dev"
+    config.tokenizer.vocab_size, config.batch.max_length, config.batch.row_multiple, config.batch.tokens = 400, 48, 8, 1024
+    config.batch.shapes, config.model = 1, tiny_model(norm=norm, norm_epsilon=1e-5, width=32)
+    config.optimizer.schedule, config.optimizer.learning_rate, config.optimizer.warmup_steps = "constant", 0.005, 10
+    config.train.steps = config.train.evaluate_every = config.train.checkpoint_every = 150
+    config.train.metric, config.train.samples = "loss", 0
+    train(config, tmp_path / "run", verbose=False)
+    export_run(str(tmp_path / "run"), str(tmp_path / "out"), "latest")
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    lines, longest = [example.source for example in demo.generate("test", 30)], 40
+    limits = dict(max_length_ratio=0, max_length_extra=longest)
+    ours = Translator.load(tmp_path / "run").translate(lines, beam=4, length_penalty=0, **limits)
+    same = 0
+    for line, each in zip(lines, ours, strict=True):
+        with torch.no_grad():
+            inputs = tokenizer(line, return_tensors="pt")
+            (found,) = model.generate(**inputs, num_beams=4, length_penalty=0.0, max_new_tokens=longest, max_length=None)
+        same += tokenizer.decode(found, skip_special_tokens=True) == each.text
+    print(f"\n{same} of {len(lines)} translations with beam 4 are the same")
+    assert same == len(lines) and len({each.text for each in ours}) > 10
 
 
 def test_ctranslate2_says_the_same_from_every_form(transformers, tmp_path):

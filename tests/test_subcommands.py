@@ -1,6 +1,7 @@
 """`transformer-jax` and `python -m transformer_jax`: what is listed, what is mistyped, and the commands that no script has."""
 
 import configparser
+import runpy
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -102,6 +103,12 @@ def test_as_a_module_it_ends_like_the_scripts():
     found = module_run("trian")
     assert (found.returncode, found.stdout) == (2, "") and found.stderr.startswith("error: transformer-jax: unknown command")
     assert module_run("translate", "--help").stdout.startswith("usage: transformer-jax translate ")
+
+
+def test_the_description_of_a_package_index_has_neither_pictures_nor_local_links():
+    text = runpy.run_path(str(ROOT / "setup.py"))["long_description"]()
+    assert "](" not in text and text.startswith("# transformer_jax\n") and "[Translate]" not in text
+    assert "* Translate: n best" in text and text.count("```") == (ROOT / "README.md").read_text(encoding="utf-8").count("```")
 
 
 def test_an_installation_has_the_command_and_every_file_of_the_package():

@@ -1,5 +1,6 @@
 """Text to ids and back, and what can be wrong with a tokenizer's files."""
 
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -253,6 +254,21 @@ def test_a_vocabulary_too_large_names_the_largest(tmp_path, algorithm):
         Tokenizer.train(lines(), TokenizerConfig(vocab_size=50_000, algorithm=algorithm), tmp_path)
     largest = int(re.search(r"at most (\d+)", str(caught.value))[1])
     assert Tokenizer.train(lines(), TokenizerConfig(vocab_size=largest, algorithm=algorithm), tmp_path).vocab_size == largest
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_a_vocabulary_may_shrink_to_the_largest_of_the_text(tmp_path, algorithm, caplog):
+    """The model is that of the largest `vocab_size`; where the text has enough pieces the setting changes nothing."""
+    config = TokenizerConfig(vocab_size=50_000, algorithm=algorithm, vocab_may_shrink=True)
+    asked = "tokenizer.vocab_size=50,000"
+    with caplog.at_level("INFO", "transformer_jax"):
+        found = Tokenizer.train(lines(), config, tmp_path / "found")
+        assert caplog.messages == [f"tokenizer: {found.vocab_size} pieces, because this text has no more; {asked}"]
+        for size in (found.vocab_size, 300):
+            shrunk = Tokenizer.train(lines(), dataclasses.replace(config, vocab_size=size), tmp_path / f"shrunk {size}")
+            exact = Tokenizer.train(lines(), TokenizerConfig(vocab_size=size, algorithm=algorithm), tmp_path / f"exact {size}")
+            assert shrunk.models() == exact.models() and (size == 300 or exact.models() == found.models())
+    assert len(caplog.messages) == 1
 
 
 def test_a_vocabulary_too_small_and_no_text(tmp_path):

@@ -29,9 +29,9 @@ def load_config(given: str, overrides: Sequence[str] = ()) -> Config:
 class ConfigFile:
     """A recipe's name, or the path of a config file: Python with a `get_config()`, or a run's config.json.
 
-    A Python file is run once; `FILE.py:ARGUMENT` and `RECIPE:ARGUMENT` are an argument of `get_config`. A `.json` file is only
-    read. Raises UserError. An exception that the file raises becomes one with the file's line, and with the nearest key if it
-    is about an unknown one.
+    A Python file is run once; `FILE.py:ARGUMENT` and `RECIPE:ARGUMENT` are an argument of `get_config`. A `.json` file, or a
+    pipe that has such text, is only read. Raises UserError. An exception that the file raises becomes one with the file's line,
+    and with the nearest key if it is about an unknown one.
 
     Attributes:
         by_size: whether the config depends on the number of pairs: `get_config` has an argument `pairs`
@@ -40,7 +40,8 @@ class ConfigFile:
     def __init__(self, given: str):
         self._path, self._arguments = _find(given)
         self._get_config = None
-        if not self._path.endswith(".json"):
+        # A pipe, as in --config=<(command), holds JSON: Python would be read from it twice.
+        if os.path.isfile(self._path) and not self._path.endswith(".json"):
             with _explained_errors(self._path):
                 self._get_config = runpy.run_path(self._path).get("get_config")
             if self._get_config is None:
@@ -76,7 +77,7 @@ def _explained_errors(path: str) -> Iterator[None]:
 
 def _find(given: str) -> tuple[str, list[str]]:
     """The file, and the argument of its `get_config`, if there is one. A file goes before a recipe."""
-    if os.path.isfile(given):
+    if os.path.exists(given) and not os.path.isdir(given):
         return given, []
     name, colon, argument = given.rpartition(":")
     if colon and name.endswith(".py") and os.path.isfile(name):

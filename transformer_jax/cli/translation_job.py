@@ -45,7 +45,7 @@ class TranslationJob:
     score: str | None = flag("translate nothing, but score the translations in FILE, a line each", None, metavar="FILE")
     batch_size: int = flag("lines read before they are translated together (default: 1000)", 1000)
     attention: str | None = flag(
-        "a picture (.png, .pdf, .svg) or page (.html) of what the first line's looked at", None, metavar="FILE"
+        "a picture (.png, .pdf, .svg) or page (.html) of the attention for the first line", None, metavar="FILE"
     )
     attention_kind: str = flag("cross, or a Transformer's encoder, decoder (default: cross)", "cross")
     attention_layer: int = flag("from 1 (default: the mean of all)", 0, metavar="N")

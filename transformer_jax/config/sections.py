@@ -64,6 +64,8 @@ class TokenizerConfig:
     """One SentencePiece model for both languages, trained on the training text."""
 
     vocab_size: Annotated[int, Between(5, 2**31 - 1, "at least 5, four of them special, and below 2**31")] = 8000
+    # where the text has too few different words for `vocab_size`: take as many pieces as it can have, instead of an error
+    vocab_may_shrink: Annotated[bool, MayDiffer()] = False
     algorithm: Literal["bpe", "unigram"] = "bpe"
     # the share of the text's characters that the vocabulary has
     character_coverage: Annotated[float, Between(0.98, 1, "from 0.98 to 1: SentencePiece takes no other")] = 1.0

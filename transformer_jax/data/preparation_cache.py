@@ -71,6 +71,8 @@ class PreparationCache:
     def _tokenizer_folder(self, config: TokenizerConfig) -> Path:
         # The tokenizer does not depend on how text is segmented with it.
         trained = dataclasses.asdict(dataclasses.replace(config, samples=0, alpha=0.0))
+        if not config.vocab_may_shrink:
+            del trained["vocab_may_shrink"]  # so that what was kept before there was this field is found
         name = _hash(f"{sentencepiece.__version__} {json.dumps(trained)} {self._fingerprint}")
         return self._folder / "tokenizers" / name
 

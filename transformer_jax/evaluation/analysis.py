@@ -11,7 +11,7 @@ from transformer_jax.data.corpus import Pairs, iter_pairs
 from transformer_jax.data.filters import Cleaning
 from transformer_jax.data.sources import parse_sources
 from transformer_jax.data.training_words import words_of, words_of_part
-from transformer_jax.evaluation.metrics import check_lines, metrics, score_with, with_interval
+from transformer_jax.evaluation.metrics import LEAST_SENTENCES, check_lines, metrics, score_with, with_interval
 
 __all__ = ["Analysis", "Group", "Sentence", "analyse", "sentence_chrf", "training_targets", "unseen_words"]
 
@@ -27,7 +27,7 @@ class Group:
     label: str
     sentences: int
     bleu: float  # percent
-    interval: tuple[float, float] | None  # 95% confidence
+    interval: tuple[float, float] | None  # 95% confidence; None of fewer than `metrics.LEAST_SENTENCES`
     length_ratio: float  # words of the translations over words of the references
 
 
@@ -55,7 +55,10 @@ class Analysis:
 
     def as_text(self) -> str:
         """Some lines for a person."""
-        lines = ["  BLEU by words of the source (words: sacreBLEU's 13a):", *map(_row, self.by_length)]
+        all_groups = [*self.by_length, *(self.by_unseen or [])]
+        some = any(group.interval for group in all_groups) and not all(group.interval for group in all_groups)
+        words = "words: sacreBLEU's 13a" + f"; intervals from {LEAST_SENTENCES} sentences" * some
+        lines = [f"  BLEU by words of the source ({words}):", *map(_row, self.by_length)]
         if self.by_unseen is None:
             lines.append(f"  no BLEU by unseen words: {self.training_text}")
         else:
@@ -93,8 +96,7 @@ def analyse(
 
     def group(label: str, lines: Sequence[int]) -> Group:
         hypothesis, reference = [hypotheses[i] for i in lines], [references[i] for i in lines]
-        # All resamples of a single sentence are the same, so that its interval would be empty.
-        scored = score_with(bleu, hypothesis, reference, bootstrap if len(lines) > 1 else 0)
+        scored = score_with(bleu, hypothesis, reference, bootstrap)
         ratio = sum(len(words_of(line)) for line in hypothesis) / max(1, sum(len(words_of(line)) for line in reference))
         return Group(label, len(lines), scored.value, scored.interval, ratio)
 

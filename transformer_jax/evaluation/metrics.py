@@ -16,6 +16,7 @@ from transformer_jax.evaluation.rouge import Rouge
 from transformer_jax.tokenization.text_arguments import list_of_texts, refuse_bare_text
 
 __all__ = [
+    "LEAST_SENTENCES",
     "TOKENIZERS",
     "Score",
     "check_lines",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 TOKENIZERS = ("13a", "none", "intl", "char")  # how BLEU splits text into words
+LEAST_SENTENCES = 5  # resamples of fewer are nearly all alike, and their interval would say nothing
 _MAX_RESAMPLES = 100_000  # each keeps an index for each sentence in memory
 _MIN_RESAMPLES = 40  # with fewer, a 95% interval would include all of them
 
@@ -41,7 +43,7 @@ class Score:
     value: float  # percent; lower TER is better
     signature: str  # sacreBLEU's: the settings from which the same figure can be computed again
     details: str  # sacreBLEU's line: n-gram precisions, brevity penalty
-    interval: tuple[float, float] | None = None  # 95% confidence, with `bootstrap`
+    interval: tuple[float, float] | None = None  # 95% confidence, with `bootstrap` and `LEAST_SENTENCES` or more
 
 
 def score(
@@ -57,8 +59,8 @@ def score(
 
     With `rouge` also ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004), which measure rewriting and summaries (extra `rouge`).
     `tokenize` and `lowercase` apply to BLEU and are part of its signature. With `bootstrap` above 0 each score has a 95%
-    confidence interval from that many resamples of the sentences (Koehn 2004). Raises UserError if the numbers of lines differ
-    (sacreBLEU would score as many as the shorter list has) or are zero.
+    confidence interval from that many resamples of the sentences (Koehn 2004), if there are `LEAST_SENTENCES` or more. Raises
+    UserError if the numbers of lines differ (sacreBLEU would score as many as the shorter list has) or are zero.
 
     >>> [(s.metric, s.value) for s in score(["Ein Hund schläft heute ."], ["Ein Hund schläft heute ."])]
     [('BLEU', 100.00000000000004), ('chrF2', 100.0), ('TER', 0.0)]
@@ -110,6 +112,7 @@ def split_compounds(line: str) -> str:
 def score_with(metric: Metric, hypotheses: Sequence[str], references: Sequence[str], bootstrap: int = 0) -> Score:
     """One metric over the whole set, as `score`. The caller checks the numbers of lines (`check_lines`)."""
     lines = list(hypotheses), [list(references)]
+    bootstrap = bootstrap if len(lines[0]) >= LEAST_SENTENCES else 0
     try:
         result = metric.corpus_score(*lines, n_bootstrap=bootstrap)
         mean, half = result._mean, result._ci

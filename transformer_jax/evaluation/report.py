@@ -8,7 +8,7 @@ from typing import Any
 from transformer_jax.config import SearchOptions
 from transformer_jax.data.source_syntax import parse_spec
 from transformer_jax.evaluation.analysis import Analysis
-from transformer_jax.evaluation.metrics import Score, check_lines, metrics, paper_bleu, score, with_interval
+from transformer_jax.evaluation.metrics import LEAST_SENTENCES, Score, check_lines, metrics, paper_bleu, score, with_interval
 from transformer_jax.evaluation.significance import Comparison
 from transformer_jax.inference.alignment import pharaoh
 from transformer_jax.inference.translation import Translation
@@ -16,6 +16,8 @@ from transformer_jax.inference.translator import OPTIONS, Translator
 from transformer_jax.tokenization.text_arguments import check_options, list_of_texts
 
 __all__ = ["Report", "evaluate", "in_words"]
+
+_TOO_FEW = f"too few sentences for a confidence interval (at least {LEAST_SENTENCES})"
 
 
 @dataclasses.dataclass
@@ -37,6 +39,7 @@ class Report:
     alignment_layer: int | None = None  # the decoder layer of the alignments, from 1
     comparison: Comparison | None = None  # with another system
     analysis: Analysis | None = dataclasses.field(default=None, repr=False)
+    no_interval: str | None = None  # why the scores have no confidence interval, where one was asked for
 
     def __str__(self) -> str:
         return self.as_text()
@@ -47,6 +50,8 @@ class Report:
         width = max(len(score.metric) for score in self.scores)
         for row in self.scores:
             lines.append(f"  {row.metric:{width}} {with_interval(row.value, row.interval)}   {row.signature}")
+        if self.no_interval:
+            lines.append(f"  {self.no_interval}")
         lines.append(f"  exactly right {self.exact:.1%} of sentences")
         if self.pronouns:
             guesses = ", ".join(f"{name} {share:.1%}" for name, share in self.pronouns.items() if name != "model")
@@ -71,6 +76,8 @@ class Report:
         if self.comparison:
             bleu = self.comparison.differences[0]
             scores.append(f"BLEU {bleu.difference:+.2f} (p = {bleu.p_value:.4f}) from {self.comparison.other}")
+        if self.no_interval:
+            scores.append(self.no_interval)
         return f"{self.checkpoint}, {self.test}: {', '.join(scores)}, exactly right {self.exact:.1%}"
 
 
@@ -119,6 +126,7 @@ def evaluate(
         seconds=seconds,
         source_tokens_per_second=source_tokens / seconds,
         pronouns=_pronouns(test, translations),
+        no_interval=_TOO_FEW if bootstrap and len(hypotheses) < LEAST_SENTENCES else None,
         split=sum(translation.too_long for translation in translations),
         hypotheses=hypotheses,
         alignments=[pharaoh(translation.alignment) for translation in translations] if align else None,

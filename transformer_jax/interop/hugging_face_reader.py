@@ -1,4 +1,5 @@
-"""Reads the folder of a Hugging Face `MarianMTModel` and `MarianTokenizer` without their library."""
+"""Reads the folder of a Hugging Face `MarianMTModel` and `MarianTokenizer` without their library, and that of a
+`PegasusForConditionalGeneration` with such a tokenizer, as `hugging_face_writer` writes it."""
 
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,15 @@ from transformer_jax.models.layers import sinusoids
 
 __all__ = ["EPSILON", "MAX_POSITIONS", "POSITION_TABLES", "read_hugging_face"]
 
-EPSILON = 1e-5  # of a MarianMTModel's layer norm; no option changes it
+EPSILON = 1e-5  # of their layer norms; no option changes it
 # Hugging Face's names -> this project's. `gelu` is missing: it is the exact GELU, here it is the one by tanh.
 _ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu"}
+_NORMS = {"marian": "post", "pegasus": "pre"}  # the value of `model.norm` for each model_type
 # The only value of each option that both systems compute. Older versions of their library write more options than newer ones.
 _ONLY = {
-    "model_type": "marian",
     "is_encoder_decoder": True,
     "static_position_embeddings": True,
-    "normalize_before": False,
     "normalize_embedding": False,
-    "add_final_layer_norm": False,
     "add_bias_logits": False,
 }
 # Search options that DecodeConfig lacks, and the value of each that changes nothing. Sampling is not taken over.
@@ -66,7 +65,7 @@ MAX_POSITIONS = 512  # of an imported model at most, of an exported one at least
 
 
 def read_hugging_face(folder: Path) -> Foreign:
-    """The MarianMTModel in `folder`. Raises UserError for missing or damaged files, and for options that no model here
+    """The model in `folder`. Raises UserError for missing or damaged files, and for options that no model here
     supports, naming all of them."""
     path = folder / "config.json"
     options = read_json(path, "a MarianMTModel's config")
@@ -103,10 +102,13 @@ def read_hugging_face(folder: Path) -> Foreign:
 
 
 def _model(options: dict[str, Any], tokenizer_options: dict[str, Any], path: Path) -> ModelConfig:
-    wrong = [
+    norm = _NORMS.get(str(options.get("model_type")))
+    wrong = [] if norm else [f"model_type: {options.get('model_type')!r} (expected one of {', '.join(_NORMS)})"]
+    before = {"normalize_before": norm == "pre", "add_final_layer_norm": norm == "pre"} if norm else {}
+    wrong += [
         f"{name}: {options.get(name)!r} (expected {only!r})"
-        for name, only in _ONLY.items()
-        if options.get(name, None if name == "model_type" else only) != only
+        for name, only in (_ONLY | before).items()
+        if options.get(name, only) != only
     ]
     sizes = (
         "vocab_size d_model encoder_layers decoder_layers encoder_attention_heads decoder_attention_heads encoder_ffn_dim "
@@ -129,8 +131,11 @@ def _model(options: dict[str, Any], tokenizer_options: dict[str, Any], path: Pat
     shared, tied = options.get("share_encoder_decoder_embeddings", True), options.get("tie_word_embeddings", True)
     if shared and not tied:
         wrong.append("tie_word_embeddings: False with share_encoder_decoder_embeddings (expected both, or to share none)")
+    if norm == "pre" and not tied:
+        wrong.append("tie_word_embeddings: False (expected True)")
     require_supported(wrong, path)
     return ModelConfig(
+        norm=norm,
         num_layers=options["encoder_layers"],
         decoder_layers=options["decoder_layers"],
         width=options["d_model"],

@@ -1,4 +1,5 @@
-"""Writes a folder that Hugging Face's `MarianMTModel` and `MarianTokenizer` load, without their library or torch."""
+"""Writes a folder that Hugging Face's `MarianMTModel` or `PegasusForConditionalGeneration`, and `MarianTokenizer`, load,
+without their library or torch."""
 
 import json
 from pathlib import Path
@@ -13,27 +14,50 @@ from transformer_jax.interop.safetensors import write_safetensors
 from transformer_jax.models.layers import sinusoids
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["to_hugging_face", "unsupported", "write_hugging_face"]
+__all__ = ["class_of", "remedies", "to_hugging_face", "unsupported", "write_hugging_face"]
 
+# The class for each value of `model.norm`, and its name in config.json. Pegasus is Marian's Transformer with a norm before each
+# sublayer and one after each stack.
+_CLASSES = {"post": ("MarianMTModel", "marian"), "pre": ("PegasusForConditionalGeneration", "pegasus")}
 _ACTIVATIONS = {"silu": "swish", "relu": "relu", "gelu": "gelu_new"}  # this project's names -> Hugging Face's
 
 
+def class_of(model: ModelConfig) -> str:
+    """The name of Hugging Face's class for a Transformer."""
+    return _CLASSES[model.norm][0]
+
+
 def unsupported(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
-    """The properties of a model that no MarianMTModel has, each as FIELD=VALUE; empty if one can represent it."""
-    if model.family != "transformer":
-        return [f"model.family={model.family}"]
-    width = model.width // model.heads
-    possible = {
-        "norm": ("post",),
-        "positions": ("sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian"),
-        "activation": tuple(_ACTIVATIONS),
-        "key_width": (0, width),
-        "value_width": (0, width),
-    }
-    wrong = [f"model.{name}={getattr(model, name)}" for name, values in possible.items() if getattr(model, name) not in values]
+    """The properties of a model that `class_of` it does not have, each as FIELD=VALUE; empty if it can represent the model."""
+    wrong = [f"model.{name}={getattr(model, name)}" for name in _impossible(model)]
     if tokenizer.source_vocab_size != tokenizer.vocab_size:
         wrong.append(f"{tokenizer.source_vocab_size} pieces of the source, {tokenizer.vocab_size} of the target")
     return wrong
+
+
+def remedies(model: ModelConfig) -> list[str]:
+    """The settings with which such a model could be represented, each as KEY=VALUE; none where it is so already.
+
+    >>> remedies(ModelConfig(norm="pre", positions="rotary", tied_embeddings="none"))
+    ['model.positions=sinusoidal', 'model.tied_embeddings=all']
+    """
+    return [f"model.{name}={value}" for name, value in _impossible(model).items()]
+
+
+def _impossible(model: ModelConfig) -> dict[str, str | int]:
+    """The fields whose value no class has, with one that it has."""
+    if model.family != "transformer":
+        return {"family": "transformer"}
+    width = model.width // model.heads
+    possible = {
+        "positions": ("sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian"),
+        "activation": ("relu", *_ACTIVATIONS),
+        "key_width": (0, width),
+        "value_width": (0, width),
+    }
+    if model.norm == "pre":
+        possible["tied_embeddings"] = ("all",)
+    return {name: values[0] for name, values in possible.items() if getattr(model, name) not in values}
 
 
 def to_hugging_face(
@@ -42,19 +66,19 @@ def to_hugging_face(
     """(the content of config.json, that of model.safetensors) for weights that have Hugging Face's names already.
 
     If the model's sinusoids are not those that their code computes, the weights include a table of them, which that code
-    loads.
+    loads. Pegasus always has one in its file.
     """
     model, positions = config.model, max(MAX_POSITIONS, config.batch.max_length)
-    if model.positions != "sinusoidal_concatenated":
+    class_name, model_type = _CLASSES[model.norm]
+    if model.positions != "sinusoidal_concatenated" or model.norm == "pre":
         table = np.array(sinusoids(jnp.arange(positions), model.width, model.positions))
         weights = weights | dict.fromkeys(POSITION_TABLES, table)
     options = {
-        "architectures": ["MarianMTModel"],
-        "model_type": "marian",
+        "architectures": [class_name],
+        "model_type": model_type,
         "is_encoder_decoder": True,
         "torch_dtype": "float32",
         "vocab_size": tokenizer.vocab_size,
-        "decoder_vocab_size": tokenizer.vocab_size,
         "d_model": model.width,
         "encoder_layers": model.num_layers,
         "decoder_layers": model.decoder_depth,
@@ -65,7 +89,6 @@ def to_hugging_face(
         "activation_function": _ACTIVATIONS[model.activation],
         "max_position_embeddings": positions,
         "scale_embedding": model.scale_embedding,
-        "share_encoder_decoder_embeddings": model.tied_embeddings == "all",
         "tie_word_embeddings": model.tied_embeddings != "none",
         "dropout": model.dropout,
         "attention_dropout": model.attention_dropout,
@@ -76,11 +99,14 @@ def to_hugging_face(
         "decoder_start_token_id": tokenizer.decoder_start_id,
         "forced_eos_token_id": tokenizer.eos_id,
     }
+    if model.norm == "post":  # of Marian alone
+        shared = model.tied_embeddings == "all"
+        options |= {"decoder_vocab_size": tokenizer.vocab_size, "share_encoder_decoder_embeddings": shared}
     return options, weights
 
 
 def write_hugging_face(folder: Path, weights: dict[str, np.ndarray], config: Config, tokenizer: Tokenizer) -> None:
-    """Writes to `folder` the files that `from_pretrained` of MarianMTModel and MarianTokenizer reads."""
+    """Writes to `folder` the files that `from_pretrained` of `class_of` the model and of MarianTokenizer reads."""
     options, weights = to_hugging_face(weights, config, tokenizer)
     id_names = "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id"
     never = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.unknown_id, tokenizer.decoder_start_id} - {tokenizer.eos_id}

@@ -1,4 +1,4 @@
-"""Marian models (https://marian-nmt.github.io, OPUS-MT's among them) as run folders, and back.
+"""Marian models (https://marian-nmt.github.io, OPUS-MT's among them) as run folders, and run folders for Hugging Face.
 
     python -m transformer_jax.interop.marian opus-mt-en-de runs/opus
     python -m transformer_jax.interop.marian --export runs/opus opus-mt-en-de-again
@@ -16,14 +16,18 @@ It writes a run folder that translates, is scored, exported and shown like any o
     python train.py --config=runs/opus/config.json --workdir=runs/mine --config.train.init_from=runs/opus \\
         --config.data.train=data/train --config.data.dev=data/dev
 
-The second writes any post-norm Transformer with sinusoids for MarianMTModel and MarianTokenizer. The model is the same
-function, with three exceptions for which Hugging Face has no option:
+The second writes any Transformer with sinusoids for Hugging Face: one with `model.norm=post` for MarianMTModel, one with
+`model.norm=pre` (and tied embeddings) for PegasusForConditionalGeneration, which is Marian's Transformer with the norm before
+each sublayer; the tokenizer is MarianTokenizer for both, and AutoTokenizer and AutoModelForSeq2SeqLM find them. The first
+command reads what the second has written, Pegasus' class included. The model is the same function, with these exceptions, for
+which Hugging Face has no option:
 
 * Their layer norm adds 1e-5 to the variance. Here `model.norm_epsilon` is added, which is 1e-6 in models trained by
   transformer_jax or Marian; a note says so at the export. On random models this changed the logits by at most 3e-5 of their
   standard deviation.
 * Their length penalty is |y|^a, here it is ((5 + |y|) / 6)^a, and their search differs as CTranslate2's does
-  (`ctranslate2.py`).
+  (`ctranslate2.py`). With `length_penalty=0` on both sides, beam 4 finds the same translations.
+* Their tokenizer does not normalise text as `tokenizer.normalize` does; a note says so at the export.
 * Their tokenizer reads `</s>`, `<pad>` and `<unk>` in a text as the special pieces; here and in Marian they are text.
 
 An imported model keeps the sinusoids and the epsilon of the system that its files are from. CTranslate2's own converter of
@@ -43,10 +47,10 @@ from transformer_jax.config import Config, ModelConfig, validate
 from transformer_jax.errors import UserError
 from transformer_jax.interop.foreign_model import Foreign
 from transformer_jax.interop.hugging_face_reader import EPSILON, read_hugging_face
-from transformer_jax.interop.hugging_face_writer import unsupported, write_hugging_face
+from transformer_jax.interop.hugging_face_writer import class_of, remedies, unsupported, write_hugging_face
 from transformer_jax.interop.marian_npz import read_marian
 from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters, to_parameters
-from transformer_jax.interop.parameters import expected_parameters, flat_parameters
+from transformer_jax.interop.parameters import NORMALIZE, expected_parameters, flat_parameters
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.progress import TrainProgress
@@ -83,8 +87,8 @@ def export_run(workdir: str, output: str, checkpoint: str = "best") -> tuple[str
     """Writes the parameters of a run folder for Hugging Face to `output`, a folder that is new or empty.
 
     `checkpoint` is latest, best, a step, or `average:N`. Returns in words which parameters they are, and notes about
-    differences. Raises UserError for a model that MarianMTModel cannot represent, naming all reasons, and if `output` cannot be
-    written.
+    differences. Raises UserError for a model that no class of theirs can represent, naming all reasons and what can be done,
+    and if `output` cannot be written.
     """
     require_possible_output(output)
     run = Run(workdir)
@@ -106,10 +110,11 @@ def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str |
     with written_whole(output) as unfinished:
         write_hugging_face(unfinished, weights, config, tokenizer)
     epsilon = config.model.norm_epsilon
-    notes = [] if epsilon == EPSILON else [f"model.norm_epsilon={epsilon:g}: theirs is {EPSILON:g}"]
+    notes = [] if model.norm == "post" else [f"model.norm=pre: load it with {class_of(model)} and MarianTokenizer"]
+    if epsilon != EPSILON:
+        notes.append(f"model.norm_epsilon={epsilon:g}: theirs is {EPSILON:g}")
     if tokenizer.normalizes:
-        normalize = "tokenization.normalization.normalize"
-        notes.append(f"tokenizer.normalize: theirs takes text as it is; give it what {normalize} leaves of it")
+        notes.append(f"tokenizer.normalize: theirs takes text as it is; {NORMALIZE}")
     return notes
 
 
@@ -159,11 +164,14 @@ def _require_representable(model: ModelConfig, tokenizer: Tokenizer) -> None:
     wrong = unsupported(model, tokenizer)
     if not wrong:
         return
-    remedy = ""
+    ways = []
     if model.family == "transformer" and tokenizer.source_vocab_size == tokenizer.vocab_size:
-        train = ", or train a model with --config.model.norm=post" if wrong == ["model.norm=pre"] else ""
-        remedy = f"; write it for CTranslate2 (transformer-jax export --format=ctranslate2){train}"
-    raise UserError(f"{tokenizer.folder.parent}: Hugging Face's MarianMTModel has no {', no '.join(wrong)}{remedy}")
+        ways.append("write it for CTranslate2 (transformer-jax export --format=ctranslate2)")
+    if keys := remedies(model):
+        ways.append(f"train a model with {' '.join(f'--config.{key}' for key in keys)}")
+    name = class_of(model) if model.family == "transformer" else "MarianMTModel"
+    remedy = f"; {', or '.join(ways)}" if ways else ""
+    raise UserError(f"{tokenizer.folder.parent}: Hugging Face's {name} has no {', no '.join(wrong)}{remedy}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A model's parameters by their names, with a check that all exist and have the right shapes."""
+"""What exports share: a model's parameters by their names, all there and of the right shapes, and a note about text."""
 
 from typing import Any
 
@@ -8,7 +8,10 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 
-__all__ = ["expected_parameters", "flat_parameters"]
+__all__ = ["NORMALIZE", "expected_parameters", "flat_parameters"]
+
+# What to do where a tokenizer's model does not normalise text, which `Tokenizer.encode_source` does before it.
+NORMALIZE = "give it lines that transformer_jax.tokenization.normalization.normalize has been applied to"
 
 
 def expected_parameters(config: ModelConfig, vocab_size: int) -> dict[str, Any]:

@@ -21,7 +21,8 @@ and where there is a GPU or TPU, whose time is not what limits,
 
 What is measured, time and score, the recipe of that name says of its own text. What is interpolated was not trained. There are
 at most so many steps that a text of 20 tokens a pair is read 60 times. Text of few different words, such as a program makes,
-may need a smaller `tokenizer.vocab_size`: the error then names the largest.
+has no 8,000 different pieces: the tokenizer then has as many as there are, and the log says how many (the config's key
+`tokenizer.vocab_may_shrink`).
 """
 
 import logging
@@ -82,6 +83,7 @@ def get_config(pairs: int, device: str = "cpu") -> Config:
     config = Config()
     config.data.train = config.data.dev = ""
     config.tokenizer.vocab_size = size.vocabulary
+    config.tokenizer.vocab_may_shrink = True
     config.tokenizer.sample_lines = 500_000
     config.batch.tokens = size.tokens
     config.model.num_layers, config.model.width, config.model.heads = size.layers, size.width, size.heads
@@ -105,7 +107,7 @@ def _report(config: Config, size: Size, pairs: int, device: str, epochs: float) 
     model, train = config.model, config.train
     log.info("own_text: %s pairs on %s: %s", f"{pairs:,}", "CPU" if device == "cpu" else device.upper(), size.source)
     log.info(
-        "own_text: %d layers of width %d, %s pieces, dropout %g: more text fills a larger model, less text needs more dropout",
+        "own_text: %d layers of width %d, up to %s pieces, dropout %g: more text fills a larger model, less needs more dropout",
         model.num_layers,
         model.width,
         f"{config.tokenizer.vocab_size:,}",

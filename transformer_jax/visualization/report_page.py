@@ -2,21 +2,17 @@
 
 import dataclasses
 import difflib
-import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.evaluation.analysis import sentence_chrf
+from transformer_jax.evaluation.metrics import LEAST_SENTENCES
 from transformer_jax.evaluation.report import Report
-from transformer_jax.storage.files import finite_or_null
-from transformer_jax.storage.text_files import open_output
+from transformer_jax.visualization.page_template import write_html
 
 __all__ = ["not_in_common", "write_report_page"]
-
-PLACEHOLDER = "{{data}}"  # replaced in report_page.html by the data of a page
 
 
 def write_report_page(file: str | Path, title: str, reports: Sequence[Report], sets: Sequence[Pairs]) -> None:
@@ -24,13 +20,9 @@ def write_report_page(file: str | Path, title: str, reports: Sequence[Report], s
 
     Every report has its analysis; `sets` has the test set of each. Raises UserError if the file cannot be written.
     """
-    data = {"title": title, "reports": [_plain(report, pairs) for report, pairs in zip(reports, sets, strict=True)]}
-    # A "<" inside a string could end the element that holds the data, or open a comment in it.
-    plain = finite_or_null(data)
-    text = json.dumps(plain, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", r"\u003c")
-    template = resources.files("transformer_jax.visualization").joinpath("report_page.html").read_text(encoding="utf-8")
-    with open_output(file) as page:
-        page.write(template.replace(PLACEHOLDER, text))
+    plain = [_plain(report, pairs) for report, pairs in zip(reports, sets, strict=True)]
+    data = {"title": title, "leastSentences": LEAST_SENTENCES, "reports": plain}
+    write_html(file, "report_page", data)
 
 
 def not_in_common(words: Sequence[str], others: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -55,6 +47,7 @@ def _plain(report: Report, pairs: Pairs) -> dict[str, Any]:
         "search": report.search + (f", words aligned by decoder layer {report.alignment_layer}" * bool(report.alignment_layer)),
         "sentences": report.sentences,
         "exact": report.exact,
+        "noInterval": report.no_interval,
         "scores": list(map(dataclasses.asdict, report.scores)),
         "other": comparison and comparison.other,
         "differences": list(map(dataclasses.asdict, comparison.differences)) if comparison else [],

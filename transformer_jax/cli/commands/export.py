@@ -1,9 +1,10 @@
-"""Writes the model of a run for another system: CTranslate2, or Hugging Face's MarianMTModel.
+"""Writes the model of a run for another system: CTranslate2, or Hugging Face Transformers.
 
     transformer-jax export runs/demo demo_ct2 --format=ctranslate2 --quantization=int8
-    transformer-jax export runs/opus opus_again --format=hugging_face
+    transformer-jax export runs/demo demo_hf --format=hugging_face
 
-CTranslate2 takes every Transformer, MarianMTModel those with model.norm=post and sinusoidal positions.
+CTranslate2 takes every Transformer, Hugging Face those with sinusoidal positions: for MarianMTModel with model.norm=post, for
+PegasusForConditionalGeneration with model.norm=pre. The tokenizer is MarianTokenizer for both.
 """
 
 from collections.abc import Sequence
