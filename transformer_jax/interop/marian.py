@@ -26,7 +26,8 @@ which Hugging Face has no option:
   transformer_jax or Marian; a note says so at the export. On random models this changed the logits by at most 3e-5 of their
   standard deviation.
 * Their length penalty is |y|^a, here it is ((5 + |y|) / 6)^a, and their search differs as CTranslate2's does
-  (`ctranslate2.py`). With `length_penalty=0` on both sides, beam 4 finds the same translations.
+  (`ctranslate2.py`). With `length_penalty=0` on both sides, beam 4 finds the same translations
+  of lines that are not cut into pieces here.
 * Their tokenizer does not normalise text as `tokenizer.normalize` does; a note says so at the export.
 * Their tokenizer reads `</s>`, `<pad>` and `<unk>` in a text as the special pieces; here and in Marian they are text.
 

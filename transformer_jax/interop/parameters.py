@@ -11,7 +11,7 @@ from transformer_jax.models.seq2seq import abstract_parameters, build_model
 __all__ = ["NORMALIZE", "expected_parameters", "flat_parameters"]
 
 # What to do where a tokenizer's model does not normalise text, which `Tokenizer.encode_source` does before it.
-NORMALIZE = "give it lines that transformer_jax.tokenization.normalization.normalize has been applied to"
+NORMALIZE = "put lines through transformer_jax.tokenization.normalization.normalize first"
 
 
 def expected_parameters(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
