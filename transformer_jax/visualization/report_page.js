@@ -124,7 +124,7 @@ function groups(found) {
 }
 
 function histogram(values) {
-  const bars = Array.from({ length: 10 }, (_, i) => ({ label: i === 9 ? "90–100" : `${10 * i}–`, value: 0 }));
+  const bars = Array.from({ length: 10 }, (_, i) => ({ label: i === 9 && !narrow.matches ? "90–100" : `${10 * i}–`, value: 0 }));
   for (const value of values) bars[Math.min(9, Math.floor(value / 10))].value += 1;
   return bars.map((bar) => ({ ...bar, above: String(bar.value) }));
 }
