@@ -203,6 +203,16 @@ def test_every_head_is_a_small_map_that_opens_by_a_click(tmp_path):
 
 
 @needs_browser
+def test_a_map_that_goes_on_beyond_the_edge_shows_it(tmp_path):
+    wide = {"cross": some_map("cross", TARGET_WORDS, SOURCE_WORDS * 8, layers=1, heads=1)}
+    edges = [
+        [said["class"] for _, said, _ in dom(write(tmp_path / name, maps, maps), "").found if said.get("id") == "map"]
+        for name, maps in (("wide.html", wide), ("narrow.html", {"cross": WORDS["cross"]}))
+    ]
+    assert edges == [["edges more-right"], ["edges"]]
+
+
+@needs_browser
 def test_clicks_pin_and_escape_lets_go(tmp_path):
     found = acted(
         write(tmp_path / "page.html"),

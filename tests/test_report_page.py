@@ -64,7 +64,9 @@ def test_a_page_that_cannot_be_written_is_told(tmp_path):
 
 
 @needs_browser
-@pytest.mark.parametrize("changes", [{}, {"alignments": None, "comparison": None}], ids=["all", "without"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"alignments": None, "comparison": None, "no_interval": "too few"}], ids=["all", "without"]
+)
 def test_in_a_browser(changes, tmp_path):
     """Worst first, marked by words; scripts in sentences are text; the pictures have their figures; pointing shows links."""
     text = page(tmp_path, **changes)
@@ -85,4 +87,7 @@ def test_in_a_browser(changes, tmp_path):
     assert body.count('linked"') == (0 if changes else 4)
     assert ("other system" in body) == (not changes) and ("from another" in dom) == (not changes)
     labels = re.findall(r'<svg[^>]*aria-label="([^"]*)"', dom)
+    (meaning,) = re.findall(r'id="meaning">([^<]*)<', dom)
+    assert meaning.endswith(" Of TER less is better.") and '<td data-name="BLEU">' in dom
+    assert meaning.startswith("No interval: too few." if changes else "Below a difference is the probability of one as large")
     assert len(labels) == 4 and "never had. 0: " in labels[1] and "1: " in labels[1]
