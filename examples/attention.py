@@ -15,12 +15,12 @@ ATTENTION = MultiHeadSelfAttention(width=WIDTH, heads=4, rotary=True)
 
 
 def init(key):
-    return ATTENTION.init(key, jnp.zeros((1, LENGTH, WIDTH)), causal_mask(jnp.ones((1, LENGTH), jnp.int32)))
+    return ATTENTION.init(key, jnp.zeros((1, LENGTH, WIDTH)), causal_mask(LENGTH))
 
 
 def in_one_pass(params, row):
     """[T, D] -> [T, D]: each token attends to itself and to the tokens before it."""
-    return ATTENTION.apply(params, row[None], causal_mask(jnp.ones((1, len(row)), jnp.int32)))[0]
+    return ATTENTION.apply(params, row[None], causal_mask(len(row)))[0]
 
 
 def token_by_token(params, row):

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from helpers import FAMILIES, letters, random_parameters, tiny_model
 
-from transformer_jax.config import TokenizerConfig
+from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.errors import UserError
+from transformer_jax.inference.attention import AttentionMap, attention_maps
+from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.tokenization.tokenizer import Tokenizer
-from transformer_jax.visualization.attention_maps import AttentionMap, attention_maps, draw
+from transformer_jax.visualization.attention_maps import draw
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 MAP = AttentionMap("cross", ("\u2581b", "c", "(end)"), ("\u2581a", "(end)"), np.full((1, 2, 3, 2), 0.5, np.float32))
@@ -124,3 +126,44 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", types.ModuleType("matplotlib.figure"))
     with pytest.raises(UserError, match="pip install"):
         draw(MAP, tmp_path / "map.png")
+
+
+def translator_of(tokenizer, **changes) -> Translator:
+    config = Config(model=tiny_model(num_layers=2, **changes))
+    config.decode.beam, config.decode.max_length_ratio, config.decode.max_length_extra = 1, 1.0, 3
+    model = build_model(config.model, tokenizer.vocab_size)
+    return Translator(model, random_parameters(model), tokenizer, config)
+
+
+def test_a_translator_shows_the_attention_of_a_line_and_its_translation(tokenizer):
+    translator = translator_of(tokenizer)
+    (translation,) = translator.translate(["a b c"])
+    found = translator.attention("a b c")
+    assert (found.source, found.translation) == ("a b c", translation.text)
+    model = translator.model, translator.params, tokenizer
+    for words, maps in ((False, found.pieces), (True, found.words)):
+        expected = attention_maps(*model, "a b c", translation.tokens, words=words)
+        assert maps.keys() == expected.keys() == {"cross", "encoder", "decoder"}
+        for kind in maps:
+            np.testing.assert_array_equal(maps[kind].weights, expected[kind].weights)
+    for same in (translation, translation.tokens):
+        np.testing.assert_array_equal(translator.attention("a b c", same).words["cross"].weights, found.words["cross"].weights)
+    assert translator.attention("a b", "c").words["cross"].queries == ("c", "(end)")
+    assert "cross 2 x 2 x " in repr(found) and "array" not in repr(found)
+
+
+def test_what_has_no_attention_to_show_is_named(tokenizer):
+    translator = translator_of(tokenizer, positions="learned", max_positions=8)
+    (translation,) = translator.translate(["a b c"])
+    for source, target, message in (
+        (" ", "c", "the line is blank"),
+        ("a b", translation._replace(parts=2), "translated in 2 parts"),
+        ("a b c d e f a b c d e f", "c", "too long for model.max_positions=8"),
+    ):
+        with pytest.raises(UserError, match=message):
+            translator.attention(source, target)
+    with pytest.raises(TypeError, match="should be a string"):
+        translator.attention(["a b"])
+    lstm = build_model(tiny_model(**FAMILIES["LSTM"]), tokenizer.vocab_size)
+    with pytest.raises(UserError, match="this model has no attention"):
+        Translator(lstm, random_parameters(lstm), tokenizer, Config(model=lstm.config)).attention("a b", "c")

@@ -2,23 +2,17 @@
 
 import itertools
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from transformer_jax.config import BatchConfig
-from transformer_jax.data.batching import (
-    Shape,
-    bucket_of,
-    bucketed_batch,
-    fit_packed_shape,
-    fit_shapes,
-    pack,
-    packed_batch,
-    pad_rows,
-)
+from transformer_jax.data.batch_shapes import Shape, bucket_of, fit_packed_shape, fit_shapes
+from transformer_jax.data.batching import Batch, bucketed_batch, pack, packed_batch, pad_rows
 from transformer_jax.errors import UserError
+from transformer_jax.runs.run_folder import Run
 
 PAD, START, EOS = 9, 7, 8  # none of them 0: nothing may rely on it
 
@@ -190,3 +184,20 @@ def test_one_sentence_a_row_is_the_same_either_way():
 def test_pad_rows():
     padded = pad_rows([np.array([5, 8]), np.array([], int)], 3, PAD)
     assert padded.dtype == np.int32 and padded.tolist() == [[5, 8, PAD], [PAD] * 3]
+
+
+def test_a_batch_of_pairs_of_lines():
+    tokenizer = Run(Path(__file__).parent / "runs" / "9f7c919").tokenizer()
+    sources, targets = ["The dog is hungry.", "We read."], ["Der Hund ist hungrig.", "Wir lesen."]
+    batch = Batch.of(iter(sources), targets, tokenizer)
+    for row, ids in zip(batch.source, tokenizer.encode_source(sources), strict=True):
+        assert row.tolist() == [*ids, *[tokenizer.pad_id] * (len(row) - len(ids))]
+    for row, ids in zip(batch.target_input, tokenizer.encode_target(targets), strict=True):
+        assert row[: len(ids)].tolist() == [tokenizer.decoder_start_id, *ids[:-1]]
+    assert batch.source_segment.sum() == sum(map(len, tokenizer.encode_source(sources)))
+    with pytest.raises(UserError, match="targets: 1 for 2 sources; expected one for each"):
+        Batch.of(sources, targets[:1], tokenizer)
+    with pytest.raises(UserError, match="one pair of lines or more"):
+        Batch.of([], [], tokenizer)
+    with pytest.raises(TypeError, match="sources should be a list of strings, not the string"):
+        Batch.of(sources[0], targets, tokenizer)

@@ -25,7 +25,7 @@ from transformer_jax.cli import program
 from transformer_jax.cli.config_files import load_config
 from transformer_jax.config import validate
 from transformer_jax.data import demo
-from transformer_jax.data.batching import fit_packed_shape, fit_shapes
+from transformer_jax.data.batch_shapes import fit_packed_shape, fit_shapes
 from transformer_jax.errors import UserError
 from transformer_jax.training.across_devices import Parallel
 

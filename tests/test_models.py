@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,11 +36,13 @@ from transformer_jax.models.attention import (
     segment_mask,
 )
 from transformer_jax.models.attention_weights import attention_of
-from transformer_jax.models.layers import Dropout, Projection, rotate, sinusoids
+from transformer_jax.models.layers import Dropout, Embedding, Projection, rotate, sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
+from transformer_jax.models.transformer import DecoderLayer, EncoderLayer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CLOSE = dict(rtol=1e-4, atol=1e-4)
+KEY = jax.random.key(0)
 # Together every value of every choice.
 VARIANTS = {
     "the paper's": {},
@@ -474,3 +477,50 @@ def test_without_a_mask_every_token_attends_to_all():
         cross.apply(params, method=cross_attend), cross.apply(params, everything, method=cross_attend)
     )
     np.testing.assert_array_equal(causal_mask(5), causal_mask(one)[:1])
+
+
+def decoder_layer(layer: DecoderLayer, x: jax.Array, memory: jax.Array, *rest: jax.Array) -> jax.Array:
+    return layer(x, layer.keys_values(memory), *rest)
+
+
+def test_a_decoder_layer_without_masks_is_causal_and_reads_the_whole_source():
+    x, memory = jax.random.normal(jax.random.key(1), (2, 5, 16)), jax.random.normal(jax.random.key(2), (2, 3, 16))
+    layer = DecoderLayer(tiny_model())
+    params = layer.init(jax.random.key(0), x, memory, method=decoder_layer)
+    position = jnp.broadcast_to(jnp.arange(5), (2, 5))
+    given = causal_mask(jnp.ones((2, 5), jnp.int32)), jnp.ones((2, 1, 5, 3), bool), position
+    out = layer.apply(params, x, memory, method=decoder_layer)
+    np.testing.assert_array_equal(out, layer.apply(params, x, memory, *given, method=decoder_layer))
+    source, cache = layer.apply(params, memory, method="keys_values"), layer.apply(params, 2, 5, method="init_cache")
+    for index in range(5):
+        args = x[:, index : index + 1], jnp.int32(index), None, source, None, cache
+        one, cache = layer.apply(params, *args, method="step")
+        np.testing.assert_allclose(one[:, 0], out[:, index], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x: MultiHeadSelfAttention(16, 3).init(KEY, x), "heads=3 should divide width=16"),
+        (lambda x: MultiHeadCrossAttention(16, 3).init(KEY, x, method="keys_values"), "heads=3 should divide width=16"),
+        (lambda x: MultiHeadSelfAttention(6, 2, rotary=True).init(KEY, x[..., :6]), "an even width of each head, not 3"),
+        (
+            lambda x: MultiHeadSelfAttention(32, 2).init(KEY, x),
+            "MultiHeadSelfAttention has a width of 32, and its input one of 16",
+        ),
+        (lambda x: EncoderLayer(tiny_model(width=8)).init(KEY, x), "EncoderLayer has a width of 8, and its input one of 16"),
+        (lambda x: DecoderLayer(tiny_model(width=8)).init(KEY, x, x, method=decoder_layer), "DecoderLayer has a width of 8"),
+        (lambda x: Embedding(9, 8).init(KEY, x, method="logits"), "Embedding has a width of 8, and its input one of 16"),
+        (lambda x: sinusoids(jnp.arange(3), 5), "5 is odd"),
+    ],
+)
+def test_wrong_widths_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call(jnp.zeros((1, 2, 16)))
+
+
+def test_parameters_for_another_width_are_named():
+    cross = MultiHeadCrossAttention(16, 2)
+    params = cross.init(KEY, jnp.zeros((1, 2, 12)), method="keys_values")  # a memory may have a width of its own
+    with pytest.raises(ValueError, match="parameters of key_value are for inputs of width 12, and the input has 10"):
+        cross.apply(params, jnp.zeros((1, 2, 10)), method="keys_values")

@@ -1,5 +1,6 @@
 """What depends on the kind of device, on CPU and elsewhere."""
 
+import logging
 import re
 from types import SimpleNamespace
 
@@ -65,3 +66,42 @@ def test_device_files_are_those_of_gpus_and_tpus(monkeypatch):
     there = {"/dev/nvidia[0-9]*": ["/dev/nvidia1", "/dev/nvidia0"], "/dev/accel[0-9]*": ["/dev/accel0"]}
     monkeypatch.setattr(platform.glob, "glob", lambda pattern: there.get(pattern, []))
     assert platform.accelerator_files() == ["/dev/nvidia0", "/dev/nvidia1", "/dev/accel0"]
+
+
+@pytest.mark.parametrize(
+    "maker, kind, libtpu, found",
+    [
+        ("0x1ae0", "0x006f", False, True),  # a TPU v6e
+        ("0x1ae0", "0x0042", False, False),  # a network card
+        ("0x10de", "0x006f", False, False),
+        ("0x10de", "0x006f", True, True),
+    ],
+)
+def test_newer_tpus_are_known_by_libtpu_or_on_the_pci_bus(monkeypatch, tmp_path, maker, kind, libtpu, found):
+    device = tmp_path / "0000:00:05.0"
+    device.mkdir()
+    (device / "vendor").write_text(f"{maker}\n")
+    (device / "device").write_text(f"{kind}\n")
+    there = {
+        "/dev/vfio/[0-9]*": ["/dev/vfio/1", "/dev/vfio/0"],
+        "/sys/bus/pci/devices/*": [str(device), str(tmp_path / "gone")],
+    }
+    monkeypatch.setattr(platform.glob, "glob", lambda pattern: there.get(pattern, []))
+    monkeypatch.setattr(platform, "find_spec", lambda name: libtpu or None)
+    assert platform.tpu_files() == ["/dev/vfio/0", "/dev/vfio/1"] * found
+
+
+def test_an_accelerator_that_jax_does_not_use_is_said_in_one_line(monkeypatch, caplog):
+    monkeypatch.setattr(platform, "accelerator_files", lambda: ["/dev/nvidia0"])
+    for name in platform._DEVICES:
+        monkeypatch.delenv(name, raising=False)
+    platform.tell_unused_accelerator.cache_clear()
+    of_jax = logging.getLogger("jax._src.xla_bridge")
+    with caplog.at_level(logging.WARNING), platform.without_warning_of_jax():
+        of_jax.warning("An NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed.")
+        of_jax.warning("CUDA backend failed to initialize")
+        platform.tell_unused_accelerator()
+        platform.tell_unused_accelerator()
+    platform.tell_unused_accelerator.cache_clear()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2 and lines[0].startswith("CUDA backend") and lines[1].startswith("warning: there seems to be a GPU")

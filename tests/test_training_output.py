@@ -7,16 +7,18 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import quick_config, tiny_model
 
 from transformer_jax.config import BatchConfig, Config, TrainConfig
-from transformer_jax.data.batching import Shape
+from transformer_jax.data.batch_shapes import Shape
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters
 from transformer_jax.runs.progress import TrainProgress
-from transformer_jax.training import console, pace, summary
+from transformer_jax.training import console, pace, summary, visible_log
 from transformer_jax.training.loop import train
+from transformer_jax.version import __version__
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 
@@ -64,14 +66,14 @@ def test_packed_batches_that_cannot_use_their_positions_are_worth_a_warning():
 def train_one_step(tmp_path, caplog):
     """Trains for a step in `tmp_path / name`, with changes to the section `train`; gives the lines of the log."""
 
-    def call(name: str, **changes) -> list[str]:
+    def call(name: str, config_name: str = "", **changes) -> list[str]:
         config = quick_config(tmp_path)
         config.train.steps = config.train.log_every = config.train.evaluate_every = config.train.checkpoint_every = 1
         for field, value in changes.items():
             setattr(config.train, field, value)
         caplog.clear()
         with caplog.at_level(logging.INFO, "transformer_jax"):
-            train(config, tmp_path / name)
+            train(config, tmp_path / name, name=config_name)
         return [record.getMessage() for record in caplog.records]
 
     return call
@@ -81,18 +83,76 @@ def test_a_training_reports_what_it_runs_on_and_how_it_ended(tmp_path, train_one
     monkeypatch.setattr(console.platform, "accelerator_files", lambda: ["/dev/nvidia0"])
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
-    lines = train_one_step("run")
-    assert lines[0].endswith(f"run folder {tmp_path / 'run'}")
+    console.platform.tell_unused_accelerator.cache_clear()
+    lines = train_one_step("run", "demo")
+    assert lines[0].endswith(f", config demo, run folder {tmp_path / 'run'}")
     assert "CPU devices on" in lines[1] and lines[1].endswith(": float32")
     assert lines[2].startswith("warning: there seems to be a GPU")
     said = "\n".join(lines)
+    size = r"\d+(\.\d+)? [kM]B"
+    assert re.search(rf"memory of a step: {size} on each device, of which parameters and optimizer state are {size}", said)
     assert "parameters: embeddings 4,352 (also the output), encoder" in said
     assert "1 steps are about 0." in said
     best = r"best cross_entropy \d\.\d+ at step 1"
     assert re.fullmatch(rf"trained to step 1, 1 steps in \d+\.\d minutes; {best}; run folder .*run", lines[-2])
     assert lines[-1].startswith("next: ")
     again = train_one_step("run")
+    assert again[0].endswith(f"{__version__}, run folder {tmp_path / 'run'}") and "there seems to be" not in "".join(again)
     assert again[-3] == "trained to step 1 already, nothing to do" and re.match(best, again[-2])
+
+
+@pytest.fixture
+def standard_error(monkeypatch):
+    """What a program would see that has set up no logging; pytest has."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    error = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", error)
+    return error
+
+
+@pytest.mark.parametrize("is_set_up", [False, True])
+def test_a_program_sees_each_line_once_whether_it_has_set_up_logging_or_not(tmp_path, standard_error, is_set_up):
+    config, logger = quick_config(tmp_path), logging.getLogger("transformer_jax")
+    config.train.steps = 1
+    before = logger.level, logger.propagate, logger.handlers.copy()
+    if is_set_up:
+        logging.getLogger().addHandler(logging.StreamHandler(standard_error))
+        logger.setLevel(logging.INFO)
+    train(config, tmp_path / "run")
+    logger.setLevel(before[0])
+    for start in ("transformer_jax ", "memory of a step", "trained to step 1", "next: "):
+        lines = re.findall(rf"^(?:\d\d:\d\d:\d\d )?{start}.*$", standard_error.getvalue(), re.MULTILINE)
+        assert len(lines) == 1 and bool(re.match(r"\d\d:", lines[0])) is not is_set_up, lines
+    assert (logger.level, logger.propagate, logger.handlers) == before
+
+
+def test_without_verbose_nothing_is_shown(tmp_path, standard_error, capfd):
+    config = quick_config(tmp_path)
+    config.train.steps = 1
+    standard_error.isatty = lambda: True
+    train(config, tmp_path / "run", verbose=False)
+    assert not standard_error.getvalue() and capfd.readouterr() == ("", "")
+
+
+def test_a_bar_steps_aside_for_the_handlers_of_the_console_alone(monkeypatch, tmp_path):
+    root = logging.getLogger()
+    file = logging.FileHandler(tmp_path / "log")
+    monkeypatch.setattr(root, "handlers", [file])
+    assert visible_log.loggers_of_console() == []
+    with visible_log.visible_log(verbose=True):
+        assert visible_log.loggers_of_console() == []  # the program has set up where its lines go
+    monkeypatch.setattr(root, "handlers", [file, logging.StreamHandler()])
+    assert visible_log.loggers_of_console() == [root]
+    file.close()
+
+
+def test_a_notebook_is_known_by_its_kernel(monkeypatch):
+    assert not visible_log.in_notebook()
+    shell = SimpleNamespace(kernel=None)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert visible_log.in_notebook()
+    del shell.kernel  # IPython in a terminal
+    assert not visible_log.in_notebook()
 
 
 def test_where_the_first_parameters_are_from_is_reported(tmp_path, train_one_step):

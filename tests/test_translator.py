@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from helpers import FAMILIES, each_family, letters, random_parameters, tiny_model
 
-from transformer_jax.config import Config, TokenizerConfig
+from transformer_jax.config import Config, SearchOptions, TokenizerConfig
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch
 from transformer_jax.data.store import Store
+from transformer_jax.decoding.beam import beam_search
+from transformer_jax.decoding.greedy import greedy_search
 from transformer_jax.errors import UserError
 from transformer_jax.inference.batched_search import Searcher
 from transformer_jax.inference.length_batches import search_groups
+from transformer_jax.inference.model_search import search_inputs
 from transformer_jax.inference.phrases import has_phrases, read_phrases, read_prefixes
 from transformer_jax.inference.sentences import split_line
 from transformer_jax.inference.translation import Translation
@@ -588,3 +591,20 @@ def test_progress_counts_the_lines_that_are_done(transformer):
     assert transformer.translate(lines, tokens=64, progress=lambda *counts: seen.append(counts)) == expected
     done = [count for count, _ in seen]
     assert len(done) > 1 and done == sorted(done) and done[-1] == len(lines) and {total for _, total in seen} == {len(lines)}
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_search_of_a_model_by_hand_finds_what_the_translator_finds(translator, beam):
+    lines, tokenizer = ["a b", "h g f e", "c"], translator.tokenizer
+    batch, search = Batch.of(lines, [""] * len(lines), tokenizer), beam_search if beam > 1 else greedy_search
+
+    @jax.jit
+    def find(params, batch):
+        step, queue = search_inputs(translator.model, params, batch, length=12, beam=beam)
+        return search(step, queue, tokenizer.special_ids, SearchOptions(beam=beam), length=12)
+
+    found = find(translator.params, batch)
+    expected = translator.translate(lines, beam=beam, length_penalty=SearchOptions().length_penalty, max_length_extra=50)
+    for tokens, one in zip(found.tokens[:, 0].tolist(), expected, strict=True):
+        if len(one.tokens) < 12:  # else the other limit ended it
+            assert [token for token in tokens if token != tokenizer.pad_id] == list(one.tokens)

@@ -12,13 +12,14 @@
     score(hypotheses, references)             BLEU, chrF and TER with sacreBLEU's signatures
     evaluate(translator, source, references)  translates a test set and scores it
     read_pairs, Tokenizer, open_store         text to ids
-    BatchStream, Batch, prefetch              ids to arrays of few shapes, shuffled, from any position on
+    BatchStream, Batch, prefetch              ids to arrays of few shapes, shuffled, from any position on; `Batch.of` some pairs
     build_model, init_parameters              Transformer or LSTM; `models/seq2seq.py` has the contract
     EncoderLayer, DecoderLayer                the parts, with MultiHeadSelfAttention, MultiHeadCrossAttention, Embedding,
                                               sinusoids, causal_mask, segment_mask
     loss_sums                                 label-smoothed cross-entropy, as sums and counts
     attention_maps, alignment_error_rate      what attention looked at, and how well it aligns words
-    beam_search, greedy_search, sample_search over any `step(token, index, cache)` function, of a `single_batch` of sentences
+    beam_search, greedy_search, sample_search over any `step(token, index, cache)` function, of a `single_batch` of sentences;
+                                              `search_inputs` makes both of a model and its parameters
 
 `examples/` shows them in other code.
 
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from transformer_jax.evaluation.metrics import Score, score
     from transformer_jax.evaluation.report import Report, evaluate
     from transformer_jax.inference.alignment import alignment_error_rate
+    from transformer_jax.inference.attention import Attention, AttentionMap, attention_maps
+    from transformer_jax.inference.model_search import search_inputs
     from transformer_jax.inference.terminology import Terminology
     from transformer_jax.inference.translation import Translation
     from transformer_jax.inference.translator import Translator
@@ -76,10 +79,10 @@ if TYPE_CHECKING:
     from transformer_jax.tokenization.tokenizer import Tokenizer
     from transformer_jax.training.loop import train
     from transformer_jax.training.objective import loss_sums
-    from transformer_jax.visualization.attention_maps import AttentionMap, attention_maps
 
 __all__ = [
     "LSTM",
+    "Attention",
     "AttentionMap",
     "Batch",
     "BatchConfig",
@@ -128,6 +131,7 @@ __all__ = [
     "recipe",
     "sample_search",
     "score",
+    "search_inputs",
     "segment_mask",
     "single_batch",
     "sinusoids",
@@ -139,7 +143,8 @@ __all__ = [
 # Imported when first asked for (PEP 562): `transformer_jax.data` does without JAX, the scripts set the process up before JAX
 # starts its threads, and --help or a mistyped flag should not wait for it.
 _LATER = {
-    "AttentionMap": "visualization.attention_maps",
+    "Attention": "inference.attention",
+    "AttentionMap": "inference.attention",
     "Batch": "data.batching",
     "BatchConfig": "config",
     "BatchStream": "data.stream",
@@ -171,7 +176,7 @@ _LATER = {
     "Translator": "inference.translator",
     "alignment_error_rate": "inference.alignment",
     "at_once": "decoding.continuous_batching",
-    "attention_maps": "visualization.attention_maps",
+    "attention_maps": "inference.attention",
     "beam_search": "decoding.beam",
     "build_model": "models.seq2seq",
     "causal_mask": "models.attention",
@@ -185,6 +190,7 @@ _LATER = {
     "recipe": "recipes",
     "sample_search": "decoding.greedy",
     "score": "evaluation.metrics",
+    "search_inputs": "inference.model_search",
     "segment_mask": "models.attention",
     "single_batch": "decoding.continuous_batching",
     "sinusoids": "models.layers",

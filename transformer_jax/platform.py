@@ -4,12 +4,17 @@ reordered is in `decoding/beam_slots.py`).
 A fault in the environment variables is reported as bad input, in one line.
 """
 
+import contextlib
+import functools
 import glob
+import logging
 import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from transformer_jax.errors import UserError
@@ -24,11 +29,18 @@ __all__ = [
     "kind_of_device",
     "search_positions",
     "steps_in_flight",
+    "tell_unused_accelerator",
+    "tpu_files",
     "unused_accelerator",
+    "without_warning_of_jax",
 ]
+
+log = logging.getLogger(__name__)
 
 # Environment variables that choose devices.
 _DEVICES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
+# The numbers of Google's TPUs on the PCI bus, as JAX has them: v3, a kind without public name, v4, v5p, v5e, v6e, 7x.
+_TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
 
 
 def import_jax() -> None:
@@ -87,12 +99,25 @@ def describe_devices(devices: Sequence[Any], processes: int = 1, cores: int | No
 
 
 def accelerator_files() -> list[str]:
-    """The device files of NVIDIA GPUs and of TPUs on this machine. A TPU's are those of libtpu's two drivers; the newer one,
-    VFIO, serves other devices too, and counts only where libtpu is installed."""
-    from importlib.util import find_spec
+    """The device files of NVIDIA GPUs and of TPUs on this machine."""
+    return sorted(glob.glob("/dev/nvidia[0-9]*")) + tpu_files()
 
-    tpus = glob.glob("/dev/accel[0-9]*") or (glob.glob("/dev/vfio/[0-9]*") if find_spec("libtpu") else [])
-    return sorted(glob.glob("/dev/nvidia[0-9]*")) + sorted(tpus)
+
+def tpu_files() -> list[str]:
+    """The device files of the TPU chips on this machine: /dev/accelN up to v4, /dev/vfio/N from v5e on. VFIO serves other
+    devices too, and counts only where libtpu is installed or a TPU is on the PCI bus."""
+    files = glob.glob("/dev/accel[0-9]*")
+    if not files and (find_spec("libtpu") or any(map(_is_tpu, glob.glob("/sys/bus/pci/devices/*")))):
+        files = glob.glob("/dev/vfio/[0-9]*")
+    return sorted(files)
+
+
+def _is_tpu(device: str) -> bool:
+    try:
+        maker, kind = (Path(device, name).read_text().strip() for name in ("vendor", "device"))
+    except OSError:
+        return False
+    return maker == "0x1ae0" and kind in _TPUS
 
 
 def unused_accelerator(files: Sequence[str], backend: str, environment: Mapping[str, str]) -> str:
@@ -109,6 +134,30 @@ def unused_accelerator(files: Sequence[str], backend: str, environment: Mapping[
         f"there seems to be a {kind} ({files[0]}), and JAX computes on the CPU: the jaxlib that is installed is not for it, or "
         f"its driver is missing or too old; install the extra {extra}, or set JAX_PLATFORMS=cpu if the CPU is meant"
     )
+
+
+@functools.cache
+def tell_unused_accelerator() -> None:
+    """Logs the warning of `unused_accelerator`, if there is one: once in a process. JAX must have found its devices."""
+    warning = unused_accelerator(accelerator_files(), kind_of_device(), os.environ)
+    if warning:
+        log.warning("warning: %s", warning)
+
+
+@contextlib.contextmanager
+def without_warning_of_jax() -> Iterator[None]:
+    """While the block runs, JAX logs nothing of an accelerator that it does not use: `tell_unused_accelerator` says it, with
+    what to install."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "may be present on this machine" not in record.getMessage()
+
+    logger = logging.getLogger("jax._src.xla_bridge")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def _cores() -> int:

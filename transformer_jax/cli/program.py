@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from transformer_jax.distributed import cluster
 from transformer_jax.errors import ToBeContinued, UserError
-from transformer_jax.platform import find_devices, import_jax
+from transformer_jax.platform import find_devices, import_jax, tell_unused_accelerator, without_warning_of_jax
 from transformer_jax.storage.cache_folders import use_compilation_cache
 
 __all__ = ["Processes", "main", "report_to_all", "set_up"]
@@ -89,7 +89,8 @@ def _open_standard_streams() -> None:
 
 def set_up(processes: Processes | None = None) -> None:
     """Prepares the process, once, before anything else imports JAX: the log goes to standard error, compiled programs are kept
-    on disk, the other processes are joined, and JAX's devices are found.
+    on disk, the other processes are joined, and JAX's devices are found. The log says where JAX does not use a GPU or TPU that
+    is there.
 
     `processes` are the values of the three flags; if all are None, Slurm's or the TPU slice's processes are joined. Without
     `processes` the program works alone, wherever it runs. Raises UserError for impossible flags and environment variables.
@@ -110,7 +111,9 @@ def set_up(processes: Processes | None = None) -> None:
         cluster.stay_alone()
     else:
         cluster.join(*processes)
-    find_devices(alone=not cluster.several())
+    with without_warning_of_jax():
+        find_devices(alone=not cluster.several())
+    tell_unused_accelerator()
 
 
 @contextlib.contextmanager

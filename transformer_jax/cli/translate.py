@@ -20,7 +20,7 @@ from transformer_jax.inference.translator import Translator, load_others, load_t
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.text_files import STANDARD, iter_lines, open_output
-from transformer_jax.visualization.attention_maps import attention_maps, draw
+from transformer_jax.visualization.attention_maps import draw
 from transformer_jax.visualization.attention_page import write_page
 
 __all__ = ["translate_lines"]
@@ -204,8 +204,8 @@ def _draw_first(
     if not translations or translations[0].parts != 1:
         raise UserError(f"--attention={job.attention}: the first line is missing, blank or in pieces: too much for one picture")
     source, translation = block[0].source, translations[0]
-    model = translator.model, translator.params, translator.tokenizer
-    of_pieces, of_words = (attention_maps(*model, source, translation.tokens, words=words) for words in (False, True))
+    attention = translator.attention(source, translation)
+    of_pieces, of_words = attention.pieces, attention.words
     kind, layer, head = job.attention_kind, job.attention_layer, job.attention_head
     if kind not in of_words:
         raise UserError(f"--attention_kind={kind}: this model has {', '.join(of_words) or 'no attention'}")

@@ -7,7 +7,8 @@ import numpy as np
 
 from transformer_jax.config import BatchConfig
 from transformer_jax.data import batching
-from transformer_jax.data.batching import Batch, Shape
+from transformer_jax.data.batch_shapes import Shape, bucket_of, fit_packed_shape, fit_shapes
+from transformer_jax.data.batching import Batch
 from transformer_jax.data.store import Store
 from transformer_jax.errors import UserError
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -110,8 +111,8 @@ class BatchStream:
         self.usual_length = int(np.searchsorted(np.cumsum(tokens), 0.95 * tokens.sum()))
         self._mean_length = (lengths[0].mean() + lengths[1].mean()) / 2
         self._packed = config.kind == "packed"
-        self.shapes = [batching.fit_packed_shape(*lengths, config)] if self._packed else batching.fit_shapes(*lengths, config)
-        self._buckets = batching.bucket_of(source_lengths, target_lengths, self.shapes).astype(np.uint16)
+        self.shapes = [fit_packed_shape(*lengths, config)] if self._packed else fit_shapes(*lengths, config)
+        self._buckets = bucket_of(source_lengths, target_lengths, self.shapes).astype(np.uint16)
         if self._packed:
             rows = max(lengths[0].mean() / self.shapes[0].source_length, lengths[1].mean() / self.shapes[0].target_length)
             self.batches_per_epoch = float(self.pairs * rows / self.shapes[0].rows)
@@ -174,7 +175,7 @@ def one_pass(store: Store, shapes: Sequence[Shape], config: BatchConfig, tokeniz
     longest of them.
     """
     everything = np.arange(len(store))
-    buckets = batching.bucket_of(store.source_lengths, store.target_lengths, shapes)
+    buckets = bucket_of(store.source_lengths, store.target_lengths, shapes)
     fitting, rest = everything[buckets < len(shapes)], everything[buckets == len(shapes)]
     if config.kind == "packed":
         plans = _packed_plans(store, fitting, shapes[0]) if len(fitting) else []

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import ctypes
-import glob
 import importlib.util
 import json
 import logging
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from transformer_jax.errors import UserError
+from transformer_jax.platform import tpu_files
 
 __all__ = [
     "BAD_INPUT",
@@ -128,7 +128,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None, pa
 def stay_alone() -> None:
     """Prepares a program that runs in one process: on a host of a TPU slice it does not wait for the other hosts."""
     if _on_tpu():
-        chips = _CHIPS.get(len(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")))
+        chips = _CHIPS.get(len(tpu_files()))
         alone = {"TPU_PROCESS_BOUNDS": "1,1,1", "TPU_CHIPS_PER_PROCESS_BOUNDS": chips, "CLOUD_TPU_TASK_ID": "0"}
         for name, value in alone.items() if chips else ():
             os.environ.setdefault(name, value)
@@ -136,8 +136,7 @@ def stay_alone() -> None:
 
 def _on_tpu() -> bool:
     asked_for = os.environ.get("JAX_PLATFORMS", "")
-    chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")
-    return bool(chips and importlib.util.find_spec("libtpu")) and (not asked_for or "tpu" in asked_for)
+    return bool(tpu_files() and importlib.util.find_spec("libtpu")) and (not asked_for or "tpu" in asked_for)
 
 
 def _processes(count: int) -> str:

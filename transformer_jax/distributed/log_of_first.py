@@ -12,9 +12,11 @@ __all__ = ["first_speaks"]
 @contextlib.contextmanager
 def first_speaks() -> Iterator[None]:
     """While the block runs, all processes but the first log nothing of this package below a warning; a warning of theirs
-    begins with `process I: `. It concerns the handlers that the root logger has when the block begins."""
+    begins with `process I: `. It concerns the handlers that the root logger and that of this package have when the block
+    begins."""
     number = jax.process_index()
-    handlers = logging.getLogger().handlers if number else []
+    loggers = (logging.getLogger(), logging.getLogger("transformer_jax")) if number else ()
+    handlers = [handler for logger in loggers for handler in logger.handlers]
 
     def keep(record: logging.LogRecord) -> bool:
         if not record.name.startswith("transformer_jax"):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from transformer_jax.data.batching import Batch, Shape, bucketed_batch
+from transformer_jax.data.batch_shapes import Shape
+from transformer_jax.data.batching import Batch, bucketed_batch
 from transformer_jax.data.store import Store
 from transformer_jax.distributed.rows_over_devices import over_rows
 from transformer_jax.errors import UserError

@@ -7,11 +7,12 @@ import numpy as np
 
 from transformer_jax.config import Config, SearchOptions
 from transformer_jax.errors import UserError
-from transformer_jax.inference.phrases import NO_PREFIX, Phrase, Prefix
+from transformer_jax.inference.phrases import NO_PREFIX, Phrase, Prefix, read_phrases, read_prefixes
 from transformer_jax.inference.sentences import Span, split_line
+from transformer_jax.inference.terminology import Terminology
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["Piece", "PieceMaker"]
+__all__ = ["Piece", "PieceMaker", "with_prefixes_and_phrases"]
 
 
 class Piece(NamedTuple):
@@ -61,3 +62,25 @@ class PieceMaker(NamedTuple):
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer.encode_source([text])[0])
+
+
+def with_prefixes_and_phrases(
+    tokenizer: Tokenizer,
+    of_lines: Sequence[Sequence[Piece]],
+    prefixes: Sequence[str],
+    complete_words: bool,
+    phrases: Sequence[Sequence[str]],
+    ends: str,
+    terms: Terminology | None,
+) -> list[Piece]:
+    """The pieces of all lines, with what their translations must begin with and hold: the first piece of a line has its prefix
+    and its phrases, every piece what `terms` has for its own words. Raises UserError as `read_prefixes` and `read_phrases`
+    do."""
+    pieces = [piece for of_line in of_lines for piece in of_line]
+    firsts = [(line, not i) for line, of_line in enumerate(of_lines) for i in range(len(of_line))]
+    starts = [prefixes[line] if is_first else "" for line, is_first in firsts]
+    wanted = [[*(phrases[line] if is_first else ())] for line, is_first in firsts]
+    for piece, texts in zip(pieces, wanted, strict=True) if terms else ():
+        texts += terms.translations(piece.span.text)
+    read = read_prefixes(tokenizer, starts, complete_words), read_phrases(tokenizer, wanted, ends)
+    return [piece._replace(prefix=x, phrases=y) for piece, x, y in zip(pieces, *read, strict=True)]

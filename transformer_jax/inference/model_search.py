@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from transformer_jax.config import SearchOptions
+from transformer_jax.data.batching import Batch
 from transformer_jax.decoding.beam import beam_search
-from transformer_jax.decoding.continuous_batching import DecodingQueue
+from transformer_jax.decoding.continuous_batching import DecodingQueue, single_batch
 from transformer_jax.decoding.greedy import greedy_search, sample_search
-from transformer_jax.decoding.hypotheses import Hypotheses, SearchCache
+from transformer_jax.decoding.hypotheses import Hypotheses, SearchCache, Step
 from transformer_jax.decoding.phrase_constraints import begin_phrases, constrained_search
 from transformer_jax.decoding.token_constraints import TokenTexts, constrained_step, make_constraints
 from transformer_jax.inference.alignment import log_coverage, mean_attention
@@ -20,9 +21,31 @@ from transformer_jax.inference.search_rows import SearchRows
 from transformer_jax.models.random_keys import key_of
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["make_model_search"]
+__all__ = ["make_model_search", "search_inputs"]
 
 _REFILL_SHARE = 8  # this share of the slots is free before it is filled again: each time costs a run of the encoder
+
+
+def search_inputs(model: nn.Module, params: Any, batch: Batch, *, length: int, beam: int = 1) -> tuple[Step, DecodingQueue]:
+    """The step function and the queue with which `beam_search`, `greedy_search` and `sample_search` translate the sources of
+    `batch` (one sentence a row, as `Batch.of` makes them; its targets are not read) in at most `length` tokens.
+
+    `beam` is the number of hypotheses of a sentence: `SearchOptions.beam`, 1 for greedy search, `nbest` for samples. `model` is
+    under the contract of `models/seq2seq.py`; all may be called under `jax.jit`.
+
+    >>> step, queue = search_inputs(model, params, batch, length=40, beam=4)                                    # doctest: +SKIP
+    >>> found = beam_search(step, queue, tokenizer.special_ids, SearchOptions(beam=4), length=40)               # doctest: +SKIP
+    >>> tokenizer.decode(found.tokens[:, 0])                                                                    # doctest: +SKIP
+    """
+    variables, rows = {"params": params}, (batch.source, batch.source_segment, batch.source_position)
+    memory = model.apply(variables, *rows, method="encode")
+    cache = model.apply(variables, memory, beam, length, method="init_cache")
+
+    def step(token: jax.Array, index: jax.Array, cache: Any, memory: Any) -> tuple[jax.Array, Any]:
+        logits, cache = model.apply(variables, token, index, memory, cache, method="decode_step")
+        return _log_softmax(logits), cache
+
+    return step, single_batch(cache, jnp.full(len(batch.source), length), memory)
 
 
 def make_model_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypotheses]:

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from transformer_jax.config import SearchOptions
 from transformer_jax.inference.alignment import Links, join_links, renumbered_links
+from transformer_jax.inference.batched_search import Candidate
 from transformer_jax.inference.line_pieces import Piece
+from transformer_jax.inference.notebook_html import alignment_html
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["Translation", "empty_translation", "join_pieces", "on_one_line"]
+__all__ = ["Translation", "best_of", "empty_translation", "join_pieces", "on_one_line"]
 
 # White space at which somebody might end a line: a translation is one.
 _AS_SPACES = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
@@ -18,7 +20,8 @@ _SENTENCE_END = re.compile(r"[.!?\u2026]\W*$")
 
 
 class Translation(NamedTuple):
-    """One line's translation. A line that was translated in parts has their texts joined and their scores added up."""
+    """One line's translation. A line that was translated in parts has their texts joined and their scores added up. In a
+    notebook it shows the line and its translation, and what `alignment` links, if it was asked for."""
 
     text: str
     log_prob: float  # natural logarithm of the model's probability, EOS included
@@ -29,11 +32,24 @@ class Translation(NamedTuple):
     token_log_probs: tuple[float, ...] = ()  # natural logarithm of the probability of each of `tokens`
     others: tuple["Translation", ...] = ()  # the next best, best first, or what else was drawn (`nbest`)
     too_long: bool = False  # was the line, or with split_sentences=always a sentence of it, cut because it was too long?
+    source: str = ""  # the line, as it was given; "" for a blank one
+
+    def _repr_html_(self) -> str:
+        return alignment_html(self.source, self.text, self.alignment)
 
 
 def empty_translation(align: bool) -> Translation:
     """The translation of a blank line."""
     return Translation("", 0.0, 0.0, (), 0, () if align else None)
+
+
+def best_of(texts: Sequence[str], candidates: Sequence[Candidate]) -> Translation:
+    """The translation that the first of a search's candidates is, with the rest as its `others`; `texts` are theirs."""
+    best, *others = (
+        Translation(text, one.log_prob, one.score, tuple(one.ids), token_log_probs=tuple(one.token_log_probs))
+        for text, one in zip(texts, candidates, strict=True)
+    )
+    return best._replace(others=tuple(others))
 
 
 def on_one_line(text: str) -> str:
@@ -51,7 +67,7 @@ def join_pieces(
     """The translation of a line from those of its pieces. Its n best are the best of all combinations; of samples, the first
     of each piece belong together, the second, and so on."""
     if len(parts) == 1:
-        return parts[0]
+        return _of_line(line, parts[0])
     choices = [(part, *part.others) for part in parts]
     if options.temperature:
         combinations = list(zip(*choices, strict=True))
@@ -62,7 +78,12 @@ def join_pieces(
             combinations = sorted(longer, key=lambda chosen: -sum(one.score for one in chosen))[: options.nbest]
     too_long = options.split_sentences == "long" or any(piece.span.cut for piece in pieces)
     best, *others = (_joined(line, pieces, chosen, tokenizer)._replace(too_long=too_long) for chosen in combinations)
-    return best._replace(others=tuple(others))
+    return _of_line(line, best._replace(others=tuple(others)))
+
+
+def _of_line(line: str, translation: Translation) -> Translation:
+    others = tuple(other._replace(source=line) for other in translation.others)
+    return translation._replace(source=line, others=others)
 
 
 def _joined(line: str, pieces: Sequence[Piece], parts: Sequence[Translation], tokenizer: Tokenizer) -> Translation:

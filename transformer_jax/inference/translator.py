@@ -16,12 +16,12 @@ from transformer_jax.decoding.length_penalty import length_divisors
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import Links
 from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
+from transformer_jax.inference.attention import Attention, attention_of_pair
 from transformer_jax.inference.batched_search import Searcher, positions_at_once
 from transformer_jax.inference.forced_decoding import ForcedDecoder
-from transformer_jax.inference.line_pieces import Piece, PieceMaker
-from transformer_jax.inference.phrases import read_phrases, read_prefixes
+from transformer_jax.inference.line_pieces import Piece, PieceMaker, with_prefixes_and_phrases
 from transformer_jax.inference.terminology import Terminology
-from transformer_jax.inference.translation import Translation, empty_translation, join_pieces, on_one_line
+from transformer_jax.inference.translation import Translation, best_of, empty_translation, join_pieces, on_one_line
 from transformer_jax.inference.word_aligner import aligned, aligning_layers, links_of_layer, measured_layer, require_layer
 from transformer_jax.models.ensemble import Ensemble
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
@@ -164,15 +164,8 @@ class Translator:
         search = self.search_config(**options)
         maker = PieceMaker(self.tokenizer, self._config, self.usual_length, self._max_positions)
         of_lines = maker.pieces(lines, search)
-        pieces = [piece for of_line in of_lines for piece in of_line]
-        # The first of a line's pieces has its prefix and phrases.
-        firsts = [(line, not i) for line, of_line in enumerate(of_lines) for i in range(len(of_line))]
-        starts = [prefixes[line] if is_first else "" for line, is_first in firsts]
-        wanted = [[*(phrases[line] if is_first else ())] for line, is_first in firsts]
-        for piece, texts in zip(pieces, wanted, strict=True) if terms else ():
-            texts += terms.translations(piece.span.text)
-        read = read_prefixes(self.tokenizer, starts, complete_words), read_phrases(self.tokenizer, wanted, phrase_ends)
-        pieces = [piece._replace(prefix=x, phrases=y) for piece, x, y in zip(pieces, *read, strict=True)]
+        rules = prefixes, complete_words, phrases, phrase_ends, terms
+        pieces = with_prefixes_and_phrases(self.tokenizer, of_lines, *rules)
         report = progress and (lambda done: progress(done * len(lines) // len(pieces), len(lines)))
         parts = self._search(pieces, search, between, report)
         rest = iter(aligned(self._align, pieces, parts) if align and pieces else parts)
@@ -206,12 +199,24 @@ class Translator:
         tokens, covers = positions_at_once(search), search.coverage_penalty > 0
         forced = self._forced.token_log_probs(self.params, source, target, tokens, covers)
         scored = []
-        for text, ids, (row, coverage) in zip(texts, target, forced, strict=True):
+        for line, text, ids, (row, coverage) in zip(sources, texts, target, forced, strict=True):
             log_prob = math.fsum(row.tolist())
             score = log_prob / length_divisors(len(row), search)[-1].item()
             score += search.coverage_penalty * coverage
-            scored.append(Translation(text, log_prob, score, tuple(ids.tolist()), token_log_probs=tuple(row.tolist())))
+            tokens, rest = tuple(ids.tolist()), dict(token_log_probs=tuple(row.tolist()), source=line)
+            scored.append(Translation(text, log_prob, score, tokens, **rest))
         return scored
+
+    def attention(self, source: str, translation: str | Sequence[int] | Translation | None = None) -> Attention:
+        """What every token of one translation attended to, in all layers and heads, between pieces and between words.
+
+        `translation` is text, tokens, or what `translate` gave; where it is left out, `source` is translated. Raises UserError
+        for a blank line, one in several parts or longer than the model's positions, and a model without attention; TypeError
+        where `source` is not one string.
+        """
+        if translation is None and isinstance(source, str):
+            (translation,) = self.translate([source], nbest=1)
+        return attention_of_pair(self.model, self.params, self.tokenizer, source, translation, self._max_positions)
 
     def search_config(self, **options: Any) -> SearchOptions:
         """The config's options, but for those that are given and not None. Raises UserError for impossible values, TypeError
@@ -279,11 +284,7 @@ class Translator:
             if piece.phrases and not candidates[0].ids:
                 text = piece.span.text
                 raise UserError(f"{text!r}: no translation has all its phrases and keeps the other rules; take one away")
-            best, *others = (
-                Translation(text, one.log_prob, one.score, tuple(one.ids), token_log_probs=tuple(one.token_log_probs))
-                for text, one in zip(self._decode([one.ids for one in candidates]), candidates, strict=True)
-            )
-            translations.append(best._replace(others=tuple(others)))
+            translations.append(best_of(self._decode([one.ids for one in candidates]), candidates))
         return translations
 
 

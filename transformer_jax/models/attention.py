@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from transformer_jax.models.layers import Dropout, Projection, rotate
+from transformer_jax.models.layers import Dropout, Projection, require_width, rotate
 from transformer_jax.models.matmul import activation_dtype
 
 __all__ = [
@@ -80,7 +80,7 @@ class MultiHeadSelfAttention(nn.Module):
 
     One matrix product computes queries, keys and values, unless values have a head dimension of their own. `rotary` rotates
     queries and keys by their position (Su et al. 2021). `bias` adds a vector to each projection, as Marian does and the paper
-    does not.
+    does not. Raises ValueError where `heads` do not divide `width`, and for inputs of another width.
     """
 
     width: int
@@ -109,6 +109,7 @@ class MultiHeadSelfAttention(nn.Module):
     def __call__(self, x: Array, mask: Array | None = None, position: Array | None = None, *, train: bool = False) -> Array:
         """x [B, T, D], mask bool [B or 1, 1, T, T] (if left out, every token attends to all), position int32 [B, T] (if left
         out, 0 .. T - 1) -> [B, T, D]."""
+        require_width(x, self.width, "MultiHeadSelfAttention")
         position = jnp.arange(x.shape[1])[None] if position is None else position
         query, key, value = self._project(x, position)
         return self._attend(query, _keys_values(key, value), mask, train)
@@ -130,6 +131,7 @@ class MultiHeadSelfAttention(nn.Module):
         earlier than others. With the slots before the heads, XLA would transpose the whole cache at every step on CPU (52 ms a
         layer against 6 for N = 256, T = 80, 8 heads of 64).
         """
+        require_width(x, self.width, "MultiHeadSelfAttention")
         age = jnp.broadcast_to(index, x.shape[:1]) if age is None else age
         query, *new = self._project(x, age[:, None])
         slots = cache[0].shape[2]
@@ -162,7 +164,8 @@ class MultiHeadSelfAttention(nn.Module):
 
 class MultiHeadCrossAttention(nn.Module):
     """Attention of the target to the source. The source's keys and values are projected once (`keys_values`) and serve any
-    number of queries: teacher forcing has T queries a row, beam search one for each hypothesis."""
+    number of queries: teacher forcing has T queries a row, beam search one for each hypothesis. The memory may have a width of
+    its own. Raises ValueError where `heads` do not divide `width`, and for inputs of another width."""
 
     width: int
     heads: int
@@ -196,14 +199,21 @@ class MultiHeadCrossAttention(nn.Module):
     def __call__(self, x: Array, source: KeyValues, mask: Array | None = None, *, train: bool = False) -> Array:
         """x [B, T, D], `source` as from `keys_values`, mask bool [B, 1, T or 1, S] (if left out, all keys are allowed)
         -> [B, T, D]."""
+        require_width(x, self.width, "MultiHeadCrossAttention")
         weights = attention_weights(self.query(x), source.key, mask)
         self.sow("intermediates", self.sow_as, weights)
         return self.output(attend(self.drop(weights, train=train), source.value))
 
 
 def _head_dimensions(module: MultiHeadSelfAttention | MultiHeadCrossAttention) -> tuple[int, int]:
-    """The head dimensions of keys and values."""
+    """The head dimensions of keys and values. Raises ValueError where the heads do not divide the width, and for an odd one
+    that should be rotated."""
+    if not module.key_width and module.width % module.heads:
+        name = type(module).__name__
+        raise ValueError(f"{name}: heads={module.heads} should divide width={module.width}; or set key_width, of each head")
     key_dim = module.key_width or module.width // module.heads
+    if getattr(module, "rotary", False) and key_dim % 2:
+        raise ValueError(f"rotary positions need an even width of each head, not {key_dim}, of width={module.width}")
     return key_dim, module.value_width or key_dim
 
 

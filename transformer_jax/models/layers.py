@@ -11,7 +11,28 @@ from jax import Array
 from transformer_jax.config import ModelConfig
 from transformer_jax.models.matmul import activation_dtype, product
 
-__all__ = ["Dropout", "Embedding", "EmbeddingTables", "FeedForward", "LayerNorm", "Projection", "rotate", "sinusoids"]
+__all__ = [
+    "Dropout",
+    "Embedding",
+    "EmbeddingTables",
+    "FeedForward",
+    "LayerNorm",
+    "Projection",
+    "require_width",
+    "rotate",
+    "sinusoids",
+]
+
+
+def require_width(x: Array, width: int, name: str) -> None:
+    """Raises ValueError unless the last axis of `x`, the input of the module `name`, is `width`.
+
+    >>> require_width(jnp.zeros((1, 5, 16)), 32, "EncoderLayer")
+    Traceback (most recent call last):
+    ValueError: EncoderLayer has a width of 32, and its input one of 16: shape (1, 5, 16)
+    """
+    if x.shape[-1] != width:
+        raise ValueError(f"{name} has a width of {width}, and its input one of {x.shape[-1]}: shape {x.shape}")
 
 
 class Projection(nn.Module):
@@ -25,8 +46,10 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x of any shape, of which the last `axes` axes are projected -> [..., *features], in the `activation_dtype`."""
+        """x of any shape, of which the last `axes` axes are projected -> [..., *features], in the `activation_dtype`. Raises
+        ValueError where there are parameters, for axes of other sizes."""
         projected, rows = x.shape[-self.axes :], x.shape[: -self.axes]
+        self._check_parameters(projected)
         flat = math.prod(projected), math.prod(self.features)
 
         def initialise(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -38,6 +61,14 @@ class Projection(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, self.features).astype(out.dtype)
             out += bias.reshape((1,) * len(rows) + (-1,))
         return out.reshape(*rows, *self.features)
+
+    def _check_parameters(self, projected: tuple[int, ...]) -> None:
+        if self.has_variable("params", "kernel"):
+            expected = self.get_variable("params", "kernel").shape[: self.axes]
+            if expected != projected:
+                name = "/".join(self.scope.path)
+                sizes = (" x ".join(map(str, sizes)) for sizes in (expected, projected))
+                raise ValueError("the parameters of {} are for inputs of width {}, and the input has {}".format(name, *sizes))
 
 
 def LayerNorm(dtype: jnp.dtype, epsilon: float) -> nn.LayerNorm:
@@ -84,7 +115,7 @@ def _mix(x: Array) -> Array:
 
 def sinusoids(position: Array, width: int, kind: str = "sinusoidal") -> Array:
     """Sine and cosine of position / 10000^(2i/D), for i = 0 .. D/2 - 1 (Vaswani et al. 2017, section 3.5). position [...] ->
-    float32 [..., D], for D = `width`, an even one.
+    float32 [..., D], for D = `width`; raises ValueError for an odd one.
 
     * `sinusoidal` has sine and cosine of one i beside each other, as the paper writes it;
     * `sinusoidal_concatenated` has all sines first, as Hugging Face's Marian;
@@ -98,6 +129,8 @@ def sinusoids(position: Array, width: int, kind: str = "sinusoidal") -> Array:
     >>> [round(float(x), 4) for x in sinusoids(jnp.array(1), 4, "sinusoidal_marian")]
     [0.8415, 0.0001, 0.5403, 1.0]
     """
+    if width % 2:
+        raise ValueError(f"sinusoids have an even width, half of it sines and half cosines; {width} is odd")
     angle = _angles(position, width, width - 2 if kind == "sinusoidal_marian" else width)
     axis = -1
     if kind == "sinusoidal":
@@ -142,6 +175,7 @@ class Embedding(nn.Module):
 
     def logits(self, x: Array) -> Array:
         """x E^T in float32: [B, T, D] -> [B, T, V]"""
+        require_width(x, self.width, "Embedding")
         return product(x, self.table, self.dtype, transposed=True, result=jnp.float32)
 
 
@@ -197,7 +231,8 @@ class FeedForward(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def __call__(self, x: Array, *, train: bool = False) -> Array:
-        """[B, T, D] -> [B, T, D]"""
+        """[B, T, D] -> [B, T, D]. Raises ValueError for another width."""
+        require_width(x, self.width, "FeedForward")
         hidden = self.inner(x)  # [B, T, F], SwiGLU: [B, T, 2F]
         if self.activation == "swiglu":
             gate, value = jnp.split(hidden, 2, axis=-1)

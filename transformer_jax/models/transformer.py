@@ -15,7 +15,7 @@ from transformer_jax.models.attention import (
     segment_mask,
 )
 from transformer_jax.models.attention_weights import attention_name
-from transformer_jax.models.layers import Dropout, EmbeddingTables, FeedForward, LayerNorm, sinusoids
+from transformer_jax.models.layers import Dropout, EmbeddingTables, FeedForward, LayerNorm, require_width, sinusoids
 
 __all__ = ["DecoderLayer", "EncoderLayer", "Transformer"]
 
@@ -66,7 +66,8 @@ class EncoderLayer(nn.Module):
 
     def __call__(self, x: Array, mask: Array | None = None, position: Array | None = None, *, train: bool = False) -> Array:
         """x [B, S, D], mask bool [B or 1, 1, S, S] (if left out, every token attends to all), position int32 [B, S] (if left
-        out, 0 .. S - 1) -> [B, S, D]."""
+        out, 0 .. S - 1) -> [B, S, D]. Raises ValueError for another width than the config's."""
+        require_width(x, self.config.width, "EncoderLayer")
         out = self.attention(self.attention_residual.before(x), mask, position, train=train)
         x = self.attention_residual.after(x, out, train=train)
         return self._feed(x, train)
@@ -77,6 +78,7 @@ class EncoderLayer(nn.Module):
 
     def step(self, x: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         """As `MultiHeadSelfAttention.step`: x [N, 1, D] -> [N, 1, D], cache."""
+        require_width(x, self.config.width, "EncoderLayer")
         out, cache = self.attention.step(self.attention_residual.before(x), index, cache)
         return self._feed(self.attention_residual.after(x, out), train=False), cache
 
@@ -114,24 +116,49 @@ class DecoderLayer(nn.Module):
         """The source's keys and values for this layer: memory [B, S, D] -> keys [B, H, K, S], values [B, H, S, K]."""
         return self.cross_attention.keys_values(memory)
 
-    def __call__(self, x: Array, source: KeyValues, mask: Array, cross_mask: Array, position: Array, *, train: bool) -> Array:
-        """Teacher forcing: x [B, T, D], masks bool [B, 1, T, T] and [B, 1, T, S], position int32 [B, T] -> [B, T, D]."""
+    def init_cache(self, rows: int, length: int) -> tuple[Array, Array]:
+        """As `MultiHeadSelfAttention.init_cache`."""
+        return self.attention.init_cache(rows, length)
+
+    def __call__(
+        self,
+        x: Array,
+        source: KeyValues,
+        mask: Array | None = None,
+        cross_mask: Array | None = None,
+        position: Array | None = None,
+        *,
+        train: bool = False,
+    ) -> Array:
+        """Teacher forcing: x [B, T, D], `source` as from `keys_values`, masks bool [B or 1, 1, T, T] (if left out, that of
+        `causal_mask`, as in `step`) and [B, 1, T or 1, S] (if left out, every token attends to the whole source), position
+        int32 [B, T] (if left out, 0 .. T - 1) -> [B, T, D]. Raises ValueError for another width than the config's."""
+        require_width(x, self.config.width, "DecoderLayer")
+        mask = causal_mask(x.shape[1]) if mask is None else mask
         out = self.attention(self.attention_residual.before(x), mask, position, train=train)
         x = self.attention_residual.after(x, out, train=train)
         return self._rest(x, source, cross_mask, train=train)
 
     def step(
-        self, x: Array, index: Array, age: Array, source: KeyValues, cross_mask: Array, cache: tuple[Array, Array]
+        self,
+        x: Array,
+        index: Array,
+        age: Array | None,
+        source: KeyValues,
+        cross_mask: Array | None,
+        cache: tuple[Array, Array],
     ) -> tuple[Array, tuple[Array, Array]]:
-        """One token of each hypothesis: x [N, 1, D], cross_mask bool [B, 1, 1, S] -> [N, 1, D], cache; index, age and cache as
-        in `MultiHeadSelfAttention.step`. The source has B rows: the hypotheses of a sentence are its queries."""
+        """One token of each hypothesis: x [N, 1, D], cross_mask bool [B, 1, 1, S] (None: the whole source) -> [N, 1, D], cache;
+        index, age (None: `index`) and cache as in `MultiHeadSelfAttention.step`, the first cache from `init_cache`. The source
+        has B rows: the hypotheses of a sentence are its queries."""
+        require_width(x, self.config.width, "DecoderLayer")
         out, cache = self.attention.step(self.attention_residual.before(x), index, cache, age)
         x = self.attention_residual.after(x, out)
-        rows = cross_mask.shape[0]
+        rows = source.key.shape[0]
         x = self._rest(x.reshape(rows, -1, x.shape[-1]), source, cross_mask, train=False)  # [B, beams, D]
         return x.reshape(-1, 1, x.shape[-1]), cache
 
-    def _rest(self, x: Array, source: KeyValues, cross_mask: Array, train: bool) -> Array:
+    def _rest(self, x: Array, source: KeyValues, cross_mask: Array | None, train: bool) -> Array:
         out = self.cross_attention(self.cross_attention_residual.before(x), source, cross_mask, train=train)
         x = self.cross_attention_residual.after(x, out, train=train)
         out = self.feed_forward(self.feed_forward_residual.before(x), train=train)
@@ -182,7 +209,7 @@ class Transformer(EmbeddingTables):
     def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[tuple[Array, Array], ...]:
         """Zeros for the keys and values of `length` tokens of each hypothesis: two arrays [N, H, length, K] for each layer, K
         the head dimension of keys or of values."""
-        return tuple(layer.attention.init_cache(memory.segment.shape[0] * beams, length) for layer in self.decoder)
+        return tuple(layer.init_cache(memory.segment.shape[0] * beams, length) for layer in self.decoder)
 
     def decode_step(
         self, token: Array, index: Array, memory: Memory, cache: tuple[Any, ...], start: Array | None = None

@@ -1,8 +1,9 @@
 """One training step over all accelerators of all processes: where the state is placed, and which rows each works on."""
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,9 +14,44 @@ from jax.sharding import PartitionSpec as P
 from transformer_jax.config import Config
 from transformer_jax.errors import UserError
 
-__all__ = ["Parallel"]
+__all__ = ["Parallel", "ParallelStep", "StepMemory"]
 
 _AXIS = "data"
+
+
+class StepMemory(NamedTuple):
+    """What a training step takes of the memory of each device, in bytes."""
+
+    state: int  # parameters and optimizer state, moving averages included
+    total: int | None  # these, the batch and the workspace of the compiled program; None where the program does not tell
+    devices: int
+
+
+class ParallelStep:
+    """step(state, batch, key) -> (state, sums): a training step of this process's rows of each batch, compiled once for each
+    shape of batches. `program(state)` is the jitted function for states of these shapes, `place(batch)` its argument."""
+
+    def __init__(self, program: Callable[[Any], Any], place: Callable[[Any], Any], devices: int):
+        self._program, self._place, self._devices = program, place, devices
+
+    def __call__(self, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+        """Runs the step. It donates the state's memory to the new state."""
+        return self._program(state)(state, self._place(batch), key)
+
+    def memory(self, state: Any, batch: Any, key: jax.Array) -> StepMemory:
+        """The memory that the step takes for these arguments, as XLA has planned it. The program is compiled if it is not yet;
+        the step then finds it compiled."""
+        of_state = sum(_bytes_on_a_device(leaf) for leaf in jax.tree.leaves(state))
+        plan = self._program(state).lower(state, self._place(batch), key).compile().memory_analysis()
+        if plan is None:  # not every kind of device tells
+            return StepMemory(of_state, None, self._devices)
+        # The results that take over the memory of arguments are among both.
+        arguments_and_results = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+        return StepMemory(of_state, arguments_and_results + plan.temp_size_in_bytes, self._devices)
+
+
+def _bytes_on_a_device(array: jax.Array) -> int:
+    return math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
 
 
 class Parallel:
@@ -61,20 +97,18 @@ class Parallel:
             shardings = NamedSharding(self._mesh.local_mesh, P())
         return jax.jit(make_state, out_shardings=shardings)(key)
 
-    def step(self, train_step: Callable) -> Callable:
+    def step(self, train_step: Callable) -> ParallelStep:
         """step(state, batch, key) -> (state, sums): `train_step` of this process's rows of each batch, compiled. It donates the
         state's memory to the new state."""
         if self._sharded:
             return self._sharded_step(train_step)
         if self.devices == 1:
-            return jax.jit(train_step, donate_argnums=0)
+            single = jax.jit(train_step, donate_argnums=0)
+            return ParallelStep(lambda state: single, lambda batch: batch, 1)
         program, local = self._mapped(train_step), len(self._local)
-
-        def step(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
-            # [B, ...] -> [devices, B / devices, ...]
-            return program(state, jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch), key)
-
-        return step
+        # [B, ...] -> [devices, B / devices, ...]
+        split = functools.partial(jax.tree.map, lambda x: x.reshape(local, -1, *x.shape[1:]))
+        return ParallelStep(lambda state: program, split, self.devices)
 
     def lower(self, train_step: Callable, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
         """The program that `step` runs for arrays of these shapes, for inspection: nothing is computed, and the devices may be
@@ -101,20 +135,19 @@ class Parallel:
             devices=None if self._several_processes else self._local,
         )
 
-    def _sharded_step(self, train_step: Callable) -> Callable:
+    def _sharded_step(self, train_step: Callable) -> ParallelStep:
         # The program needs the state's shapes, which are known at the first call.
         @functools.cache
         def compiled(treedef: Any, shapes: tuple) -> Callable:
             state = jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
             return self._sharded_program(train_step, state)
 
-        def step(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+        def program(state: Any) -> Callable:
             leaves, treedef = jax.tree.flatten(state)
-            to_global = functools.partial(jax.make_array_from_process_local_data, NamedSharding(self._mesh, P(_AXIS)))
-            program = compiled(treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-            return program(state, jax.tree.map(to_global, batch), key)
+            return compiled(treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
 
-        return step
+        to_global = functools.partial(jax.make_array_from_process_local_data, NamedSharding(self._mesh, P(_AXIS)))
+        return ParallelStep(program, functools.partial(jax.tree.map, to_global), self.devices)
 
     def _sharded_program(self, train_step: Callable, state: Any) -> Callable:
         replicated, rows = NamedSharding(self._mesh, P()), NamedSharding(self._mesh, P(_AXIS))

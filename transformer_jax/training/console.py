@@ -2,13 +2,11 @@
 
 import contextlib
 import logging
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -18,16 +16,19 @@ from transformer_jax.data.batching import Batch
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.distributed import collectives
 from transformer_jax.runs.progress import TrainProgress
+from transformer_jax.training.across_devices import StepMemory
 from transformer_jax.training.evaluator import Evaluation
 from transformer_jax.training.pace import Pace
 from transformer_jax.training.summary import (
     describe_best,
     describe_end,
     describe_epochs,
+    describe_memory,
     describe_parameters,
     describe_start,
     unused_positions,
 )
+from transformer_jax.training.visible_log import in_notebook, loggers_of_console
 
 __all__ = ["Console"]
 
@@ -39,22 +40,22 @@ _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}"
 
 class Console:
     """Shows what a training runs on, its steps, loss, tokens/s and the remaining time, and how it ended: on a terminal with a
-    bar, in a log file with a line for each report. The training is that of `config` in the run folder `workdir`, and begins
-    now."""
+    or in a notebook with a bar, in a log file with a line for each report. The training is that of `config`, which the first
+    line calls `name`, in the run folder `workdir`, and begins now. Without `verbose` there is no bar."""
 
-    def __init__(self, config: Config, workdir: Any):
-        self._config, self._workdir = config, workdir
+    def __init__(self, config: Config, workdir: Any, name: str = "", verbose: bool = True):
+        self._config, self._workdir, self._name, self._verbose = config, workdir, name, verbose
         self._began, self._first_step = time.perf_counter(), 0
         self._bar, self._pace = tqdm(disable=True), Pace(config.train)
         self._loss, self._best, self._has_evaluated = "", "", False
         self._shapes, self._compiled = 0, set()  # the number of all shapes of batches, and those that were compiled
 
     def starting(self) -> None:
-        """Reports the version, the run folder and the devices."""
+        """Reports the version, the config's name, the run folder and the devices."""
         dtype = self._config.model.compute_dtype
-        for line in describe_start(self._workdir, platform.default_compute_dtype() if dtype == "auto" else dtype):
+        for line in describe_start(self._name, self._workdir, platform.default_compute_dtype() if dtype == "auto" else dtype):
             log.info(line)
-        _warn(platform.unused_accelerator(platform.accelerator_files(), jax.default_backend(), os.environ))
+        platform.tell_unused_accelerator()
 
     def prepared(self, stream: BatchStream, params: Mapping[str, Any]) -> None:
         """Reports the size of the model and the number of epochs."""
@@ -70,18 +71,20 @@ class Console:
         """The bar, from `progress` on, while the block runs."""
         self._first_step, self._best = progress.step, describe_best(self._config, progress)
         self._pace = Pace(self._config.train)
-        if not (sys.stderr.isatty() and collectives.is_first()):
+        if not (self._verbose and collectives.is_first() and (sys.stderr.isatty() or in_notebook())):
             yield
             return
-        self._bar = tqdm(
+        kind = _bar_of_notebook() if in_notebook() else tqdm
+        self._bar = kind(
             initial=progress.step, total=self._config.train.steps, dynamic_ncols=True, leave=False, bar_format=_BAR
         )
-        with logging_redirect_tqdm(), contextlib.closing(self._bar):
+        with logging_redirect_tqdm(loggers_of_console(), kind), contextlib.closing(self._bar):
             yield
 
     @contextlib.contextmanager
-    def step(self, batch: Batch) -> Iterator[None]:
-        """To be entered for each training step: shows that the program for a new shape of batches is compiled."""
+    def step(self, batch: Batch, memory: Callable[[], StepMemory]) -> Iterator[None]:
+        """To be entered for each training step: shows that the program for a new shape of batches is compiled, and reports
+        for the first shape what memory it takes (`memory()`)."""
         shape = batch.source.shape, batch.target_input.shape
         if shape in self._compiled:
             yield
@@ -92,6 +95,8 @@ class Console:
             log.info("%s (each shape of batches has its own program, compiled or read from the cache once)", what)
         self._pace.interrupted()
         with self._showing(what):
+            if len(self._compiled) == 1:
+                log.info(describe_memory(memory()))
             yield
 
     def advance(self, step: int) -> None:
@@ -162,6 +167,12 @@ class Console:
 def _warn(warning: str) -> None:
     if warning:
         log.warning("warning: %s", warning)
+
+
+def _bar_of_notebook() -> type[tqdm]:
+    from tqdm.auto import tqdm as of_notebook
+
+    return of_notebook
 
 
 def _duration(seconds: float) -> str:

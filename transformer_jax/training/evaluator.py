@@ -9,7 +9,8 @@ import numpy as np
 from flax import linen as nn
 
 from transformer_jax.config import Config
-from transformer_jax.data.batching import Batch, Shape
+from transformer_jax.data.batch_shapes import Shape
+from transformer_jax.data.batching import Batch
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.store import open_store
 from transformer_jax.data.stream import one_pass

@@ -15,6 +15,7 @@ from transformer_jax.distributed.log_of_first import first_speaks
 from transformer_jax.errors import ToBeContinued, memory_advice
 from transformer_jax.models.random_keys import key_of, seed_words
 from transformer_jax.models.seq2seq import build_model, init_parameters
+from transformer_jax.platform import without_warning_of_jax
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.checkpoint_writer import CheckpointWriter
 from transformer_jax.runs.progress import TrainProgress
@@ -31,21 +32,32 @@ from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.preemption import Preemption
 from transformer_jax.training.prepare import open_run, prepare
 from transformer_jax.training.step import TrainState, make_train_step
+from transformer_jax.training.visible_log import visible_log
 
 __all__ = ["train"]
 
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, workdir: str, extend: bool = False) -> TrainProgress:
+def train(config: Config, workdir: str, extend: bool = False, *, verbose: bool = True, name: str = "") -> TrainProgress:
     """Trains until `config.train.steps`, or until the dev score has not risen for `train.patience` evaluations.
 
     `workdir` is the run folder (`runs/run_folder.py`). Called again with the same arguments, training continues from its
     newest checkpoint. `extend` lets a run whose learning rate decays over all its steps go on to more of them, from there on
-    with the rates of the longer schedule. Returns the progress at the end. Raises UserError for bad input, and when a loss is
-    not finite; ToBeContinued after a SIGTERM, SIGHUP or Ctrl-C, when a checkpoint of the last step has been saved.
+    with the rates of the longer schedule.
+
+    The log (`logging.getLogger("transformer_jax")`) has the first lines, the progress and the last lines; where the program has
+    not set up `logging`, they are printed on standard error, or in a notebook. A terminal and a notebook have a bar. With
+    `verbose=False` nothing is shown. `name` is what the first line calls the config.
+
+    Returns the progress at the end. Raises UserError for bad input, and when a loss is not finite; ToBeContinued after a
+    SIGTERM, SIGHUP or Ctrl-C, when a checkpoint of the last step has been saved.
     """
-    parallel, console = Parallel(validate(config)), Console(config, workdir)
+    with visible_log(verbose), without_warning_of_jax():
+        return _train(Parallel(validate(config)), config, workdir, extend, Console(config, workdir, name, verbose))
+
+
+def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, console: Console) -> TrainProgress:
     with Preemption() as preemption, first_speaks(), locked(workdir):
         run = open_run(workdir, config, extend)
         console.starting()
@@ -79,7 +91,7 @@ def train(config: Config, workdir: str, extend: bool = False) -> TrainProgress:
                         preemption.check()
                         with session.waiting():
                             batch, position = next(batches)
-                        with console.step(batch):
+                        with console.step(batch, lambda batch=batch: train_step.memory(session.state, batch, step_key)):
                             session.state, sums = train_step(session.state, batch, step_key)
                         session.after_update(position, sums)
                         if session.due(config.train.log_every):

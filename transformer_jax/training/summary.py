@@ -12,15 +12,17 @@ import jax
 
 from transformer_jax import platform
 from transformer_jax.config import BatchConfig, Config
-from transformer_jax.data.batching import Shape
+from transformer_jax.data.batch_shapes import Shape
 from transformer_jax.models.seq2seq import count_parameters
 from transformer_jax.runs.progress import TrainProgress
+from transformer_jax.training.across_devices import StepMemory
 from transformer_jax.version import __version__
 
 __all__ = [
     "describe_best",
     "describe_end",
     "describe_epochs",
+    "describe_memory",
     "describe_parameters",
     "describe_start",
     "next_command",
@@ -32,10 +34,12 @@ _MANY_EPOCHS = 100  # from here on a text is probably too small for so many step
 _SMALL_PART = 0.9  # of `batch.tokens`: a packed batch with fewer positions is worth a warning
 
 
-def describe_start(workdir: Any, dtype: Any) -> list[str]:
-    """The version and the run folder; then the devices, and the type that products are computed in."""
+def describe_start(name: str, workdir: Any, dtype: Any) -> list[str]:
+    """The version, the name of the config if it has one, and the run folder; then the devices, and the type that products are
+    computed in."""
     devices = platform.describe_devices(jax.devices(), jax.process_count())
-    return [f"transformer_jax {__version__}, run folder {workdir}", f"{devices}: {dtype}"]
+    config = f", config {name}" * bool(name)
+    return [f"transformer_jax {__version__}{config}, run folder {workdir}", f"{devices}: {dtype}"]
 
 
 def parameters_by_part(params: Mapping[str, Any]) -> dict[str, int]:
@@ -69,6 +73,30 @@ def describe_parameters(params: Mapping[str, Any], tied: bool) -> str:
     named = [f"{part} {count:,}" for part, count in parts.items() if count or part != "output"]
     named[0] += " (also the output)" * tied
     return f"{sum(parts.values()):,} parameters: {', '.join(named)}"
+
+
+def describe_memory(memory: StepMemory) -> str:
+    """What a step takes of the memory of each device.
+
+    >>> describe_memory(StepMemory(state=80_000_000, total=1_250_000_000, devices=1))
+    'memory of a step: 1.25 GB, of which parameters and optimizer state are 80.0 MB'
+    >>> describe_memory(StepMemory(state=80_000_000, total=None, devices=8))
+    'memory of parameters and optimizer state: 80.0 MB on each device (what a step takes beside them is not known here)'
+    """
+    state, each = _size(memory.state), " on each device" * (memory.devices > 1)
+    if memory.total is None:
+        return f"memory of parameters and optimizer state: {state}{each} (what a step takes beside them is not known here)"
+    return f"memory of a step: {_size(memory.total)}{each}, of which parameters and optimizer state are {state}"
+
+
+def _size(count: int) -> str:
+    """
+    >>> _size(2_345), _size(23_456_789), _size(234_567_890_123)
+    ('2.3 kB', '23.5 MB', '235 GB')
+    """
+    unit, name = next(((10**power, name) for power, name in ((9, "GB"), (6, "MB")) if count >= 10**power), (1000, "kB"))
+    value = count / unit
+    return f"{value:.{2 if unit == 10**9 and value < 10 else 1 if value < 100 else 0}f} {name}"
 
 
 def describe_epochs(config: Config, batches_per_epoch: float, pairs: int) -> tuple[str, str]:

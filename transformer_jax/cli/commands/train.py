@@ -58,7 +58,7 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
         return
     from transformer_jax.training.loop import train
 
-    train(config, flags.workdir, flags.extend)
+    train(config, flags.workdir, flags.extend, name=flags.config)
 
 
 if __name__ == "__main__":
