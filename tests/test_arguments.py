@@ -5,14 +5,19 @@ import pytest
 from helpers import FAMILIES, letters, random_parameters, tiny_model
 
 from transformer_jax.config import Config, TokenizerConfig
+from transformer_jax.data.batching import Batch
+from transformer_jax.data.corpus import Pairs, read_pairs
+from transformer_jax.data.store import open_store
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.metrics import score
 from transformer_jax.evaluation.report import evaluate
 from transformer_jax.evaluation.significance import differences
+from transformer_jax.inference.alignment import alignment_error_rate
+from transformer_jax.inference.attention import attention_maps
+from transformer_jax.inference.terminology import Terminology
 from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.tokenization.tokenizer import Tokenizer
-from transformer_jax.visualization.attention_maps import attention_maps
 
 LINES = ["a b", "c"]
 ALONE = "not the string 'a b' alone; write ['a b']"
@@ -55,6 +60,17 @@ CALLS = {
     "encode": (lambda t: t.tokenizer.encode_source("a b"), f"lines should be a list of strings, {ALONE}"),
     "decode": (lambda t: t.tokenizer.decode("a b"), "rows should be a list of rows of ids, not the string 'a b'"),
     "maps": (lambda t: attention_maps(t.model, t.params, t.tokenizer, ["a"], "b"), "source[0] should be a string, not ['a']"),
+    "attention": (lambda t: t.attention(["a"]), "source should be one line, a string, not ['a']"),
+    "batch": (lambda t: Batch.of(["a"], "a b", t.tokenizer), f"targets should be a list of strings, {ALONE}"),
+    "normalized": (lambda t: t.tokenizer.normalized("a b"), f"lines should be a list of strings, {ALONE}"),
+    "visible": (lambda t: t.tokenizer.visible("a b"), f"lines should be a list of strings, {ALONE}"),
+    "pieces": (lambda t: t.tokenizer.pieces("a b"), "ids should be a list of ids, not the string 'a b'"),
+    "words": (lambda t: t.tokenizer.words("a b"), "ids should be a list of ids, not the string 'a b'"),
+    "train": (lambda t: Tokenizer.train("a b", TokenizerConfig(), "nowhere"), f"lines should be a list of strings, {ALONE}"),
+    "store": (lambda t: open_store(Pairs("a b", "c"), t.tokenizer), f"source should be a list of strings, {ALONE}"),
+    "pairs": (lambda t: read_pairs(["a"], "en", "de"), "named by a string such as 'data/train', not by ['a']"),
+    "terms": (lambda t: Terminology("a b"), "terms should be a dict from terms to their translations, not 'a b'"),
+    "links": (lambda t: alignment_error_rate(["0-0"], [((0, 0),)]), "found[0] should be a list of links such as (0, 1), not"),
     "checkpoint": (lambda t: Translator.load("nowhere", 1500), "checkpoint should be a string, such as 'best' or '1500'"),
 }
 

@@ -162,7 +162,7 @@ def test_what_has_no_attention_to_show_is_named(tokenizer):
     ):
         with pytest.raises(UserError, match=message):
             translator.attention(source, target)
-    with pytest.raises(TypeError, match="should be a string"):
+    with pytest.raises(TypeError, match="source should be one line"):
         translator.attention(["a b"])
     lstm = build_model(tiny_model(**FAMILIES["LSTM"]), tokenizer.vocab_size)
     with pytest.raises(UserError, match="this model has no attention"):

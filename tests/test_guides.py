@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import pytest
 
+import transformer_jax
 from transformer_jax.cli import program
 from transformer_jax.cli.config_files import load_config
 from transformer_jax.config import validate
@@ -147,6 +148,25 @@ def test_the_example_of_the_readme_is_python_that_runs(here, capsys):
     code = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
     exec(compile(code, "README.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def small_recipe(name: str):
+    return load_config(name, [*SMALL.split(), "data.train=data/train", "data.dev=data/dev"])
+
+
+def test_the_python_of_the_guide_runs(here, monkeypatch, capsys):
+    """All of it, in its order, as in one notebook; a block with an output below it prints something, or trains."""
+    monkeypatch.setattr(transformer_jax, "recipe", small_recipe)
+    text = (DOCS / "guides" / "from_python.md").read_text(encoding="utf-8")
+    for name, small in INSTEAD.items():
+        text = text.replace(name, small)
+    blocks = re.findall(r"^```python\n(.*?)^```\n(?:\n```\n(.*?)^```)?", text, re.MULTILINE | re.DOTALL)
+    names = {}
+    for code, output in blocks:
+        exec(compile(code, "from_python.md", "exec"), names)
+        printed = capsys.readouterr().out
+        assert bool(output) == bool(printed) or "train(" in code, code
+    assert len(blocks) > 5 and Path("attention.html").exists() and Path("runs/mine/checkpoints").is_dir()
 
 
 def test_the_readme_is_one_page():

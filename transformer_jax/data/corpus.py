@@ -63,10 +63,12 @@ def iter_pairs(spec: str | Spec, source_language: str, target_language: str) -> 
 def one_source(spec: str | Spec, source_language: str, target_language: str) -> Spec:
     """The source that a text names: a path as it is written, where there are such files, or else what `parse_spec` reads.
 
-    Raises UserError as that does.
+    Raises UserError as that does, TypeError for what is no text.
     """
     if isinstance(spec, Spec):
         return spec
+    if not isinstance(spec, str):
+        raise TypeError(f"a source of text is named by a string such as 'data/train', not by {spec!r:.40}")
     if spec.startswith((" ", '"')) or spec.endswith((")", " ")):
         paths = [spec] if spec.endswith((".tsv", ".tsv.gz")) else [f"{spec}.{source_language}", f"{spec}.{source_language}.gz"]
         if any(to_path(path).is_file() for path in paths):

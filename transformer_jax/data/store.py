@@ -23,6 +23,7 @@ from transformer_jax.storage.cache_folders import default_cache_dir
 from transformer_jax.storage.checksums import MANIFEST, find_damage, is_complete, write_manifest
 from transformer_jax.storage.files import is_remote, to_path
 from transformer_jax.tokenization.subword_sampling import Sampling
+from transformer_jax.tokenization.text_arguments import refuse_bare_text
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["Store", "fill", "identity", "load_store", "local_cache", "open_store"]
@@ -93,8 +94,11 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", s
     is hashed while it is tokenised, and before that only where the cache has a store of as many pairs. A store in a `cache_dir`
     on an object store is copied to `default_cache_dir()` first, to be mapped into memory.
 
-    Raises UserError if a cache cannot be written.
+    Raises UserError if a cache cannot be written, TypeError where a side of `pairs` is a string.
     """
+    for name, side in (("source", pairs.source), ("target", pairs.target)):
+        if isinstance(side, str):
+            refuse_bare_text(side, name)
     remote = to_path(cache_dir) if cache_dir and is_remote(cache_dir) else None
     local = local_cache(cache_dir)
     name = ""

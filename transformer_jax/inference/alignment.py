@@ -13,6 +13,7 @@ from jax import Array
 from transformer_jax.errors import UserError
 from transformer_jax.models.attention_weights import attention_of
 from transformer_jax.tokenization.normalization import word_numbers
+from transformer_jax.tokenization.text_arguments import refuse_bare_text
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = [
@@ -119,16 +120,26 @@ def pharaoh(links: Links) -> str:
 def alignment_error_rate(found: Iterable[Links], gold: Iterable[Links]) -> float:
     """1 - 2 |A and G| / (|A| + |G|) over all sentences (Och and Ney 2003, eq. 21, where every gold link is sure).
 
-    Raises ValueError if there are not as many sentences in both, or no link at all.
+    Raises ValueError if there are not as many sentences in both, or no link at all; TypeError for links that are text.
 
     >>> alignment_error_rate([((0, 0), (1, 1))], [((0, 0), (2, 1))])
     0.5
     """
+    found, gold = _refuse_text(found, "found"), _refuse_text(gold, "gold")
     both = [(set(a), set(g)) for a, g in zip(found, gold, strict=True)]
     links = sum(len(a) + len(g) for a, g in both)
     if not links:
         raise ValueError("no links: there is nothing to compare")
     return 1 - 2 * sum(len(a & g) for a, g in both) / links
+
+
+def _refuse_text(links: Iterable[Links], name: str) -> list[Links]:
+    refuse_bare_text(links, name, "the links of sentences")
+    links = list(links)
+    for number, of_sentence in enumerate(links):
+        if isinstance(of_sentence, str):  # perhaps as `pharaoh` writes them
+            refuse_bare_text(of_sentence, f"{name}[{number}]", "links such as (0, 1)")
+    return links
 
 
 def mutual_information(source: Sequence[int] | np.ndarray, target: Sequence[int] | np.ndarray) -> float:

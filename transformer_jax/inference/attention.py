@@ -97,6 +97,8 @@ def attention_of_pair(
     """Both maps of `attention_maps`, in one pass. Raises UserError where `source` is blank, where the target is a translation
     in several parts, where one of the two has more than `max_positions` tokens, and for a model without attention; TypeError
     where `source` is no string."""
+    if not isinstance(source, str):
+        raise TypeError(f"source should be one line, a string, not {source!r:.40}")
     if isinstance(target, Translation):
         if target.parts > 1:
             raise UserError(f"the line was translated in {target.parts} parts: ask for the attention of one of them")

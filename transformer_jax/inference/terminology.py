@@ -49,7 +49,8 @@ class Terminology:
     Attributes:
         counts: how often each term of the table has been found so far
 
-    Raises UserError if a term or a translation is blank, or two terms that are the same have different translations.
+    Raises UserError if a term or a translation is blank, or two terms that are the same have different translations; TypeError
+    where `terms` is no mapping.
 
     >>> terminology = Terminology({"beam": "Strahl", "beam search": "Strahlsuche", "end": "Ende"})
     >>> terminology.translations("Beam  search ends.")
@@ -61,6 +62,8 @@ class Terminology:
     def __init__(self, terms: Mapping[str, str], case: str = "start"):
         if case not in CASES:
             raise UserError(f"--terminology_case={case} should be one of {', '.join(CASES)}")
+        if not isinstance(terms, Mapping):
+            raise TypeError(f"terms should be a dict from terms to their translations, not {terms!r:.40}")
         self._case = case
         self._root: dict[str, Any] = {}
         self.counts = dict.fromkeys(terms, 0)

@@ -98,8 +98,10 @@ class Tokenizer:
         Of more than two times `config.sample_lines` lines, so many with the smallest hashes are kept. The result does not
         depend on the order of the lines: they are sorted before SentencePiece sees them.
 
-        Raises UserError if the corpus is too small for `config.vocab_size`, or has more characters than that.
+        Raises UserError if the corpus is too small for `config.vocab_size`, or has more characters than that; TypeError where
+        `lines` is a string.
         """
+        refuse_bare_text(lines, "lines")
         model = train_model(lines, config)
         ids = {"pad_id": 0, "eos_id": 1, "unknown_id": 2, "bos_id": 3, "decoder_start_id": 3}
         write_one_model(folder, model, ids, config.normalize)
@@ -138,10 +140,12 @@ class Tokenizer:
 
     def normalized(self, lines: Sequence[str]) -> list[str]:
         """Each line as it is encoded: normalised (`normalization.normalize`) where `normalizes`, else as it is."""
+        refuse_bare_text(lines, "lines")
         return list(map(normalization.normalize, lines)) if self.normalizes else list(lines)
 
     def visible(self, lines: Sequence[str]) -> list[str]:
         """As `normalized`, with all white space as it is."""
+        refuse_bare_text(lines, "lines")
         return list(map(normalization.visible, lines)) if self.normalizes else list(lines)
 
     def encode_source(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
@@ -222,6 +226,7 @@ class Tokenizer:
 
         ["▁Der", "▁Ele", "fant", ".", "</s>"] -> [0, 1, 1, 1, -1]
         """
+        refuse_bare_text(ids, "ids", "ids")
         texts = [b"?" if i == self.unknown_id else self.surfaces.texts[int(i)] for i in ids]
         text, starts = b"".join(texts), [0, *itertools.accumulate(map(len, texts))][:-1]
         # Bytes that are no UTF-8 stand for themselves, so that places in the text are places in `starts`.
@@ -261,6 +266,7 @@ class Tokenizer:
         return self._rows(*self._sampler(self._models[model], alpha).encode(lines, seed), True)
 
     def _pieces(self, model: sentencepiece.SentencePieceProcessor, ids: Sequence[int] | np.ndarray) -> list[str]:
+        refuse_bare_text(ids, "ids", "ids")
         if self._vocabulary:
             return [self._vocabulary.pieces[int(i)] for i in ids]
         return [model.id_to_piece(int(i)) for i in ids]
