@@ -506,11 +506,17 @@ def test_a_decoder_layer_without_masks_is_causal_and_reads_the_whole_source():
         (lambda x: MultiHeadSelfAttention(6, 2, rotary=True).init(KEY, x[..., :6]), "an even width of each head, not 3"),
         (
             lambda x: MultiHeadSelfAttention(32, 2).init(KEY, x),
-            "MultiHeadSelfAttention has a width of 32, and its input one of 16",
+            "MultiHeadSelfAttention: expected an input of width 32, found width 16",
         ),
-        (lambda x: EncoderLayer(tiny_model(width=8)).init(KEY, x), "EncoderLayer has a width of 8, and its input one of 16"),
-        (lambda x: DecoderLayer(tiny_model(width=8)).init(KEY, x, x, method=decoder_layer), "DecoderLayer has a width of 8"),
-        (lambda x: Embedding(9, 8).init(KEY, x, method="logits"), "Embedding has a width of 8, and its input one of 16"),
+        (
+            lambda x: EncoderLayer(tiny_model(width=8)).init(KEY, x),
+            "EncoderLayer: expected an input of width 8, found width 16",
+        ),
+        (
+            lambda x: DecoderLayer(tiny_model(width=8)).init(KEY, x, x, method=decoder_layer),
+            "DecoderLayer: expected an input of width 8",
+        ),
+        (lambda x: Embedding(9, 8).init(KEY, x, method="logits"), "Embedding: expected an input of width 8, found width 16"),
         (lambda x: sinusoids(jnp.arange(3), 5), "5 is odd"),
     ],
 )

@@ -101,20 +101,24 @@ def test_a_training_reports_what_it_runs_on_and_how_it_ended(tmp_path, train_one
     assert again[-3] == "trained to step 1 already, nothing to do" and re.match(best, again[-2])
 
 
-@pytest.fixture
-def standard_error(monkeypatch):
-    """What a program would see that has set up no logging; pytest has."""
+def standard_error_without_logging(monkeypatch) -> io.StringIO:
+    """What a program would see that has set up no logging; pytest has, again for the body of each test."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     error = io.StringIO()
     monkeypatch.setattr(sys, "stderr", error)
     return error
 
 
-@pytest.mark.parametrize("is_set_up", [False, True])
-def test_a_program_sees_each_line_once_whether_it_has_set_up_logging_or_not(tmp_path, standard_error, is_set_up):
+@pytest.mark.parametrize("handlers", ["none", "of a library", "of the program"])
+def test_a_program_sees_each_line_once_whether_it_has_set_up_logging_or_not(tmp_path, monkeypatch, handlers):
+    is_set_up = handlers == "of the program"
+    standard_error = standard_error_without_logging(monkeypatch)
     config, logger = quick_config(tmp_path), logging.getLogger("transformer_jax")
     config.train.steps = 1
     before = logger.level, logger.propagate, logger.handlers.copy()
+    if handlers == "of a library":
+        logging.basicConfig()  # as absl does at its first message
+        logging.getLogger().setLevel(logging.WARNING)
     if is_set_up:
         logging.getLogger().addHandler(logging.StreamHandler(standard_error))
         logger.setLevel(logging.INFO)
@@ -126,7 +130,8 @@ def test_a_program_sees_each_line_once_whether_it_has_set_up_logging_or_not(tmp_
     assert (logger.level, logger.propagate, logger.handlers) == before
 
 
-def test_without_verbose_nothing_is_shown(tmp_path, standard_error, capfd):
+def test_without_verbose_nothing_is_shown(tmp_path, monkeypatch, capfd):
+    standard_error = standard_error_without_logging(monkeypatch)
     config = quick_config(tmp_path)
     config.train.steps = 1
     standard_error.isatty = lambda: True

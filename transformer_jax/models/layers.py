@@ -29,10 +29,10 @@ def require_width(x: Array, width: int, name: str) -> None:
 
     >>> require_width(jnp.zeros((1, 5, 16)), 32, "EncoderLayer")
     Traceback (most recent call last):
-    ValueError: EncoderLayer has a width of 32, and its input one of 16: shape (1, 5, 16)
+    ValueError: EncoderLayer: expected an input of width 32, found width 16 (shape (1, 5, 16))
     """
     if x.shape[-1] != width:
-        raise ValueError(f"{name} has a width of {width}, and its input one of {x.shape[-1]}: shape {x.shape}")
+        raise ValueError(f"{name}: expected an input of width {width}, found width {x.shape[-1]} (shape {x.shape})")
 
 
 class Projection(nn.Module):

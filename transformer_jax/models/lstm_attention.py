@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from transformer_jax.models.layers import Projection
+from transformer_jax.models.layers import Projection, require_width
 
 __all__ = ["GlobalAttention", "additive_scores", "cosine_scores", "dot_scores", "scaled_dot_scores"]
 
@@ -66,7 +66,10 @@ class GlobalAttention(nn.Module):
         return self.key(memory) if self.kind in ("general", "additive") else memory
 
     def __call__(self, query: Array, keys: Array, values: Array, mask: Array) -> tuple[Array, Array]:
-        """query [B, T, D], keys and values [B, S, D], mask bool [B, S] -> context [B, T, D], weights float32 [B, T, S]."""
+        """query [B, T, D], keys and values [B, S, D], mask bool [B, S] -> context [B, T, D], weights float32 [B, T, S]. Raises
+        ValueError where query and keys differ in width, unless both are projected (`additive`)."""
+        if self.kind != "additive":
+            require_width(query, keys.shape[-1], "GlobalAttention")
         # Not -inf: a row of padding alone would become NaN, and so would its gradient.
         scores = jnp.where(mask[:, None], self._scores(query, keys), jnp.finfo(jnp.float32).min)
         weights = nn.softmax(scores)

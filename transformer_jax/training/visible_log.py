@@ -16,17 +16,20 @@ def visible_log(verbose: bool) -> Iterator[None]:
 
     A program that has set up `logging` keeps its handlers and levels, so that no line comes twice, and gets the warnings in
     either case. Where nothing is set up, the lines go to standard error, in a notebook to standard output; without `verbose`
-    nothing is printed at all.
+    nothing is printed at all. Orbax's hundred lines about each checkpoint are left out, but for its warnings.
     """
+    orbax = logging.getLogger("absl")
+    level_of_orbax = orbax.level
+    orbax.setLevel(max(level_of_orbax, logging.WARNING))
     logger = logging.getLogger(_PACKAGE)
-    is_set_up, level, propagate = logger.hasHandlers(), logger.level, logger.propagate
+    is_set_up, level, propagate = _is_set_up(logger), logger.level, logger.propagate
     handler = logging.NullHandler()
     if verbose and not is_set_up:
         handler = logging.StreamHandler(sys.stdout if in_notebook() else sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     if not is_set_up:
         logger.addHandler(handler)
-        logger.propagate = False  # a library that sets up logging meanwhile would have every line twice
+        logger.propagate = False  # to the handler of `basicConfig()`, if there is one: every line would come twice
     if not verbose:
         logger.setLevel(max(level, logging.WARNING))
     elif not is_set_up:
@@ -35,8 +38,25 @@ def visible_log(verbose: bool) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+        orbax.setLevel(level_of_orbax)
         logger.propagate = propagate
         logger.setLevel(level)
+
+
+def _is_set_up(logger: logging.Logger) -> bool:
+    return any(
+        not (isinstance(handler, logging.NullHandler) or _is_of_basic_config(handler))
+        for handler in (*logger.handlers, *logging.getLogger().handlers)
+    )
+
+
+def _is_of_basic_config(handler: logging.Handler) -> bool:
+    """Is it the handler that `logging.basicConfig()` without arguments gives the root logger? Libraries call that as well (absl
+    at its first message, and so the import of orbax), and it shows warnings alone."""
+    shows_as_it_comes = (
+        type(handler) is logging.StreamHandler and getattr(handler.formatter, "_fmt", "") == logging.BASIC_FORMAT
+    )
+    return shows_as_it_comes and logging.getLogger().level == logging.WARNING
 
 
 def in_notebook() -> bool:
