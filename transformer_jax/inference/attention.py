@@ -139,8 +139,9 @@ def _labelled(tokenizer: Tokenizer, batch: Batch, weights: Mapping[str, jax.Arra
     input_side = _Side(("(start)", *target_side.labels), np.concatenate([[0], target_side.owner[:-1] + 1]))
     sides = {"source": source_side, "translation": target_side, "translation so far": input_side}
     return {
-        kind: _merge(kind, *(sides[name] for name in KINDS[kind]), np.asarray(of_kind, np.float32)[:, 0])
-        for kind, of_kind in weights.items()
+        kind: _merge(kind, *(sides[name] for name in of_kind), np.asarray(weights[kind], np.float32)[:, 0])
+        for kind, of_kind in KINDS.items()
+        if kind in weights
     }
 
 
