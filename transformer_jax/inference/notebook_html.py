@@ -66,7 +66,7 @@ def _heat_map(attention: Any) -> str:
     for query, weights in zip(attention.queries, mean, strict=True):
         cells = "".join(
             f'<td title="{escape(query)} &rarr; {escape(key)}: {weight:.3f}" '
-            f'style="{cell};background:rgba{(*_COLOUR, round(float(weight), 3))}">{weight:.1f}</td>'
+            f'style="{cell};background:rgba{(*_COLOUR, round(float(weight), 3))}">{f"{weight:.1f}" if weight >= 0.05 else ""}</td>'
             for key, weight in zip(attention.keys, weights, strict=True)
         )
         rows.append(f'<tr style="background:none"><th style="{cell};text-align:right">{escape(query)}</th>{cells}</tr>')
