@@ -239,6 +239,10 @@ def test_many_devices_are_one_even_where_one_has_most_of_the_tokens(mode, device
     parallel = Parallel(parallel_config(slices, mode), jax.devices()[:devices])
     step = parallel.step(make_step(plain.model, accumulation=slices))
     state = parallel.create(lambda _: fresh(plain.params), KEY)
+    memory = step.memory(state, BATCH, KEY)  # and the state is still there
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert memory.total > memory.state >= whole / devices and (memory.state == whole) == (mode == "pmap" or devices == 1)
+    assert memory.devices == devices
     state, sums = step(state, BATCH, KEY)
     assert_same_step((state, sums), plain)
     # The state has no device axis, and goes in again as it came out.

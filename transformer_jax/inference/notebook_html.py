@@ -66,13 +66,17 @@ def _heat_map(attention: Any) -> str:
     for query, weights in zip(attention.queries, mean, strict=True):
         cells = "".join(
             f'<td title="{escape(query)} &rarr; {escape(key)}: {weight:.3f}" '
-            f'style="{cell};background:rgba{(*_COLOUR, round(float(weight), 3))}">{f"{weight:.1f}" if weight >= 0.05 else ""}</td>'
+            f'style="{cell};background:rgba{(*_COLOUR, round(float(weight), 3))}">{_short(weight)}</td>'
             for key, weight in zip(attention.keys, weights, strict=True)
         )
         rows.append(f'<tr style="background:none"><th style="{cell};text-align:right">{escape(query)}</th>{cells}</tr>')
     heads = [_thumbnails(number, of_layer) for number, of_layer in enumerate(attention.weights, 1)]
     table = f'<table style="border-collapse:collapse;margin:6px 0">{"".join(rows)}</table>'
     return f'<div style="overflow-x:auto">{table}{"".join(heads)}</div>'
+
+
+def _short(weight: float) -> str:
+    return f"{weight:.1f}" if weight >= 0.05 else ""
 
 
 def _thumbnails(layer: int, weights: np.ndarray) -> str:

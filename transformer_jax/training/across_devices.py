@@ -29,10 +29,11 @@ class StepMemory(NamedTuple):
 
 class ParallelStep:
     """step(state, batch, key) -> (state, sums): a training step of this process's rows of each batch, compiled once for each
-    shape of batches. `program(state)` is the jitted function for states of these shapes, `place(batch)` its argument."""
+    shape of batches. `program(state)` is the jitted function for states of these shapes, `place(batch)` its argument. Where the
+    program `can_be_lowered`, it tells its memory."""
 
-    def __init__(self, program: Callable[[Any], Any], place: Callable[[Any], Any], devices: int):
-        self._program, self._place, self._devices = program, place, devices
+    def __init__(self, program: Callable[[Any], Any], place: Callable[[Any], Any], devices: int, can_be_lowered: bool = True):
+        self._program, self._place, self._devices, self._can_be_lowered = program, place, devices, can_be_lowered
 
     def __call__(self, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
         """Runs the step. It donates the state's memory to the new state."""
@@ -42,8 +43,10 @@ class ParallelStep:
         """The memory that the step takes for these arguments, as XLA has planned it. The program is compiled if it is not yet;
         the step then finds it compiled."""
         of_state = sum(_bytes_on_a_device(leaf) for leaf in jax.tree.leaves(state))
-        plan = self._program(state).lower(state, self._place(batch), key).compile().memory_analysis()
-        if plan is None:  # not every kind of device tells
+        plan = None
+        if self._can_be_lowered:
+            plan = self._program(state).lower(state, self._place(batch), key).compile().memory_analysis()
+        if plan is None:  # nor does every kind of device tell
             return StepMemory(of_state, None, self._devices)
         # The results that take over the memory of arguments are among both.
         arguments_and_results = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
@@ -108,7 +111,8 @@ class Parallel:
         program, local = self._mapped(train_step), len(self._local)
         # [B, ...] -> [devices, B / devices, ...]
         split = functools.partial(jax.tree.map, lambda x: x.reshape(local, -1, *x.shape[1:]))
-        return ParallelStep(lambda state: program, split, self.devices)
+        # Of several processes, the lowering of a pmap would delete the arrays that the step donates.
+        return ParallelStep(lambda state: program, split, self.devices, can_be_lowered=not self._several_processes)
 
     def lower(self, train_step: Callable, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
         """The program that `step` runs for arrays of these shapes, for inspection: nothing is computed, and the devices may be
