@@ -53,8 +53,10 @@ class ParallelStep:
         return StepMemory(of_state, arguments_and_results + plan.temp_size_in_bytes, self._devices)
 
 
-def _bytes_on_a_device(array: jax.Array) -> int:
-    return math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
+def _bytes_on_a_device(array: jax.Array | np.ndarray) -> int:
+    """Of NumPy's arrays, as some come from a checkpoint, each device gets the whole."""
+    shape = array.sharding.shard_shape(array.shape) if isinstance(array, jax.Array) else array.shape
+    return math.prod(shape) * array.dtype.itemsize
 
 
 class Parallel:
