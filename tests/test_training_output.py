@@ -160,6 +160,16 @@ def test_a_notebook_is_known_by_its_kernel(monkeypatch):
     assert not visible_log.in_notebook()
 
 
+@pytest.mark.parametrize("verbose", [True, False])
+def test_a_notebook_has_a_bar_although_it_is_no_terminal(monkeypatch, verbose):
+    error = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", error)
+    monkeypatch.setattr(console, "in_notebook", lambda: True)
+    with console.Console(Config(), "run", verbose=verbose).showing(TrainProgress()):
+        pass
+    assert ("steps" in error.getvalue()) == verbose
+
+
 def test_where_the_first_parameters_are_from_is_reported(tmp_path, train_one_step):
     train_one_step("base")
     lines = train_one_step("tuned", init_from=f"{tmp_path / 'base'}:latest")
