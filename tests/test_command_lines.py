@@ -42,7 +42,7 @@ from transformer_jax.inference.translator import Translator
 from transformer_jax.runs.lean import copy_run
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.text_files import iter_lines
-from transformer_jax.training import loop
+from transformer_jax.training import across_devices
 from transformer_jax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
@@ -206,7 +206,7 @@ class TestTrain:
 
     def test_a_batch_too_large_for_memory_says_what_to_lower(self, here, text, fails, tmp_path, monkeypatch):
         huge = jax.jit(lambda: jnp.ones((1 << 24, 1 << 22))[::-1] @ jnp.ones((1 << 22, 3)))
-        monkeypatch.setattr(loop.Parallel, "step", lambda *_: lambda *_: jax.block_until_ready(huge()))
+        monkeypatch.setattr(across_devices.ParallelStep, "__call__", lambda *_: jax.block_until_ready(huge()))
         error = fails("train", f"--config={here.config}", f"--workdir={tmp_path / 'run'}")
         assert "lower batch.tokens=256 or raise train.accumulation" in error
 
