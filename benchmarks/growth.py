@@ -8,7 +8,7 @@ slope is that of the logarithms, by least squares (1: linear, 2: quadratic), ove
 constant part counts for less.
 
 The corpus is repeated up to the largest size as in enlarge.py; smaller ones are its first lines. Devices are virtual ones on
-the same cores: they show the cost of splitting, not its gain. The results are in benchmarks/README.md.
+the same cores: they show the cost of splitting, not its gain. The results are in docs/benchmarks/growth.md.
 """
 
 import itertools

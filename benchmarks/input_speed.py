@@ -6,7 +6,7 @@ Fill is tokens over positions, source and target together. Pairs a second are by
 batches, from the shuffle to the last array, packing included; the best of `--repeats` epochs. "First batch" is the wall time
 that a resumed run waits for a batch in the middle of an epoch.
 
-The results are in benchmarks/README.md.
+The results are in docs/benchmarks/input.md.
 """
 
 import argparse

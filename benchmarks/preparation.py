@@ -5,7 +5,7 @@
 Three processes, one after the other, do what `train.py` does up to the first batch, with a cache of their own: the first has
 new text (it reads, cleans, trains the tokenizer, tokenises), the second finds everything in the cache, the third resumes at
 nine tenths of an epoch. Seconds count from the start of the process, imports included; memory is the peak of the process and
-the largest peak of its tokenisation processes. The results are in benchmarks/README.md.
+the largest peak of its tokenisation processes. The results are in docs/benchmarks/start.md.
 """
 
 import json

@@ -12,7 +12,7 @@ import transformer_jax
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "transformer_jax"
 INDEX = ROOT / "docs" / "api" / "index.md"
-PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
+PAGES = sorted(page for folder in ("api", "inside") for page in (ROOT / "docs" / folder).glob("*.md"))
 
 
 @functools.cache

@@ -25,7 +25,8 @@ class SearchOptions:
     True
     """
 
-    beam: Annotated[int, AtMost(10_000), Flag("hypotheses of the search, 1 is greedy")] = 4  # 1: greedy; at most 10,000
+    beam: Annotated[int, AtMost(10_000), Flag("hypotheses of the search, 1 is greedy")] = 4  # hypotheses kept; 1: greedy search
+    # the power a in the score, log P / ((5 + length) / 6)^a; 0 favours short translations
     length_penalty: Annotated[float, AtLeast(0), AtMost(10), Flag("0 favours short translations")] = 0.6
     # what score loses for source tokens that got little attention; 0.2 is usual
     coverage_penalty: Annotated[
@@ -39,12 +40,18 @@ class SearchOptions:
         HostOnly(),
         Flag("a translation has at most ratio * source tokens + extra tokens"),
     ] = 2.0
-    max_length_extra: Annotated[int, AtLeast(0), AtMost(100_000), HostOnly(), Flag(metavar="N")] = 16
-    # ... and at least ratio * (source tokens) + extra tokens, EOS included
+    # the extra of max_length_ratio, so that short sentences have room
+    max_length_extra: Annotated[
+        int, AtLeast(0), AtMost(100_000), HostOnly(), Flag("the extra tokens of --max_length_ratio", "N")
+    ] = 16
+    # a translation has at least ratio * (source tokens) + extra tokens, EOS included
     min_length_ratio: Annotated[
-        float, AtLeast(0), AtMost(1000), HostOnly(), Flag("... and at least ratio * source tokens + extra")
+        float, AtLeast(0), AtMost(1000), HostOnly(), Flag("a translation has at least ratio * source tokens + extra tokens")
     ] = 0.0
-    min_length_extra: Annotated[int, AtLeast(0), AtMost(100_000), HostOnly(), Flag(metavar="N")] = 0
+    # the extra of min_length_ratio
+    min_length_extra: Annotated[
+        int, AtLeast(0), AtMost(100_000), HostOnly(), Flag("the extra tokens of --min_length_ratio", "N")
+    ] = 0
     # no run of so many tokens comes twice; 0: it may
     no_repeat_ngram: Annotated[int, AtLeast(0), AtMost(100_000), Flag("no run of N tokens comes twice", "N")] = 0
     # Which lines are translated sentence by sentence: never | long: those of more than batch.max_length tokens, as many
@@ -74,9 +81,9 @@ class SearchOptions:
         ZeroOr(1e-6),  # below it, log P / temperature is no number of 32 bits
         Flag("above 0: draw each token from P^(1/temperature)"),
     ] = 0.0  # 0: search; else tokens are drawn with probability P^(1 / temperature) / Z
-    # ... from so many of the most probable; 0: from all
+    # tokens are drawn from so many of the most probable; 0: from all
     top_k: Annotated[int, AtLeast(0), Flag("draw from the N most probable", "N")] = 0
-    # ... from the fewest that have this share of the probability together
+    # tokens are drawn from the fewest that have this share of the probability together
     top_p: Annotated[float, AtMost(1), Flag("draw from the fewest with this share of probability", "SHARE")] = 1.0
     # what is drawn for a sentence is a function of seed and sentence; 2**64 - 1 at most
     seed: Annotated[

@@ -47,12 +47,12 @@ class DataConfig:
     Cleaning applies to training text alone; dev and test sets are never filtered.
     """
 
-    train: str | list[TextSource] = "demo:train"
-    dev: str = "demo:dev"
-    source_language: str = "en"
-    target_language: str = "de"
+    train: str | list[TextSource] = "demo:train"  # the training text: one source or several, as above
+    dev: str = "demo:dev"  # the text that evaluations translate and score: one source
+    source_language: str = "en"  # the ending of the source's file, PREFIX.en; it also chooses where sentences end
+    target_language: str = "de"  # the ending of the target's file, PREFIX.de
     max_words: int = 250  # training pairs with more white-space separated words on a side are dropped
-    max_ratio: float = 9.0  # ... and pairs where one side has more than this many times the words of the other, plus 5
+    max_ratio: float = 9.0  # training pairs with more than this many times the other side's words, plus 5, are dropped
     deduplicate: bool = True  # keep the first of identical training pairs
     cache_dir: Annotated[str, MayChange()] = (
         ""  # where tokenised corpora are kept; empty: $XDG_CACHE_HOME/transformer_jax or ~/.cache/transformer_jax
@@ -63,10 +63,11 @@ class DataConfig:
 class TokenizerConfig:
     """One SentencePiece model for both languages, trained on the training text."""
 
+    # number of pieces, special ones included, of both languages together
     vocab_size: Annotated[int, Between(5, 2**31 - 1, "at least 5, four of them special, and below 2**31")] = 8000
     # where the text has too few different words for `vocab_size`: take as many pieces as it can have, instead of an error
     vocab_may_shrink: Annotated[bool, MayDiffer()] = False
-    algorithm: Literal["bpe", "unigram"] = "bpe"
+    algorithm: Literal["bpe", "unigram"] = "bpe"  # SentencePiece's model: merges of pairs | a unigram language model
     # the share of the text's characters that the vocabulary has
     character_coverage: Annotated[float, Between(0.98, 1, "from 0.98 to 1: SentencePiece takes no other")] = 1.0
     byte_fallback: bool = True  # characters outside the vocabulary become UTF-8 bytes, so that any text survives a round trip
@@ -105,12 +106,12 @@ class ModelConfig:
     A field that its family has no use for must keep its default.
     """
 
-    family: Literal["transformer", "lstm"] = "transformer"
-    num_layers: Annotated[int, AtMost(1000)] = 6
-    width: Annotated[int, AtMost(1 << 16)] = 512
+    family: Literal["transformer", "lstm"] = "transformer"  # Transformer | LSTM, with or without attention
+    num_layers: Annotated[int, AtMost(1000)] = 6  # L, layers of the encoder, and of the decoder unless decoder_layers says else
+    width: Annotated[int, AtMost(1 << 16)] = 512  # D, of embeddings and of what layers pass on; LSTM: cells of a layer
     # all: source, target and output share one table | target: target and output | none
     tied_embeddings: Literal["all", "target", "none"] = "all"
-    output_bias: bool = False
+    output_bias: bool = False  # a bias for each piece is added to the logits
     scale_embedding: bool = True  # what is read of a table is multiplied by sqrt(width)
     # Transformer: on embedding plus position and on what is added to a residual; LSTM: between layers
     dropout: Annotated[Fraction, MayDiffer()] = 0.1
@@ -120,20 +121,22 @@ class ModelConfig:
 
     # Transformer
     decoder_layers: Annotated[int, AtLeast(0), AtMost(1000), OnlyFor("transformer")] = 0  # 0: as many as num_layers
-    feed_forward_width: Annotated[int, AtMost(1 << 18), OnlyFor("transformer")] = 2048
-    heads: Annotated[int, AtMost(1 << 12), OnlyFor("transformer")] = 8
-    # of one head's queries and keys; 0: width / heads
+    feed_forward_width: Annotated[int, AtMost(1 << 18), OnlyFor("transformer")] = 2048  # F, of the feed-forward layers
+    heads: Annotated[int, AtMost(1 << 12), OnlyFor("transformer")] = 8  # H, of each attention
+    # K, of one head's queries and keys; 0: width / heads
     key_width: Annotated[int, AtLeast(0), AtMost(1 << 16), OnlyFor("transformer")] = 0
     value_width: Annotated[int, AtLeast(0), AtMost(1 << 16), OnlyFor("transformer")] = 0  # of one head's values; 0: key_width
     # post: norm(x + f(x)), the paper's | pre: x + f(norm(x)), with a last norm on each stack
     norm: Annotated[Literal["post", "pre"], OnlyFor("transformer")] = "post"
     norm_epsilon: Annotated[float, AtMost(1), OnlyFor("transformer")] = 1e-6  # added to the variance
-    # sinusoidal: interleaved; all three sinusoidal ones are in models/layers.py
+    # how the model sees positions. sinusoidal: sines and cosines interleaved; sinusoidal_concatenated: sines before cosines;
+    # sinusoidal_marian: as Marian computes them; learned: a table; rotary: queries and keys are rotated
     positions: Annotated[
         Literal["sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian", "learned", "rotary"], OnlyFor("transformer")
     ] = "sinusoidal"
     # learned positions: rows of the table, and so the longest sentence the model can take
     max_positions: Annotated[int, AtMost(1 << 20), OnlyFor("transformer")] = 512
+    # between the two feed-forward products; swiglu: silu, with a gate (Shazeer 2020)
     activation: Annotated[Literal["relu", "gelu", "silu", "swiglu"], OnlyFor("transformer")] = "relu"
     attention_bias: Annotated[bool, OnlyFor("transformer")] = False  # on queries, keys, values and what attention gives
     attention_dropout: Annotated[Fraction, MayDiffer(), OnlyFor("transformer")] = 0.0  # on the attention weights
@@ -141,9 +144,9 @@ class ModelConfig:
 
     # LSTM
     attention: Annotated[Literal["none", "dot", "scaled_dot", "cosine", "general", "additive"], OnlyFor("lstm")] = (
-        "general"  # none: the decoder sees the last state alone
+        "general"  # how the decoder scores source positions (Luong et al., Bahdanau et al.); none: it sees the last state alone
     )
-    # of reading: forward | backward, the reversed source of Sutskever et al. | both, with D/2 each
+    # in which the encoder reads: forward | backward, the reversed source of Sutskever et al. | both, with D/2 each
     direction: Annotated[Literal["forward", "backward", "both"], OnlyFor("lstm")] = "both"
     # the decoder also reads what attention made of the step before (Luong et al., section 3.3)
     input_feeding: Annotated[bool, OnlyFor("lstm")] = False
@@ -168,14 +171,14 @@ class ModelConfig:
 class OptimizerConfig:
     """Adam (Kingma and Ba, 2015) and its learning rate."""
 
-    # inverse_sqrt: the paper's; each after a linear warm-up
+    # of the learning rate after a linear warm-up: inverse_sqrt, the paper's | constant | cosine, down to zero
     schedule: Literal["inverse_sqrt", "constant", "cosine"] = "inverse_sqrt"
     learning_rate: Annotated[float, AtLeast(0)] = 0.0  # the peak; 0: the paper's, (width * warmup_steps) ** -0.5
-    warmup_steps: Annotated[int, AtLeast(0), AtMost((1 << 31) - 1)] = 4000
+    warmup_steps: Annotated[int, AtLeast(0), AtMost((1 << 31) - 1)] = 4000  # updates in which the rate rises from 0 to its peak
     decay_steps: Annotated[int, AtLeast(0)] = 0  # cosine: the step at which the rate reaches zero; 0: train.steps
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.98
-    epsilon: float = 1e-9
+    beta1: Fraction = 0.9  # Adam's decay of the mean of gradients
+    beta2: Fraction = 0.98  # Adam's decay of the mean of squared gradients
+    epsilon: float = 1e-9  # Adam's, added to the root of the mean of squares
     weight_decay: Annotated[float, AtLeast(0)] = 0.0  # decoupled (AdamW), on matrices only
     clip_norm: Annotated[float, AtLeast(0)] = 0.0  # largest global norm of the gradient; 0: no clipping
 
@@ -184,21 +187,21 @@ class OptimizerConfig:
 class TrainConfig:
     """The loop: how long, how often, from which seed. Steps are updates of the parameters."""
 
-    steps: Annotated[int, MayGrow()] = 100_000
+    steps: Annotated[int, MayGrow()] = 100_000  # updates in all
     # of the first parameters, the order of the text and dropout; 2**64 - 1 at most
     seed: Annotated[int, AtLeast(0), AtMost((1 << 64) - 1)] = 0
     # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with: model and tokenizer.* must be as there (but
     # dropout, compute_dtype, tokenizer.samples, alpha); empty: with fresh ones
     init_from: str = ""
-    label_smoothing: Fraction = 0.1
+    label_smoothing: Fraction = 0.1  # the share of the target distribution that is spread over all pieces
     accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
-    log_every: Annotated[int, MayChange()] = 100
-    evaluate_every: int = 1000
+    log_every: Annotated[int, MayChange()] = 100  # updates between two lines of metrics about the training text
+    evaluate_every: int = 1000  # updates between two evaluations of the dev set
     # by which a checkpoint is best on the dev set
     metric: Literal["bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "loss"] = "bleu"
     # dev sentences whose translations are written to the log at each evaluation
     samples: Annotated[int, AtLeast(0), MayChange()] = 3
-    checkpoint_every: Annotated[int, MayChange()] = 1000
+    checkpoint_every: Annotated[int, MayChange()] = 1000  # updates between two checkpoints
     # the latest so many are kept, and the best
     keep_checkpoints: Annotated[int, Between(2, math.inf, "2 or more: one to go back to"), MayChange()] = 10
     patience: Annotated[int, AtLeast(0)] = 0  # stop after so many evaluations without a better score; 0: never

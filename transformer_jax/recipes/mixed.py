@@ -8,7 +8,7 @@ where MIXED is the folder with `train.en`, `train.de`, `dev.en` and `dev.de`.
 4.6 million parameters, made for an hour on two CPU cores: not quite one pass over the text, so that there is nothing to forget
 by dropout, and small batches, which mean more updates. It took 65 minutes, 40 of them training and 24 the six evaluations, and
 ended with 7.8 BLEU on newstest2013 (sacreBLEU 13a, cased, beam 4), still rising: the model had seen each pair once, and 6% of
-the text is news. benchmarks/README.md has the curve. With an accelerator, take `transformer_base` with this text.
+the text is news. docs/benchmarks/mixed.md has the curve. With an accelerator, take `transformer_base` with this text.
 """
 
 from transformer_jax.config import Config
