@@ -96,17 +96,19 @@ class Docstrings(griffe.Extension):
         return self._only.get(name, "") if re.search(r"[A-Z_.]", name) else ""
 
     def _tables(self, fields: Sequence[griffe.Attribute], cls: griffe.Class) -> Iterator[str]:
-        """The fields with types, defaults and comments; a comment between two blank lines and a field heads a table."""
+        """The fields with types, defaults and comments. A comment after an empty line heads a table, unless the first field
+        follows."""
         with_default = any(each.value is not None for each in fields)
         columns = ["field", "type", *["default"] * with_default, ""]
         head = f"\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
         for number, field in enumerate(fields):
-            title = _comment_above(field, after_blank=True)
+            above = _comment_above(field, after_blank=True)
+            title = above if number else ""
             if title or not number:
                 yield f"\n\n{self._prose(title, cls)}{head}" if title else head
             kind = "".join(self._type(part, cls) for part in re.split(r"([\w.]+)", _type_and_limits(field)))
             default = [f"`{_default(field)}`" if field.value is not None else ""] if with_default else []
-            cells = [f"`{field.name}`", kind, *default, self._prose(_comment(field), cls)]
+            cells = [f"`{field.name}`", kind, *default, self._prose(_comment(field) or ("" if number else above), cls)]
             yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
 
     def _type(self, part: str, cls: griffe.Class) -> str:
@@ -151,10 +153,11 @@ def _default(field: griffe.Attribute) -> str:
 
 
 def _comment(obj: griffe.Attribute) -> str:
-    """What is said of it at the end of its line, or right above."""
+    """What is said of it at the end of its line, or right above. A value in parentheses ends a line before them."""
     if not obj.lines:
         return ""
-    _, _, behind = obj.lines[-1].partition("  # ")
+    last = obj.lines[-2] if obj.lines[-1].strip() == ")" else obj.lines[-1]
+    _, _, behind = last.partition("  # ")
     return behind or _comment_above(obj, after_blank=False)
 
 

@@ -62,6 +62,15 @@ def test_every_page_is_in_the_navigation():
     assert sorted(re.findall(r"^ +- (\S+\.md)$", settings, re.MULTILINE)) == sorted(pages)
 
 
+def test_every_link_between_files_leads_to_one():
+    """On pages, in the READMEs and to pictures; `make docs` also checks the anchors."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))]
+    links = [(page, link) for page, link in links if not re.match(r"https?:", link)]
+    assert len(links) > 100
+    assert not [(page, link) for page, link in links if not (page.parent / link).exists()]
+
+
 def test_every_public_name_has_a_docstring():
     assert not [name for file in PUBLIC.values() for name in undocumented(file)]
 
