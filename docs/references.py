@@ -72,8 +72,8 @@ def _command(name: str) -> str:
             continue
         if group.title not in ("positional arguments", "options"):
             parts.append(f"**{group.title[0].upper()}{group.title[1:]}**")
-        rows = [_table_row(_written(action), *map(_escaped, _default_and_meaning(action))) for action in actions]
-        parts.append("\n".join(["| argument | default | meaning |", "|---|---|---|", *rows]))
+        rows = [_table_row(_written(action), *map(_escaped, _meaning_and_default(action))) for action in actions]
+        parts.append("\n".join(["| argument | meaning | default |", "|---|---|---|", *rows]))
     return "\n\n".join(parts)
 
 
@@ -87,18 +87,18 @@ def _written(action: argparse.Action) -> str:
     return f"`{action.option_strings[0]}`" if action.nargs == 0 else f"`{action.option_strings[0]} {value}`"
 
 
-def _default_and_meaning(action: argparse.Action) -> tuple[str, str]:
-    """The default, which the help may put in words at its end, and the meaning."""
+def _meaning_and_default(action: argparse.Action) -> tuple[str, str]:
+    """The meaning, and the default, which the help may put in words at its end."""
     said = re.fullmatch(r"(.*?)[ ,;]*\(default: (.*)\)", action.help or "", re.DOTALL)
     meaning = said[1] if said else action.help or ""
     if action.required and not said:
-        return "required", meaning
+        return meaning, "required"
     if action.dest in annotations(SearchOptions) and action.dest != "nbest":
-        return f"the run's [`decode.{action.dest}`](config.md#decode.{action.dest})", meaning
+        return meaning, f"the run's [`decode.{action.dest}`](config.md#decode.{action.dest})"
     if said:
-        return said[2], meaning
+        return meaning, said[2]
     default = " ".join(map(str, action.default)) if isinstance(action.default, list | tuple) else action.default
-    return ("" if default in (None, False, "") else f"`{default}`"), meaning
+    return meaning, "" if default in (None, False, "") else f"`{default}`"
 
 
 # Keys of the config
@@ -178,7 +178,7 @@ def _comment(cls: type, field: str) -> str:
 def recipes() -> str:
     """A table of all recipes, and the docstring of each."""
     names = list(first_lines())
-    head = ["| recipe | training text | model | updates x positions | hardware | time | score |", f"|{'---|' * 7}"]
+    head = ["| recipe | what is trained | time | score |", "|---|---|---|---|"]
     return "\n\n".join(["\n".join([*head, *map(_recipe_row, names)]), *map(_recipe_text, names)])
 
 
@@ -186,18 +186,17 @@ def _recipe_row(name: str) -> str:
     link, text = f"[`{name}`](#{name})", _docstring(name)
     if name == "own_text":
         layers = sorted({size.layers for size in (*own_text.ON_CPU, *own_text.ON_ACCELERATOR)})
-        size = f"Transformer, {layers[0]} to {layers[-1]} layers", "by the number of pairs"
-        return _table_row(link, "yours", *size, "any", "", "")
+        return _table_row(link, f"Transformer, {layers[0]} to {layers[-1]} layers, by the number of pairs; your text", "", "")
     config = recipe(name, *(["base"] if name == "transformer_table3" else []))
     model, train = config.model, config.train
     kind = "Transformer" if model.family == "transformer" else "LSTM" if model.attention == "none" else "LSTM + attention"
-    size = f"{kind}, {model.num_layers} x {model.width}", f"{train.steps:,} x {config.batch.tokens:,}"
-    size = ("Transformer, by the row", "by the row") if name == "transformer_table3" else size
-    return _table_row(link, f"`{config.data.train}`", *size, *_measured(text))
+    size = f"{kind}, {model.num_layers} x {model.width}, {train.steps:,} updates of {config.batch.tokens:,} positions"
+    size = "Transformer base, changed as the row says" if name == "transformer_table3" else size
+    return _table_row(link, f"{size}; {config.data.train}", *_measured(text))
 
 
-def _measured(text: str) -> tuple[str, str, str]:
-    """Hardware, time and score as a recipe's docstring has them; "" for what it does not have."""
+def _measured(text: str) -> tuple[str, str]:
+    """Time and hardware, and score, as a recipe's docstring has them; "" for what it does not have."""
     text = " ".join(text.split())
     hardware = re.search(r"[Tt](wo CPU cores)|Hardware: ([^,;.]*(?:\.py`)?)", text)
     time = re.search(r"(?:\d+ hours? )?\d+ minutes?(?: \d+ to \d+ seconds)?", text)
@@ -208,7 +207,7 @@ def _measured(text: str) -> tuple[str, str, str]:
     if "ot yet trained here" in text or "is trained here yet" in text:
         found = "not yet trained here" + (f"; in the literature {found}" if found else "")
     where = "t" + hardware[1] if hardware and hardware[1] else hardware[2] if hardware else ""
-    return where, time[0] + beside if time else "", found
+    return ", ".join(filter(None, [time[0] + beside if time else "", where])), found
 
 
 def _recipe_text(name: str) -> str:

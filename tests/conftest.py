@@ -54,11 +54,17 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(scope="session")
+def _folder_of_programs(tmp_path_factory):
+    """One for all modules of a worker, many of which train the same tiny models."""
+    return str(tmp_path_factory.mktemp("compiled"))
+
+
 @pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
+def compiled_once(_folder_of_programs):
     """The same few programs are compiled for each training here; from the second on they are read from a folder."""
     options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_compilation_cache_dir": _folder_of_programs,
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": 0,
     }
