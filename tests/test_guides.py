@@ -117,10 +117,15 @@ def run(words: list[str], monkeypatch) -> int | str | None:
 
 
 RUNNABLE = [page for page in PAGES if any(commands_of(block) for block in blocks_of(page) if not block.reason)]
+# Their commands take the longest, and what they do has quick tests of its own: `make test-slow` runs the pages.
+SLOW = {"scoring", "fine_tuning", "attention"}
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules after import of package:RuntimeWarning")
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in RUNNABLE],
+)
 def test_the_commands_of_a_page_run(page, here, monkeypatch, capfd):
     for block in blocks_of(page):
         for words in [] if block.reason else commands_of(block):

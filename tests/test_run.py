@@ -577,7 +577,9 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     ("kind", "family", "samples", "ema_decay"),
     [
-        *each_family(*(("bucketed", family, 0, 0.0) for family in FAMILIES)),
+        # Of the Transformer the packed case is the harder one.
+        pytest.param("bucketed", "Transformer", 0, 0.0, marks=pytest.mark.slow),
+        *each_family(*(("bucketed", family, 0, 0.0) for family in FAMILIES))[1:],
         ("packed", "Transformer", 3, 0.9),
     ],
     ids=str,
