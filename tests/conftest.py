@@ -1,5 +1,6 @@
 """The strict environment of all tests: two virtual CPU devices, no silent broadcasting, warnings are errors (pyproject)."""
 
+import gc
 import importlib.metadata
 import os
 
@@ -17,10 +18,17 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes many objects that live on. Python's collector, which walks them again and again, took a twelfth of the time.
+gc.set_threshold(100_000, 50, 100)
 
 
 # A worker takes one file after the other; with the longest begun first, the last to end does not keep the others waiting.
 LONGEST = [f"test_{name}.py" for name in ("command_lines", "translator", "run", "faults", "decoding", "training")]
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what is imported by now stays
 
 
 def pytest_collection_modifyitems(items):
@@ -52,6 +60,7 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    gc.collect()  # programs that cycles of objects hold
 
 
 @pytest.fixture(scope="session")
