@@ -717,7 +717,7 @@ def test_a_run_that_is_extended_has_the_rates_of_the_longer_schedule_from_there_
         train(config, tmp_path / "run", extend=True)
 
 
-@pytest.mark.parametrize("metric", ["ter", "rouge1"])
+@pytest.mark.parametrize("metric", ["ter", pytest.param("rouge1", marks=pytest.mark.slow)])
 def test_the_metric_of_the_config_decides_which_is_best(metric, tmp_path, monkeypatch):
     """Training makes nothing better here; the translations do, from evaluation to evaluation, and then not any more."""
     config = quick_config(tmp_path)
