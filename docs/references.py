@@ -2,7 +2,7 @@
 
 A line `<!-- made by docs/references.py: NAME -->` of a page becomes what the function of that name returns, in Markdown:
 `commands` from the argparse parsers, `keys` from the config's dataclasses with the comments beside their fields, `recipes` from
-the recipes' docstrings and configs. mkdocs has this file as a hook; tests/test_references.py imports it.
+the recipes' docstrings and configs, `examples` from examples/. mkdocs has this file as a hook; tests/test_references.py imports it.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from transformer_jax.config.fields import (
 from transformer_jax.config.keys import key_values
 from transformer_jax.recipes import first_lines, own_text, recipe, recipe_file
 
-__all__ = ["MAKERS", "commands", "key_meaning", "keys", "on_page_markdown", "recipes"]
+__all__ = ["MAKERS", "commands", "examples", "key_meaning", "keys", "on_page_markdown", "recipes"]
 
 _MARK = re.compile(r"^<!-- made by docs/references\.py: (\w+) -->$", re.MULTILINE)
 _TYPES = {bool: "true, false", int: "a whole number", float: "a number", str: "text"}
@@ -239,4 +239,19 @@ def _escaped(text: str) -> str:
     return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
 
 
-MAKERS: dict[str, Callable[[], str]] = {"commands": commands, "keys": keys, "recipes": recipes}
+# Examples
+
+
+def examples() -> str:
+    """The scripts of examples/: the docstring of each as text, then its code."""
+    return "\n\n".join(map(_example, sorted((Path(__file__).parents[1] / "examples").glob("*.py"))))
+
+
+def _example(file: Path) -> str:
+    source = file.read_text(encoding="utf-8")
+    title, _, rest = ast.get_docstring(ast.parse(source)).partition("\n")
+    code = source.split('"""', 2)[2].strip()
+    return f"## {file.stem}\n\n{title}{rest}\n\n```python\n{code}\n```"
+
+
+MAKERS: dict[str, Callable[[], str]] = {"commands": commands, "keys": keys, "recipes": recipes, "examples": examples}

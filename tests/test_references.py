@@ -96,6 +96,13 @@ def test_pages_are_filled_and_leave_no_mark(references):
     assert references.on_page_markdown("Nothing to fill.") == "Nothing to fill."
 
 
+def test_every_example_is_shown_with_its_text_and_its_code(references):
+    page = references.examples()
+    for file in (DOCS.parent / "examples").glob("*.py"):
+        text, _, code = file.read_text(encoding="utf-8").removeprefix('"""').partition('"""')
+        assert f"## {file.stem}\n" in page and text.strip() in page and f"```python\n{code.strip()}\n```" in page
+
+
 def test_the_page_of_file_formats_has_every_key_and_column():
     page = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
     told = {name for code in re.findall(r"`([^`\n]+)`", page) for name in re.findall(r"\w+", code)}
