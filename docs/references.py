@@ -249,9 +249,9 @@ def examples() -> str:
 
 def _example(file: Path) -> str:
     source = file.read_text(encoding="utf-8")
-    title, _, rest = ast.get_docstring(ast.parse(source)).partition("\n")
+    text = ast.get_docstring(ast.parse(source))
     code = source.split('"""', 2)[2].strip()
-    return f"## {file.stem}\n\n{title}{rest}\n\n```python\n{code}\n```"
+    return f"## {file.stem}\n\n{text}\n\n```python\n{code}\n```"
 
 
 MAKERS: dict[str, Callable[[], str]] = {"commands": commands, "keys": keys, "recipes": recipes, "examples": examples}
