@@ -2,7 +2,8 @@
 
 A line `<!-- made by docs/references.py: NAME -->` of a page becomes what the function of that name returns, in Markdown:
 `commands` from the argparse parsers, `keys` from the config's dataclasses with the comments beside their fields, `recipes` from
-the recipes' docstrings and configs, `examples` from examples/. mkdocs has this file as a hook; tests/test_references.py imports it.
+the recipes' docstrings and configs, `examples` from examples/. mkdocs has this file as a hook; tests/test_references.py imports
+it.
 """
 
 import argparse
