@@ -221,7 +221,10 @@ def test_a_run_without_checkpoints(run):
     with pytest.raises(UserError, match="no checkpoint there yet"):
         run.checkpoints()
     fill(run, {})
-    with pytest.raises(UserError, match="no checkpoint there yet"):
+    with pytest.raises(UserError, match=r"no checkpoint there yet; [^;]*$"):
+        params_of(run, "latest")
+    (run.workdir / "interrupted").mkdir()
+    with pytest.raises(UserError, match=r"was stopped before; its command goes on, also with a smaller --config\.train"):
         params_of(run, "latest")
 
 

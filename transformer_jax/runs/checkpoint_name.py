@@ -5,7 +5,10 @@ from typing import Literal
 
 from transformer_jax.errors import UserError
 
-__all__ = ["CheckpointName", "is_step"]
+__all__ = ["CHECKPOINTS", "INTERRUPTED", "CheckpointName", "is_step"]
+
+# The folders of a run: the checkpoints, and that of a training which was stopped between two of them.
+CHECKPOINTS, INTERRUPTED = "checkpoints", "interrupted"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from etils import epath
 from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
 from transformer_jax.runs.checkpoint_damage import MISNAMED, misnamed, none_whole, require_step, unreadable
-from transformer_jax.runs.checkpoint_name import CheckpointName
+from transformer_jax.runs.checkpoint_name import INTERRUPTED, CheckpointName
 from transformer_jax.runs.orbax_manager import ORBAX_ERRORS, array_items, open_manager
 from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.storage.checksums import find_damage
@@ -237,4 +237,7 @@ class CheckpointReader:
 
 
 def _none_yet(folder: epath.Path) -> UserError:
-    return UserError(f"{folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps")
+    message = f"{folder}: no checkpoint there yet; train.py writes the first after train.checkpoint_every steps"
+    if (folder.parent / INTERRUPTED).is_dir():
+        message += " and was stopped before; its command goes on, also with a smaller --config.train.checkpoint_every"
+    return UserError(message)

@@ -22,7 +22,7 @@ from etils import epath
 
 from transformer_jax.config import Config, continued, differences, from_json, remedy, to_json
 from transformer_jax.errors import UserError
-from transformer_jax.runs.checkpoint_name import is_step
+from transformer_jax.runs.checkpoint_name import CHECKPOINTS, INTERRUPTED, is_step
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.checkpoint_writer import CheckpointWriter
 from transformer_jax.storage.checksums import is_complete
@@ -33,7 +33,6 @@ __all__ = ["Run", "is_begun", "make_folder", "not_writable", "split_run_name"]
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINTS, _INTERRUPTED = "checkpoints", "interrupted"
 _LOGS = "*.log", "*.out", "*.err", "*log*.txt", "*output*.txt"  # files that a new run folder may hold
 _LARGEST_CONFIG = 1 << 20  # bytes
 _WORDS = "words.npy"
@@ -145,25 +144,25 @@ class Run:
 
     def checkpoints(self) -> CheckpointReader:
         """The checkpoints, to read. Raises UserError if there is no folder of them."""
-        return CheckpointReader(self.workdir / _CHECKPOINTS, kept=self.config.train.keep_checkpoints, ema=self._ema)
+        return CheckpointReader(self.workdir / CHECKPOINTS, kept=self.config.train.keep_checkpoints, ema=self._ema)
 
     def checkpoint_writer(self, keep: int | None = None) -> CheckpointWriter:
         """The checkpoints, to write: of the latest, `keep` (`train.keep_checkpoints`) stay, and the best. Raises UserError if
         there are checkpoints and none is whole."""
         kept = self.config.train.keep_checkpoints
-        return CheckpointWriter(self.workdir / _CHECKPOINTS, keep=keep or kept, kept=kept, ema=self._ema)
+        return CheckpointWriter(self.workdir / CHECKPOINTS, keep=keep or kept, kept=kept, ema=self._ema)
 
     def interrupted(self) -> CheckpointWriter:
         """The checkpoint of a training that was asked to stop, to read and to write; one is kept."""
-        return CheckpointWriter(self.workdir / _INTERRUPTED, keep=1, kept=1, ema=self._ema, discardable=True)
+        return CheckpointWriter(self.workdir / INTERRUPTED, keep=1, kept=1, ema=self._ema, discardable=True)
 
     def has_checkpoints(self) -> bool:
         """Is there a folder of checkpoints, though perhaps an empty one?"""
-        return (self.workdir / _CHECKPOINTS).is_dir()
+        return (self.workdir / CHECKPOINTS).is_dir()
 
     def was_interrupted(self) -> bool:
         """Is there a folder of what training saved when it was asked to stop?"""
-        return (self.workdir / _INTERRUPTED).is_dir()
+        return (self.workdir / INTERRUPTED).is_dir()
 
     @property
     def _ema(self) -> bool:
@@ -172,7 +171,7 @@ class Run:
 
 def _require_optimizer_state(workdir: epath.Path) -> None:
     """Raises UserError if no checkpoint has the optimizer's state, as in a copy by `lean.copy_run`."""
-    folders = [workdir / kind for kind in (_CHECKPOINTS, _INTERRUPTED)]
+    folders = [workdir / kind for kind in (CHECKPOINTS, INTERRUPTED)]
     steps = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if is_step(path.name)]
     if steps and all(is_complete(path) and not (path / "optimizer").is_dir() for path in steps):
         raise UserError(
@@ -184,7 +183,7 @@ def _require_optimizer_state(workdir: epath.Path) -> None:
 def is_begun(workdir: epath.PathLike) -> bool:
     """Is this a run folder with checkpoints, from which a training would go on?"""
     workdir = to_path(workdir)
-    has_steps = any(_has_steps(workdir / kind) for kind in (_CHECKPOINTS, _INTERRUPTED))
+    has_steps = any(_has_steps(workdir / kind) for kind in (CHECKPOINTS, INTERRUPTED))
     return has_steps and (workdir / "config.json").exists()
 
 
