@@ -397,7 +397,7 @@ class TestWatch:
         reports = evaluated_run(watched.run, here.dev, watch=True, bootstrap=40)
         assert [each.checkpoint for each in reports] == ["step 1", "step 2", "step 4"] and not watched.events
         lines = capfd.readouterr().out.splitlines()
-        assert len(lines) == 3 and all(re.match(r"step \d, .*: BLEU .*95%.*chrF2.*exactly right", line) for line in lines)
+        assert len(lines) == 3 and all(re.match(r"step \d, .*: BLEU .*chrF2.*too few.*exactly right", line) for line in lines)
         assert before.items() <= contents(watched.run).items()
 
     def test_it_ends_when_nothing_comes_for_long(self, watched):

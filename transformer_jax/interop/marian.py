@@ -167,7 +167,7 @@ def _require_representable(model: ModelConfig, tokenizer: Tokenizer) -> None:
         return
     ways = []
     if model.family == "transformer" and tokenizer.source_vocab_size == tokenizer.vocab_size:
-        ways.append("write it for CTranslate2 (transformer-jax export --format=ctranslate2)")
+        ways.append("write it for CTranslate2 (transformer-jax export RUN OUT --format=ctranslate2)")
     if keys := remedies(model):
         ways.append(f"train a model with {' '.join(f'--config.{key}' for key in keys)}")
     name = class_of(model) if model.family == "transformer" else "MarianMTModel"
