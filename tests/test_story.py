@@ -88,3 +88,4 @@ def test_all_pages_run_with_trainings_of_two_updates(tmp_path):
     for name in story.PAGES:
         assert len(outputs[name]) == len(story.BLOCK.findall(story.page_text(name)))
         assert any(text or pictures for text, _, pictures, _ in outputs[name]), name
+        assert not any(" object at 0x" in text for text, *_ in outputs[name]), name

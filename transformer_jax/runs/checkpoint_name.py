@@ -7,8 +7,8 @@ from transformer_jax.errors import UserError
 
 __all__ = ["CHECKPOINTS", "INTERRUPTED", "CheckpointName", "is_step"]
 
-# The folders of a run: the checkpoints, and that of a training which was stopped between two of them.
-CHECKPOINTS, INTERRUPTED = "checkpoints", "interrupted"
+CHECKPOINTS = "checkpoints"  # a run's folder of its checkpoints
+INTERRUPTED = "interrupted"  # ... of the one that a training saved which was stopped between two of them
 
 
 @dataclasses.dataclass(frozen=True)
