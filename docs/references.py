@@ -1,9 +1,9 @@
 """The pages of the reference that are made of the package itself when the documentation is built: no list is kept twice.
 
-A line `<!-- made by docs/references.py: NAME -->` of a page becomes what the function of that name returns, in Markdown:
-`commands` from the argparse parsers, `keys` from the config's dataclasses with the comments beside their fields, `recipes` from
-the recipes' docstrings and configs, `examples` from examples/. mkdocs has this file as a hook; tests/test_references.py imports
-it.
+A line `<!-- made by docs/references.py: NAME -->` of a page and the line after it, which is for readers of the source, become
+what the function of that name returns, in Markdown: `commands` from the argparse parsers, `keys` from the config's dataclasses
+with the comments beside their fields, `recipes` from the recipes' docstrings and configs, `examples` from examples/. mkdocs has
+this file as a hook; tests/test_references.py imports it.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from transformer_jax.recipes import first_lines, own_text, recipe, recipe_file
 
 __all__ = ["MAKERS", "commands", "examples", "key_meaning", "keys", "on_page_markdown", "recipes"]
 
-_MARK = re.compile(r"^<!-- made by docs/references\.py: (\w+) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- made by docs/references\.py: (\w+) -->\n\*Not filled yet:.*\*$", re.MULTILINE)
 _TYPES = {bool: "true, false", int: "a whole number", float: "a number", str: "text"}
 _NO_LIMIT = AtMost((1 << 63) - 1), AtMost(1e30)  # of every number that has no other limit
 

@@ -107,7 +107,7 @@ def test_without_tensorflow_it_says_what_to_install(tmp_path, monkeypatch):
 
 def test_without_the_packages_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'transformer_jax\[tfds\]'"):
+    with pytest.raises(UserError, match=r"pip install 'transformer_jax\[wmt\]'"):
         read_pairs("tfds:wmt14_translate/de-en", "en", "de")
 
 

@@ -68,7 +68,10 @@ def fetch_tfds(name: str) -> Any:
         import tensorflow_datasets as tfds
         import tensorflow_datasets.translate  # else `builder` may say that there is none of these
     except ImportError as error:
-        raise UserError(f"tfds:{name}: reading it needs more ({error}); {pip_install('transformer_jax[tfds]')}") from None
+        raise UserError(
+            f"tfds:{name}: reading it needs more ({error}); {pip_install('transformer_jax[wmt]')} (where it is prepared "
+            "already, [tfds] will do)"
+        ) from None
     if os.path.isdir(name):
         if not os.path.isfile(os.path.join(name, "dataset_info.json")):
             raise UserError(f"tfds:{name}: no prepared data set, whose folder (its version's) has a dataset_info.json")

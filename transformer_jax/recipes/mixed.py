@@ -3,7 +3,8 @@
     transformer-jax train --config=mixed --workdir=runs/mixed --config.data.train=MIXED/train --config.data.dev=MIXED/dev
     transformer-jax evaluate --workdir=runs/mixed --test MIXED/dev
 
-where MIXED is the folder with `train.en`, `train.de`, `dev.en` and `dev.de`.
+where MIXED is the folder with `train.en`, `train.de`, `dev.en` and `dev.de`: public corpora, shuffled, which do not come with
+this project.
 
 4.6 million parameters, made for an hour on two CPU cores: not quite one pass over the text, so that there is nothing to forget
 by dropout, and small batches, which mean more updates. It took 65 minutes, 40 of them training and 24 the six evaluations, and

@@ -67,7 +67,7 @@ ON_ACCELERATOR = (
     Size(1_000_000, 6, 512, 2048, 8, 32_000, 0.1, 25_600, 100_000, 0.0, 4000, "the recipe transformer_base, not trained here"),
 )
 
-_TOKENS_OF_A_PAIR = 20  # of its longer side, roughly; only for the number of steps and what the log says
+_TOKENS_OF_A_PAIR = 20  # of its longer side, roughly; only for the number of steps
 _MOST_EPOCHS = 60
 _FEW_PAIRS = 20_000  # below it, compiling many shapes would take longer than their padding costs
 
@@ -99,11 +99,11 @@ def get_config(pairs: int, device: str = "cpu") -> Config:
     config.train.log_every = 50 if steps < 5000 else 100
     config.train.evaluate_every = config.train.checkpoint_every = max(50, steps // (20 if steps > 20_000 else 4))
     config.train.keep_checkpoints = 5
-    _report(config, size, pairs, device, steps * size.tokens / positions)
+    _report(config, size, pairs, device)
     return config
 
 
-def _report(config: Config, size: Size, pairs: int, device: str, epochs: float) -> None:
+def _report(config: Config, size: Size, pairs: int, device: str) -> None:
     model, train = config.model, config.train
     log.info("own_text: %s pairs on %s: %s", f"{pairs:,}", "CPU" if device == "cpu" else device.upper(), size.source)
     log.info(
@@ -114,11 +114,9 @@ def _report(config: Config, size: Size, pairs: int, device: str, epochs: float) 
         model.dropout,
     )
     log.info(
-        "own_text: %s steps of %s positions, about %.2g epochs if a pair has %d tokens; the dev set is scored every %s steps",
+        "own_text: %s steps of %s positions; the dev set is scored every %s steps",
         f"{train.steps:,}",
         f"{config.batch.tokens:,}",
-        epochs,
-        _TOKENS_OF_A_PAIR,
         f"{train.evaluate_every:,}",
     )
     if device == "cpu" and pairs >= 1_000_000:
