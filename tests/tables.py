@@ -62,15 +62,16 @@ def log_prob_of(table, sentence, tokens):
     return total
 
 
-def brute_force(table, sentence, limit, alpha):
+def brute_force(table, sentence, limit, alpha, kind="gnmt", reward=0.0):
     """All sequences that end in EOS within the limit, best first: [(score, log_prob, tokens)]."""
+    penalty = {"gnmt": lambda n: ((5 + n) / 6) ** alpha, "power": lambda n: n**alpha, "none": lambda n: 1.0}[kind]
     words = [token for token in range(table.shape[2]) if token not in (PAD, EOS, START)]
     every = []
     for size in range(limit):
         for start in itertools.product(words, repeat=size):
             tokens = (*start, EOS)
             log_prob = log_prob_of(table, sentence, tokens)
-            every.append((log_prob / ((5 + len(tokens)) / 6) ** alpha, log_prob, tokens))
+            every.append((log_prob / penalty(len(tokens)) + reward * len(tokens), log_prob, tokens))
     return sorted(every, key=lambda one: -one[0])
 
 

@@ -103,6 +103,32 @@ def test_wide_beam_is_brute_force(alpha, seed):
         assert (out.tokens[row, count:] == PAD).all()
 
 
+@pytest.mark.parametrize("nbest", [1, 60])
+@pytest.mark.parametrize(
+    ("kind", "alpha", "reward"),
+    [("power", 1.0, 0.0), ("power", 0.6, 0.3), ("none", 1.0, 0.0), ("none", 1.0, 0.7), ("gnmt", 0.6, 2.5)],
+)
+def test_every_score_by_length_is_that_of_brute_force_and_stops_no_search_too_early(kind, alpha, reward, nbest):
+    table, limits = make_table(0, 4, 6), [4, 1, 2, 3]
+    options = dict(length_penalty=alpha, length_normalization=kind, word_reward=reward)
+    out = search(table, limits, beams=60, nbest=nbest, **options)
+    for row, limit in enumerate(limits):
+        truth = brute_force(table, row, limit, alpha, kind, reward)[:nbest]
+        assert translations(out, row)[: len(truth)] == [tokens for _, _, tokens in truth]
+        np.testing.assert_allclose(out.score[row, : len(truth)], [score for score, _, _ in truth], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+@pytest.mark.parametrize(("kind", "reward"), [("power", 0.0), ("none", 0.0), ("power", 0.5), ("gnmt", 0.5)])
+def test_the_best_alone_is_the_best_of_all_hypotheses_that_the_beam_finishes(beams, kind, reward):
+    """With nbest = 1 a sentence may be done while hypotheses are unfinished; none of these would have won."""
+    table, limits = make_table(4, 6, 9, 1.0), [8, 1, 2, 5, 8, 6]
+    options = dict(length_penalty=1.0, length_normalization=kind, word_reward=reward)
+    every, best = (search(table, limits, beams=beams, nbest=nbest, **options) for nbest in (beams, 1))
+    assert [translations(best, row)[0] for row in range(6)] == [translations(every, row)[0] for row in range(6)]
+    np.testing.assert_array_equal(best.score[:, 0], every.score[:, 0])
+
+
 @pytest.mark.parametrize("sharpness", [0.5, 3.0])
 def test_one_beam_without_length_penalty_is_greedy(sharpness):
     table, limits = make_table(5, 16, 40, sharpness), [9, 12, 1, 3] * 4
@@ -293,6 +319,7 @@ def test_what_is_refused():
         ({"never_generated": (EOS,)}, "EOS"),
         ({"length_penalty": -0.1}, "length_penalty"),
         ({"length_penalty": float("nan")}, "length_penalty"),
+        ({"word_reward": -0.1}, "word_reward"),
         ({"nbest": 3}, "nbest"),
         ({"nbest": 0}, "nbest"),
     ):

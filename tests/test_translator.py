@@ -277,6 +277,18 @@ def test_given_text_is_scored_by_teacher_forcing(transformer):
     assert transformer.score([], []) == []
 
 
+@pytest.mark.parametrize("options", [dict(length_normalization="power"), dict(length_normalization="none", word_reward=0.5)])
+def test_scores_by_another_formula_are_those_of_given_text(transformer, options):
+    found = transformer.translate(["a b c d", "e f"], beam=3, nbest=3, length_penalty=0.8, **options)
+    for line, best in zip(["a b c d", "e f"], found, strict=True):
+        every = [best, *best.others]
+        scored = transformer.score([line] * 3, [each.tokens for each in every], length_penalty=0.8, **options)
+        assert [each.score for each in scored] == pytest.approx([each.score for each in every], abs=1e-4)
+        n = len(best.tokens)
+        by_hand = best.log_prob / n**0.8 if options["length_normalization"] == "power" else best.log_prob + 0.5 * n
+        assert best.score == pytest.approx(by_hand, abs=1e-4)
+
+
 def test_the_n_best_of_a_line_in_parts_are_the_best_combinations(transformer):
     long = "a b c d e f g h. " * 3 + "b d f h."
     pieces = [piece.text for piece in split_line(long, lambda text: len(transformer.tokenizer.encode_source([text])[0]), 20)]

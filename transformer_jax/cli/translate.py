@@ -85,7 +85,8 @@ def _open_alignments(job: TranslationJob) -> contextlib.AbstractContextManager:
 
 
 def _score(job: TranslationJob, translator: Translator, block: Sequence[_Line]) -> list[Translation]:
-    penalties = {name: job.search.get(name) for name in ("length_penalty", "coverage_penalty")}
+    names = "length_penalty", "length_normalization", "word_reward", "coverage_penalty"
+    penalties = {name: job.search.get(name) for name in names}
     return translator.score([line.source for line in block], [line.companion for line in block], **penalties)
 
 

@@ -26,8 +26,16 @@ class SearchOptions:
     """
 
     beam: Annotated[int, AtMost(10_000), Flag("hypotheses of the search, 1 is greedy")] = 4  # hypotheses kept; 1: greedy search
-    # the power a in the score, log P / ((5 + length) / 6)^a; 0 favours short translations
+    # the power a of length_normalization; 0 favours short translations
     length_penalty: Annotated[float, AtLeast(0), AtMost(10), Flag("0 favours short translations")] = 0.6
+    # the score of a translation of n tokens, EOS included, where a is length_penalty. gnmt: log P / ((5 + n) / 6)^a (Wu et al.
+    # 2016); power: log P / n^a, as fairseq, Marian, Hugging Face and CTranslate2 have it; none: log P
+    length_normalization: Annotated[
+        Literal["gnmt", "power", "none"],
+        Flag("the score: log P / ((5 + n) / 6)^a (gnmt), log P / n^a (power), log P (none)"),
+    ] = "gnmt"
+    # what score gains for each token, against translations that are too short
+    word_reward: Annotated[float, AtLeast(0), AtMost(1000), Flag("added to the score for each token")] = 0.0
     # what score loses for source tokens that got little attention; 0.2 is usual
     coverage_penalty: Annotated[
         float, AtLeast(0), AtMost(1000), Flag("against translations that leave out parts of the source")

@@ -4,7 +4,7 @@ from transformer_jax.decoding.beam import beam_search
 from transformer_jax.decoding.continuous_batching import DecodingQueue, single_batch
 from transformer_jax.decoding.greedy import greedy_search, sample_search
 from transformer_jax.decoding.hypotheses import Hypotheses, SearchCache, Step
-from transformer_jax.decoding.length_penalty import length_divisors
+from transformer_jax.decoding.length_penalty import length_divisors, length_rewards
 from transformer_jax.decoding.phrase_constraints import Phrases, begin_phrases, constrained_search
 from transformer_jax.decoding.token_constraints import (
     Continuations,
@@ -29,6 +29,7 @@ __all__ = [
     "constrained_step",
     "greedy_search",
     "length_divisors",
+    "length_rewards",
     "make_constraints",
     "sample_search",
     "single_batch",

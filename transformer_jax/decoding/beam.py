@@ -65,14 +65,15 @@ def beam_search(
     max_length: int = 0,
     coverage_score: Callable[[Cache], Array] | None = None,
 ) -> Hypotheses:
-    """The `nbest` best y by log P(y) / ((5 + |y|) / 6) ** length_penalty, |y| with EOS (Wu et al. 2016, eq. 14).
+    """The `nbest` best y by log P(y) / penalty(|y|) + word_reward * |y|, |y| with EOS; `length_divisors` has the penalties, of
+    which the usual one is ((5 + |y|) / 6) ** length_penalty (Wu et al. 2016, eq. 14).
 
     At every step the 2 * beam best continuations of a sentence are its candidates. Those among the first `beam` that end
     in EOS are finished; the best `beam` of the others go on. At its limit a hypothesis must take EOS, whose log-probability
     counts. A sentence is done when no unfinished hypothesis can enter its `nbest` best any more: log-probabilities only
-    fall, so none can score above log_prob / penalty(limit). Ties go to what finished first, then to the lower slot of
-    the beam, then to the lower token id. Nothing depends on a sentence's batch mates, nor on `length` unless it is `cut`.
-    One beam with length_penalty 0 is greedy search; with more, one beam looks beyond its first EOS.
+    fall, so none can score above log_prob / penalty(limit) + word_reward * limit. Ties go to what finished first, then to the
+    lower slot of the beam, then to the lower token id. Nothing depends on a sentence's batch mates, nor on `length` unless it
+    is `cut`. One beam with length_penalty 0 is greedy search; with more, one beam looks beyond its first EOS.
 
     Args:
         step: (token [N], index [], cache) -> (log_probs float32 [N, V], cache), rows independent of each other; log_probs at
@@ -81,7 +82,7 @@ def beam_search(
         queue: the sentences, with each its cache, a pytree whose every leaf is [N, ...], reordered as the hypotheses move; its
             limit in tokens, EOS included (0 marks a row that only fills the batch: it is empty in the result and costs no
             steps); and its memory, which stays as it is.
-        options: `beam`, `nbest`, `length_penalty`.
+        options: `beam`, `nbest`, `length_penalty`, `length_normalization`, `word_reward`.
         length: T, the static width of the result. A sentence that is not done when its hypotheses have so many tokens, but not
             yet its limit, is `cut`: it needs another search with more room, for what this one found may not be the best.
         max_length: what the limits are at most, if that is more than `length`.
@@ -174,8 +175,8 @@ def _advance(
 ) -> BeamState:
     """The state after one more token, with which every hypothesis is of `length` [B]."""
     finished = _merge(length, state, choice, log_probs, coverage_score, task)
-    # Divisors grow with length and log-probabilities fall, in floating point too: no descendant can pass this bound.
-    bound = jnp.max(choice.log_prob, axis=1) / task.divisors[state.max_length]
+    # Divisors and rewards grow with length and log-probabilities fall, in floating point too: no descendant passes this bound.
+    bound = task.score(jnp.max(choice.log_prob, axis=1), state.max_length)
     done = state.done | (length >= state.max_length) | (finished.score[:, -1] >= bound)
     cut = state.cut | (~done & (length >= task.length))
     done = done | cut
@@ -199,7 +200,7 @@ def _merge(
     length: Array, state: BeamState, choice: Choice, log_probs: Array, coverage_score: Array | None, task: Task
 ) -> Hypotheses:
     """The best of the finished pool and of those that end."""
-    parent, score = choice.ended_parent, choice.ended / task.divisors[length][:, None]
+    parent, score = choice.ended_parent, task.score(choice.ended, length[:, None])
     eos = jnp.full(score.shape, task.ids.eos)
     new = Hypotheses(
         tokens=_appended(state.tokens, parent, length, eos),

@@ -137,7 +137,7 @@ def _search(
         # The first EOS ends a translation; a row that only fills the batch (limit 0) has none and is empty.
         size = jnp.where(state.limit < 1, 0, jnp.argmax(state.tokens == task.ids.eos, axis=1) + 1).astype(jnp.int32)
         log_prob = jnp.where(state.limit < 1, -jnp.inf, state.log_prob)
-        rows = Hypotheses(state.tokens, size, log_prob, log_prob / task.divisors[size], state.token_log_probs)
+        rows = Hypotheses(state.tokens, size, log_prob, task.score(log_prob, size), state.token_log_probs)
         return jax.tree.map(split, rows)._replace(cut=split(state.cut).any(axis=1))
 
     return search_loop(begin, advance, queue, done=lambda state: split(state.done).all(axis=1), result=result)

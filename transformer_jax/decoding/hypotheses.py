@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from transformer_jax.config import SearchOptions
-from transformer_jax.decoding.length_penalty import length_divisors
+from transformer_jax.decoding.length_penalty import length_divisors, length_rewards
 from transformer_jax.tokenization.special_ids import SpecialIds
 
 __all__ = ["Cache", "Hypotheses", "Memory", "SearchCache", "Step", "Task", "make_task"]
@@ -48,19 +48,28 @@ class Task(NamedTuple):
     """What stays the same from step to step."""
 
     length: int  # T
-    divisors: Array  # float32 [max_length + 1]
+    divisors: Array  # float32 [max_length + 1], of the score: `length_divisors`
+    rewards: Array | None  # float32 [max_length + 1], of the score: `length_rewards`
     ids: SpecialIds
     suppressed: tuple[int, ...]  # the ids that are never generated
+
+    def score(self, log_prob: Array, length: Array) -> Array:
+        """The score of hypotheses of `length` tokens, coverage not counted. Of a longer descendant, whose log-probability is at
+        most as large, it is at most that of `log_prob` at the longest length."""
+        score = log_prob / self.divisors[length]
+        return score if self.rewards is None else score + self.rewards[length]
 
 
 def make_task(ids: SpecialIds, options: SearchOptions, length: int, max_length: int = 0) -> Task:
     """The task of a search of T = `length` tokens for sentences whose limits are at most `max_length`, if that is more.
 
     Pad, decoder start and `ids.never_generated` are suppressed; EOS may share an id with pad or start. Raises ValueError if EOS
-    is in `never_generated`, or `length_penalty` negative.
+    is in `never_generated`, or `length_penalty` or `word_reward` negative.
     """
     if ids.eos in ids.never_generated:
         raise ValueError(f"EOS (id {ids.eos}) cannot be suppressed: no translation could end")
     suppressed = tuple(sorted({ids.start, ids.pad, *ids.never_generated} - {ids.eos}))
-    divisors = jnp.asarray(length_divisors(max(length, max_length), options))
-    return Task(length, divisors, ids, suppressed)
+    longest = max(length, max_length)
+    rewards = length_rewards(longest, options)
+    divisors = jnp.asarray(length_divisors(longest, options))
+    return Task(length, divisors, None if rewards is None else jnp.asarray(rewards), ids, suppressed)

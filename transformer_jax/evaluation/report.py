@@ -139,12 +139,23 @@ def in_words(decode: SearchOptions) -> str:
 
     >>> in_words(SearchOptions(beam=5, length_penalty=1.0)), in_words(SearchOptions(temperature=0.7, top_k=10))
     ('beam 5, length penalty 1.0', 'sampling, temperature 0.7, top 10, seed 0')
+    >>> in_words(SearchOptions(length_penalty=1.0, length_normalization="power", word_reward=0.2))
+    'beam 4, score log P / n^1.0 + 0.2 n'
     """
     if decode.temperature:
         parts = f"temperature {decode.temperature:g}", f"top {decode.top_k}" * bool(decode.top_k), f"seed {decode.seed}"
         return "sampling, " + ", ".join(filter(None, [*parts, f"top p {decode.top_p:g}" * (decode.top_p < 1)]))
     split = "" if decode.split_sentences == "long" else f", sentences split {decode.split_sentences}"
-    return ("greedy" if decode.beam == 1 else f"beam {decode.beam}, length penalty {decode.length_penalty}") + split
+    return ("greedy" if decode.beam == 1 else f"beam {decode.beam}, {_score_in_words(decode)}") + split
+
+
+def _score_in_words(decode: SearchOptions) -> str:
+    power = decode.length_penalty
+    if decode.length_normalization == "gnmt" and not decode.word_reward:
+        return f"length penalty {power}"
+    divisors = {"gnmt": f" / ((5 + n) / 6)^{power}", "power": f" / n^{power}", "none": ""}
+    reward = f" + {decode.word_reward:g} n" * bool(decode.word_reward)
+    return f"score log P{divisors[decode.length_normalization]}{reward}"
 
 
 def _pronouns(test: str, translations: Sequence[Translation]) -> dict[str, float] | None:

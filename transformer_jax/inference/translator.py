@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from transformer_jax.config import Config, SearchOptions, validate
-from transformer_jax.decoding.length_penalty import length_divisors
+from transformer_jax.decoding.length_penalty import score_of
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import Links
 from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
@@ -182,6 +182,8 @@ class Translator:
         targets: Sequence[str | Sequence[int]],
         *,
         length_penalty: float | None = None,
+        length_normalization: str | None = None,
+        word_reward: float | None = None,
         coverage_penalty: float | None = None,
     ) -> list[Translation]:
         """The translations that are given, with the model's log-probability of them, of each token, and the score that search
@@ -192,7 +194,8 @@ class Translator:
         for each source, TypeError for a string where a list belongs.
         """
         sources, targets = checked_pairs(sources, targets, self.tokenizer.vocab_size)
-        search = self.search_config(length_penalty=length_penalty, coverage_penalty=coverage_penalty)
+        by_length = dict(length_penalty=length_penalty, length_normalization=length_normalization, word_reward=word_reward)
+        search = self.search_config(**by_length, coverage_penalty=coverage_penalty)
         source, target = self.tokenizer.encode_source(sources), self._target_rows(targets)
         decoded = self._decode(target)
         texts = [given if isinstance(given, str) else text for given, text in zip(targets, decoded, strict=True)]
@@ -201,8 +204,7 @@ class Translator:
         scored = []
         for line, text, ids, (row, coverage) in zip(sources, texts, target, forced, strict=True):
             log_prob = math.fsum(row.tolist())
-            score = log_prob / length_divisors(len(row), search)[-1].item()
-            score += search.coverage_penalty * coverage
+            score = score_of(log_prob, len(row), search) + search.coverage_penalty * coverage
             tokens, rest = tuple(ids.tolist()), dict(token_log_probs=tuple(row.tolist()), source=line)
             scored.append(Translation(text, log_prob, score, tokens, **rest))
         return scored
