@@ -157,8 +157,9 @@ def test_their_search_without_length_penalty_finds_the_same(transformers, tmp_pa
     assert same == len(lines)
 
 
-def test_their_beam_search_of_a_trained_model_finds_the_same(transformers, tmp_path):
-    """Without a length penalty, of which theirs is another formula, and of lines that are not cut into pieces here."""
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_their_beam_search_of_a_trained_model_finds_the_same(penalty, transformers, tmp_path):
+    """With their formula of the length penalty, until no other can win, and of lines that are not cut into pieces here."""
     import torch
 
     torch.set_num_threads(1)
@@ -167,14 +168,16 @@ def test_their_beam_search_of_a_trained_model_finds_the_same(transformers, tmp_p
     translator, longest = Translator.load(run), 40
     lines = [example.source for example in demo.generate("test", 40)]
     lines = [line for line, ids in zip(lines, translator.tokenizer.encode_source(lines), strict=True) if len(ids) < 45]
-    ours = translator.translate(lines, beam=4, length_penalty=0, max_length_ratio=0, max_length_extra=longest)
+    search = dict(beam=4, length_penalty=penalty, length_normalization="power")
+    ours = translator.translate(lines, **search, max_length_ratio=0, max_length_extra=longest)
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     same = 0
     for line, each in zip(lines, ours, strict=True):
         with torch.no_grad():
             length = dict(max_new_tokens=longest, max_length=None)
-            (found,) = model.generate(**tokenizer(line, return_tensors="pt"), num_beams=4, length_penalty=0.0, **length)
+            search = dict(num_beams=4, length_penalty=penalty, early_stopping="never")
+            (found,) = model.generate(**tokenizer(line, return_tensors="pt"), **search, **length)
         same += found[1:].tolist() == list(each.tokens) and tokenizer.decode(found, skip_special_tokens=True) == each.text
     print(f"\n{same} of {len(lines)} translations with beam 4 are the same")
     assert same == len(lines) > 10 and len({each.text for each in ours}) > 10

@@ -15,7 +15,8 @@ writes a folder that CTranslate2 loads, with the tokenizer in it:
 CTranslate2 adds EOS to the source itself. The model is the same function. The search is CTranslate2's, which differs from that
 of transformer_jax:
 
-* The length penalty divides by |y|^a, in transformer_jax by ((5 + |y|) / 6)^a. The search ends when it has found as many
+* The length penalty divides by |y|^a, in transformer_jax by ((5 + |y|) / 6)^a, or by |y|^a with
+  `decode.length_normalization=power`, as imported models have it. The search ends when it has found as many
   translations as the beam is wide, in transformer_jax when no other can win. With `length_penalty=0` and patience 1, which is
   CTranslate2's default, the two find the same translations.
 * The length limit is one number for all lines (`max_decoding_length`, 256), at which a translation is cut. In transformer_jax

@@ -17,7 +17,6 @@ __all__ = [
     "Foreign",
     "find_one",
     "languages_of",
-    "length_penalty_note",
     "load_sentencepiece",
     "read_file",
     "read_json",
@@ -138,8 +137,3 @@ def languages_of(source: Any, target: Any) -> tuple[str, str] | None:
     (('eng', 'deu'), None)
     """
     return (source, target) if isinstance(source, str) and isinstance(target, str) and source and target else None
-
-
-def length_penalty_note(value: float) -> str:
-    """The note about a length penalty whose formula differs from that of transformer_jax."""
-    return f"length penalty {value:g}: theirs divides by |y|^{value:g}, decode.length_penalty by ((5 + |y|) / 6)^{value:g}"

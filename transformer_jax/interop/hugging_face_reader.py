@@ -13,7 +13,6 @@ from transformer_jax.interop.foreign_model import (
     LARGEST_SIZE,
     Foreign,
     languages_of,
-    length_penalty_note,
     read_json,
     read_sentencepiece,
     require_rows,
@@ -214,8 +213,7 @@ def _decode(search: dict[str, Any], ids: dict[str, int]) -> tuple[dict[str, Any]
         decode["beam"] = search["num_beams"]
     penalty = search.get("length_penalty")
     if isinstance(penalty, int | float) and penalty >= 0:
-        decode["length_penalty"] = float(penalty)
-        notes += [length_penalty_note(penalty)] if penalty else []
+        decode |= {"length_penalty": float(penalty), "length_normalization": "power"}
     if type(search.get("no_repeat_ngram_size")) is int and search["no_repeat_ngram_size"] >= 0:
         decode["no_repeat_ngram"] = search["no_repeat_ngram_size"]
     never = {ids["pad_id"], ids["bos_id"], ids["unknown_id"], ids["decoder_start_id"]} - {ids["eos_id"]}

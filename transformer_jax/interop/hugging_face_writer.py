@@ -114,7 +114,7 @@ def write_hugging_face(folder: Path, weights: dict[str, np.ndarray], config: Con
     search = {name: options[name] for name in id_names} | {
         "max_length": longest,
         "num_beams": config.decode.beam,
-        "length_penalty": config.decode.length_penalty,
+        "length_penalty": 0.0 if config.decode.length_normalization == "none" else config.decode.length_penalty,
         "bad_words_ids": [[row] for row in sorted(never)],
     }
     added = {tokenizer.pieces([row])[0]: row for row in tokenizer.added_pieces()}

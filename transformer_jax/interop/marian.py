@@ -25,9 +25,9 @@ which Hugging Face has no option:
 * Their layer norm adds 1e-5 to the variance. Here `model.norm_epsilon` is added, which is 1e-6 in models trained by
   transformer_jax or Marian; a note says so at the export. On random models this changed the logits by at most 1e-4 of their
   standard deviation.
-* Their length penalty is |y|^a, here it is ((5 + |y|) / 6)^a, and their search differs as CTranslate2's does
-  (`ctranslate2.py`). With `length_penalty=0` on both sides, beam 4 finds the same translations of lines that are not cut into
-  pieces here.
+* Their length penalty is |y|^a, here it is ((5 + |y|) / 6)^a unless `decode.length_normalization=power`, which imported models
+  get. Their search ends as CTranslate2's does (`ctranslate2.py`), or with `early_stopping="never"` as here: with one formula
+  beam 4 then finds the same translations of lines that are not cut into pieces here.
 * Their tokenizer does not normalise text as `tokenizer.normalize` does; a note says so at the export.
 * Their tokenizer reads `</s>`, `<pad>` and `<unk>` in a text as the special pieces; here and in Marian they are text.
 

@@ -13,7 +13,6 @@ from transformer_jax.interop.foreign_model import (
     LARGEST_SIZE,
     Foreign,
     find_one,
-    length_penalty_note,
     read_file,
     read_sentencepiece,
     require_supported,
@@ -182,16 +181,15 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
 
 def _decode(decoder: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The search options of `decoder.yml`: fields of DecodeConfig, and notes about those that have no field."""
-    decode, notes = {}, []
+    decode: dict[str, Any] = {}
     beam, normalize = decoder.get("beam-size"), decoder.get("normalize", 0)
     if type(beam) is int and beam > 0:
         decode["beam"] = beam
     if isinstance(normalize, int | float) and normalize >= 0:  # `normalize: true` is 1
-        decode["length_penalty"] = float(normalize)
-        notes += [length_penalty_note(float(normalize))] if normalize else []
+        decode |= {"length_penalty": float(normalize), "length_normalization": "power"}
     known = {"models", "vocabs", "relative-paths", "beam-size", "normalize"}
     rest = [f"{name}: {value!r}" for name, value in decoder.items() if name not in known]
-    return decode, notes + ([f"of decoder.yml not taken over: {', '.join(rest)}"] if rest else [])
+    return decode, [f"of decoder.yml not taken over: {', '.join(rest)}"] if rest else []
 
 
 def _one(folder: Path, named: Any, pattern: str, what: str) -> Path:
