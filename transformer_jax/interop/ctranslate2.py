@@ -16,9 +16,9 @@ CTranslate2 adds EOS to the source itself. The model is the same function. The s
 of transformer_jax:
 
 * The length penalty divides by |y|^a, in transformer_jax by ((5 + |y|) / 6)^a, or by |y|^a with
-  `decode.length_normalization=power`, as imported models have it. The search ends when it has found as many
+  `decode.length_normalization=power`, as imported models have it. The search ends when it has found `patience` times as many
   translations as the beam is wide, in transformer_jax when no other can win. With `length_penalty=0` and patience 1, which is
-  CTranslate2's default, the two find the same translations.
+  CTranslate2's default, the two find the same translations; with another penalty, `power` here and `patience=2` there.
 * The length limit is one number for all lines (`max_decoding_length`, 256), at which a translation is cut. In transformer_jax
   it follows from the source's length, and EOS is forced there. CTranslate2 also cuts the source, at `max_input_length` (1024),
   and writes no empty translation, except with `min_decoding_length=0`.
