@@ -146,9 +146,9 @@ def _are_run() -> bool:
 
 def _made() -> Path:
     """The folder with what the pages gave, made now if their code or the package has changed since."""
-    package = ROOT / "transformer_jax"
-    sources = [*sorted(package.rglob("*.py")), *sorted(package.rglob("*.html")), Path(__file__)]
-    contents = b"".join(source.read_bytes() for source in sources)
+    kinds = "py", "html", "css", "js"
+    package = [file for kind in kinds for file in sorted((ROOT / "transformer_jax").rglob(f"*.{kind}"))]
+    contents = b"".join(source.read_bytes() for source in (*package, Path(__file__)))
     code = "".join(shortened(block) for name in PAGES for block in BLOCK.findall(page_text(name)))
     folder = KEPT / hashlib.sha256(contents + code.encode()).hexdigest()[:16]
     if not (folder / "outputs.json").exists():

@@ -32,6 +32,7 @@ __all__ = [
     "tell_unused_accelerator",
     "tpu_files",
     "unused_accelerator",
+    "without_lines",
     "without_warning_of_jax",
 ]
 
@@ -144,20 +145,25 @@ def tell_unused_accelerator() -> None:
         log.warning("warning: %s", warning)
 
 
-@contextlib.contextmanager
-def without_warning_of_jax() -> Iterator[None]:
+def without_warning_of_jax() -> contextlib.AbstractContextManager[None]:
     """While the block runs, JAX logs nothing of an accelerator that it does not use: `tell_unused_accelerator` says it, with
     what to install."""
+    return without_lines("jax._src.xla_bridge", "may be present on this machine")
+
+
+@contextlib.contextmanager
+def without_lines(logger: str, words: str) -> Iterator[None]:
+    """While the block runs, lines with these words of another library's logger are left out."""
 
     def is_other(record: logging.LogRecord) -> bool:
-        return "may be present on this machine" not in record.getMessage()
+        return words not in record.getMessage()
 
-    logger = logging.getLogger("jax._src.xla_bridge")
-    logger.addFilter(is_other)
+    of_library = logging.getLogger(logger)
+    of_library.addFilter(is_other)
     try:
         yield
     finally:
-        logger.removeFilter(is_other)
+        of_library.removeFilter(is_other)
 
 
 def _cores() -> int:

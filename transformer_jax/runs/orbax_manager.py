@@ -1,13 +1,11 @@
 """Orbax's checkpoint manager as this project uses it, and the items of a checkpoint."""
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
 
+from transformer_jax.platform import without_lines
 from transformer_jax.runs.checkpoint_damage import check_folder
 from transformer_jax.storage.files import is_remote
 
@@ -27,7 +25,7 @@ class _Manager(ocp.CheckpointManager):
 def open_manager(folder: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
     """The manager of a folder of checkpoints. Raises UserError as `check_folder` does."""
     check_folder(folder)
-    with _without_read_only_warning():
+    with without_lines("absl", "Given directory is read only"):
         return _Manager(folder if is_remote(folder) else folder.resolve(), options=options, item_names=_ITEMS)
 
 
@@ -35,16 +33,3 @@ def array_items(state: Any) -> dict[str, Any]:
     """The items of a checkpoint that are arrays, of a `TrainState`; there is no `ema` without moving averages."""
     items = {"params": state.params, "optimizer": state.optimizer_state, "ema": state.ema}
     return {name: tree for name, tree in items.items() if tree is not None}
-
-
-@contextlib.contextmanager
-def _without_read_only_warning() -> Iterator[None]:
-    def is_other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Given directory is read only")
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
