@@ -4,10 +4,11 @@
 
 Exports the run to a MarianMTModel's folder and to CTranslate2 (by our exporter, and from that folder by theirs), and compares
 on a whole test set: logits under teacher forcing, parameters that went out and came in again, log-probabilities of the
-references, translations by the same search (beam, no length penalty) and their scores. It tells the lines whose translations
-differ, with the log-probability of both. Needs what `make test-interop` installs.
+references, translations by the same search (beam; score log P / n^a for each `--length_penalty` a) and their scores. It tells
+the lines whose translations differ, with the log-probability of both. Needs what `make test-interop` installs.
 """
 
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -31,6 +32,7 @@ def run() -> None:
     parser.add_argument("--checkpoint", default="best")
     parser.add_argument("--test", required=True, help="a test set, as for evaluate.py")
     parser.add_argument("--beam", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--length_penalty", nargs="+", type=float, default=[0.0, 1.0])
     flags = parser.parse_args()
     if min(flags.beam) < 1:
         parser.error("--beam should be at least 1")
@@ -141,14 +143,19 @@ def compare_ctranslate2(translator: Any, flags: Any, pairs: Any, folder: str) ->
         scored = model.score_batch(rows, [tokenizer.pieces(row) for row in target])
         apart = max(abs(each.log_prob - sum(theirs.log_probs)) for each, theirs in zip(given, scored, strict=True))
         print(f"\n{name}: log-probabilities of the references at most {apart:.1e} apart")
-        for beam in flags.beam:
+        for beam, penalty in itertools.product(flags.beam, flags.length_penalty):
+            if beam == 1 and penalty:
+                continue  # a greedy search has no use for it
             # One limit for all systems. Ours counts EOS and forces it at the limit, where the others cut.
-            ours = translator.translate(
-                pairs.source, beam=beam, length_penalty=0.0, max_length_ratio=0.0, max_length_extra=limit
-            )
-            options = dict(beam_size=beam, length_penalty=0, max_decoding_length=limit - 1, min_decoding_length=0)
+            lengths = dict(max_length_ratio=0.0, max_length_extra=limit)
+            scored_by = dict(length_penalty=penalty, length_normalization="power")
+            ours = translator.translate(pairs.source, beam=beam, **scored_by, **lengths)
+            # With a patience of 1 CTranslate2 ends a search when `beam` hypotheses have, better ones to come or not.
+            options = dict(beam_size=beam, length_penalty=penalty, patience=2 if penalty else 1)
+            options |= dict(max_decoding_length=limit - 1, min_decoding_length=0)
             found = model.translate_batch(rows, return_scores=True, max_batch_size=2048, batch_type="tokens", **options)
-            compare_translations(translator, pairs.source, ours, found, limit, f"{name}, beam {beam}")
+            name_of_search = f"{name}, beam {beam}" + (f", length penalty {penalty:g}" if penalty else "")
+            compare_translations(translator, pairs.source, ours, found, limit, name_of_search)
 
 
 def compare_translations(translator: Any, lines: list[str], ours: list[Any], found: list[Any], limit: int, name: str) -> None:
@@ -159,7 +166,7 @@ def compare_translations(translator: Any, lines: list[str], ours: list[Any], fou
     share = 1 - len(differ) / len(lines)
     print(f"{name}: {share:.1%} of {len(lines)} translations are the same")
     if ended:
-        apart = max(abs(ours[i].log_prob - found[i].scores[0]) for i in ended)
+        apart = max(abs(ours[i].score - found[i].scores[0]) for i in ended)
         print(f"    scores of the {len(ended)} of them that ended: at most {apart:.1e} apart")
     else:
         print("    none of them ended before the limit, so that no scores can be compared")
