@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.program import main
 from transformer_jax.config import BatchConfig, DataConfig, TokenizerConfig
-from transformer_jax.data.sources import read_sources
+from transformer_jax.data.sources import parse_sources, read_sources
 from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream, StreamPosition
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -55,7 +55,9 @@ def run() -> None:
 
 def measure(flags: argparse.Namespace, sizes: dict[str, int], folder: Path) -> None:
     languages = dict(source_language=flags.source_language, target_language=flags.target_language)
-    pairs, parts = read_sources(DataConfig(train=flags.corpus, **languages))
+    data = DataConfig(train=flags.corpus, **languages)
+    pairs, parts = read_sources(data)
+    joins = [source.spec.join for source in parse_sources(data)]
     print(f"{flags.corpus}: {len(pairs.source):,} pairs, peak memory when read and cleaned {memory():.2f} GB", flush=True)
     started = time.perf_counter()
     vocabulary = TokenizerConfig(vocab_size=flags.vocab_size, sample_lines=flags.sample_lines)
@@ -75,10 +77,10 @@ def measure(flags: argparse.Namespace, sizes: dict[str, int], folder: Path) -> N
     print("| batches | shapes | batches an epoch | dropped | fill | pairs/s | first batch, s |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for kind in ("bucketed", "packed"):
-        stream = BatchStream(store, BatchConfig(kind=kind, **sizes), tokenizer, 0, parts)
+        stream = BatchStream(store, BatchConfig(kind=kind, **sizes), tokenizer, 0, parts, joins=joins)
         speed = max(stream.pairs / epoch_seconds(stream) for _ in range(flags.repeats))
         batches, fill, middle = epoch_fill(stream)
-        wait = first_batch_seconds(store, BatchConfig(kind=kind, **sizes), tokenizer, parts, middle)
+        wait = first_batch_seconds(store, BatchConfig(kind=kind, **sizes), tokenizer, parts, joins, middle)
         print(
             f"| {kind} | {len(stream.shapes)} | {batches} | {stream.dropped} | {fill:.1%} | {speed:,.0f} | {wait:.2f} |",
             flush=True,
@@ -111,10 +113,10 @@ def epoch_fill(stream: BatchStream) -> tuple[int, float, StreamPosition]:
 
 
 def first_batch_seconds(
-    store: Store, config: BatchConfig, tokenizer: Tokenizer, parts: list, position: StreamPosition
+    store: Store, config: BatchConfig, tokenizer: Tokenizer, parts: list, joins: list, position: StreamPosition
 ) -> float:
     started = time.perf_counter()
-    next(BatchStream(store, config, tokenizer, 0, parts).batches(position))
+    next(BatchStream(store, config, tokenizer, 0, parts, joins=joins).batches(position))
     return time.perf_counter() - started
 
 

@@ -52,6 +52,8 @@ def test_a_prepared_data_set_is_read_in_both_directions(tiny):
     assert pairs.source[0] == f"dog {numbers(pairs.source)[0]} & &copy x\u2028y"  # no entities of the files
     assert pairs.target[0] == f'Hund {numbers(pairs.source)[0]} " &lt;'
     assert read_pairs(f"tfds:{tiny}", "de", "en") == Pairs(pairs.target, pairs.source)
+    swapped, _ = read_sources(DataConfig(train=f"tfds:{tiny} (swap=true)"))
+    assert Pairs(*map(list, swapped)) == Pairs(pairs.target, pairs.source)
 
 
 @pytest.mark.parametrize(("split", "count"), [("validation", 5), ("train[:10]+validation[50%:]", 13), ("all", 35)])

@@ -12,6 +12,8 @@ class TextSource:
 
     >>> print(TextSource("wmt/news, new", weight=2.5, max_ratio=3, tag="<news>"))
     "wmt/news, new" * 2.5 (tag=<news> max_ratio=3)
+    >>> print(TextSource("talks", join="0.2:2-4", swap=True))
+    "talks" (join=0.2:2-4 swap=true)
     """
 
     name: str  # as `DataConfig` describes it; it may have any character
@@ -21,6 +23,8 @@ class TextSource:
     max_words: int | None = None  # this filter and the next two; None: as in `DataConfig`
     max_ratio: float | None = None
     deduplicate: bool | None = None
+    join: str = ""  # SHARE:PAIRS or SHARE:LEAST-MOST: the share of examples that are so many pairs joined (`data.joining`)
+    swap: bool = False  # source and target change places
 
     def __str__(self) -> str:
         options = {
@@ -29,6 +33,8 @@ class TextSource:
             "max_words": self.max_words,
             "max_ratio": self.max_ratio,
             "deduplicate": self.deduplicate,
+            "join": self.join or None,
+            "swap": "true" if self.swap else None,
         }
         name = '"' + self.name.replace('"', '""') + '"'
         weight = f" * {self.weight}" if self.weight != 1 else ""

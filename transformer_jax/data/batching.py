@@ -52,19 +52,27 @@ class Batch(NamedTuple):
         return bucketed_batch(Store.of(*rows), np.arange(len(sources)), shape, tokenizer.pad_id, tokenizer.decoder_start_id)
 
 
-def bucketed_batch(store: Store, pairs: np.ndarray, shape: Shape, pad_id: int, decoder_start_id: int) -> Batch:
+def bucketed_batch(
+    store: Store, pairs: np.ndarray, shape: Shape, pad_id: int, decoder_start_id: int, examples: np.ndarray | None = None
+) -> Batch:
     """The pairs with these numbers [at most shape.rows], one a row, in this order; rows that are left stay empty (segment 0).
 
-    Raises ValueError if a pair does not fit the shape.
+    `examples`, int [pairs], joins pairs: those with the same number are one row and one sentence, of which the last pair alone
+    has its EOS. The numbers ascend, by 0 or 1.
+
+    Raises ValueError if a pair, or what is joined, does not fit the shape.
 
     >>> store = Store.of([np.array([5, 9, 1]), np.array([7, 1])], [np.array([6, 8, 1]), np.array([4, 1])])
     >>> batch = bucketed_batch(store, np.array([0, 1]), Shape(2, 3, 4), pad_id=0, decoder_start_id=3)
     >>> batch.source.tolist(), batch.target_input.tolist(), batch.target_output.tolist()
     ([[5, 9, 1], [7, 1, 0]], [[3, 6, 8, 0], [3, 4, 0, 0]], [[6, 8, 1, 0], [4, 1, 0, 0]])
+    >>> batch = bucketed_batch(store, np.array([0, 1]), Shape(1, 4, 4), 0, 3, examples=np.array([0, 0]))
+    >>> batch.source.tolist(), batch.target_input.tolist(), batch.target_output.tolist()
+    ([[5, 9, 7, 1]], [[3, 6, 8, 4]], [[6, 8, 4, 1]])
     """
     rows, source_length, target_length = shape
-    source = _one_a_row(store.source_ids, store.source_offsets, pairs, (rows, source_length), pad_id)
-    target = _one_a_row(store.target_ids, store.target_offsets, pairs, (rows, target_length), pad_id)
+    source = _one_a_row(store.source_ids, store.source_offsets, pairs, examples, (rows, source_length), pad_id)
+    target = _one_a_row(store.target_ids, store.target_offsets, pairs, examples, (rows, target_length), pad_id)
     return Batch(*source, _shift_right(*target, pad_id, decoder_start_id), *target)
 
 
@@ -110,9 +118,20 @@ def pack(source_lengths: np.ndarray, target_lengths: np.ndarray, shape: Shape) -
     return np.unique(row_of, return_inverse=True)[1]
 
 
-def packed_batch(store: Store, pairs: np.ndarray, rows: np.ndarray, shape: Shape, pad_id: int, decoder_start_id: int) -> Batch:
+def packed_batch(
+    store: Store,
+    pairs: np.ndarray,
+    rows: np.ndarray,
+    shape: Shape,
+    pad_id: int,
+    decoder_start_id: int,
+    examples: np.ndarray | None = None,
+) -> Batch:
     """Pair `pairs[i]` goes to row `rows[i]`, both int [pairs]; `rows` ascends. In a row, sentences stand one after the other in
     the order given.
+
+    `examples`, int [pairs], joins pairs of a row: those with the same number are one sentence, of which the last pair alone has
+    its EOS; segment and position run through it. The numbers ascend, by 0 or 1. Without it, each pair is a sentence.
 
     Raises ValueError if a row's sentences do not fit the shape.
 
@@ -120,11 +139,13 @@ def packed_batch(store: Store, pairs: np.ndarray, rows: np.ndarray, shape: Shape
     >>> batch = packed_batch(store, np.array([0, 1]), np.array([0, 0]), Shape(1, 6, 6), pad_id=0, decoder_start_id=3)
     >>> batch.source.tolist(), batch.source_segment.tolist(), batch.target_input.tolist()
     ([[5, 9, 1, 7, 1, 0]], [[1, 1, 1, 2, 2, 0]], [[3, 6, 8, 3, 4, 0]])
+    >>> batch = packed_batch(store, np.array([0, 1]), np.array([0, 0]), Shape(1, 6, 6), 0, 3, examples=np.array([0, 0]))
+    >>> batch.source.tolist(), batch.source_segment.tolist(), batch.target_input.tolist()
+    ([[5, 9, 7, 1, 0, 0]], [[1, 1, 1, 1, 0, 0]], [[3, 6, 8, 4, 0, 0]])
     """
-    segments = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
     size = shape.rows
-    source = _many_a_row(store.source_ids, store.source_offsets, pairs, rows, segments, (size, shape.source_length), pad_id)
-    target = _many_a_row(store.target_ids, store.target_offsets, pairs, rows, segments, (size, shape.target_length), pad_id)
+    source = _many_a_row(store.source_ids, store.source_offsets, pairs, rows, examples, (size, shape.source_length), pad_id)
+    target = _many_a_row(store.target_ids, store.target_offsets, pairs, rows, examples, (size, shape.target_length), pad_id)
     return Batch(*source, _shift_right(*target, pad_id, decoder_start_id), *target)
 
 
@@ -142,15 +163,18 @@ def pad_rows(rows: Sequence[np.ndarray], length: int, pad_id: int) -> np.ndarray
 
 
 def _one_a_row(
-    ids: np.ndarray, offsets: np.ndarray, pairs: np.ndarray, shape: tuple[int, int], pad_id: int
+    ids: np.ndarray, offsets: np.ndarray, pairs: np.ndarray, examples: np.ndarray | None, shape: tuple[int, int], pad_id: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    starts = offsets[pairs]
-    lengths = offsets[pairs + 1] - starts
-    _require_fit(len(pairs), lengths.max(initial=0), shape)
+    starts, lengths = _starts_and_lengths(offsets, pairs, examples)
+    filled = lengths if examples is None else _sums(lengths, examples - examples[:1], 0)  # of each row
+    _require_fit(len(filled), filled.max(initial=0), shape)
     columns = np.arange(shape[1], dtype=np.int32)
     real = np.zeros(shape, bool)
-    np.less(columns, lengths[:, None], out=real[: len(pairs)])
+    np.less(columns, filled[:, None], out=real[: len(filled)])
     tokens = np.full(shape, pad_id, np.int32)
+    if examples is not None:
+        tokens[real] = _read(ids, starts, lengths)
+        return tokens, real.astype(np.int32), columns * real
     # Reading past a sentence's end is harmless (it is masked) as long as it is not past the array's.
     read = ids.take(starts[:, None] + columns, mode="clip")
     np.copyto(tokens[: len(pairs)], read, where=real[: len(pairs)])
@@ -162,23 +186,47 @@ def _many_a_row(
     offsets: np.ndarray,
     pairs: np.ndarray,
     rows: np.ndarray,
-    segments: np.ndarray,
+    examples: np.ndarray | None,
     shape: tuple[int, int],
     pad_id: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    starts, lengths = _starts_and_lengths(offsets, pairs, examples)
+    first = np.searchsorted(rows, rows)  # of each pair's row
+    before = np.cumsum(lengths) - lengths  # tokens of this batch before each pair
+    if examples is None:
+        segments, begin = np.arange(len(rows)) - first + 1, before
+    else:
+        segments, begin = examples - examples[first] + 1, before[np.searchsorted(examples, examples)]
+    filled = _sums(lengths, rows, shape[0])
+    _require_fit(len(filled), filled.max(initial=0), shape)
+    # A row is filled from its first column on, so that the tokens in their order are the filled places in theirs.
+    real = np.arange(shape[1]) < filled[:, None]
+    tokens = np.full(shape, pad_id, np.int32)
+    tokens[real] = _read(ids, starts, lengths)
+    segment, position = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    segment[real] = np.repeat(segments.astype(np.int32), lengths)
+    position[real] = np.arange(lengths.sum()) - np.repeat(begin, lengths)
+    return tokens, segment, position
+
+
+def _starts_and_lengths(offsets: np.ndarray, pairs: np.ndarray, examples: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Where each pair's tokens start, and how many they are: without EOS, where the next pair is joined to it."""
     starts = offsets[pairs]
     lengths = offsets[pairs + 1] - starts
-    before = np.cumsum(lengths) - lengths  # tokens of this batch before each sentence
-    columns = before - before[np.searchsorted(rows, rows)]
-    _require_fit(rows.max(initial=-1) + 1, (columns + lengths).max(initial=0), shape)
-    count = np.arange(lengths.sum())
-    into = count + np.repeat(rows * shape[1] + columns - before, lengths)
-    tokens = np.full(shape, pad_id, np.int32)
-    tokens.ravel()[into] = ids[count + np.repeat(starts - before, lengths)]
-    segment, position = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    segment.ravel()[into] = np.repeat(segments, lengths)
-    position.ravel()[into] = count - np.repeat(before, lengths)
-    return tokens, segment, position
+    if examples is not None:
+        lengths[:-1] -= examples[1:] == examples[:-1]
+    return starts, lengths
+
+
+def _read(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The tokens of all pairs, one pair after the other."""
+    ends = np.cumsum(lengths)
+    return ids[np.arange(lengths.sum()) + np.repeat(starts - ends + lengths, lengths)]
+
+
+def _sums(lengths: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """The sum of each row's lengths, int64 [rows], of so many rows at least."""
+    return np.bincount(rows, lengths, count).astype(np.int64)
 
 
 def _require_fit(rows: int, tokens: int, shape: tuple[int, int]) -> None:

@@ -57,6 +57,8 @@ def iter_pairs(spec: str | Spec, source_language: str, target_language: str) -> 
     """As `read_pairs`, one pair (source, target) at a time as they come."""
     spec = one_source(spec, source_language, target_language)
     pairs = _iter_source(spec, source_language, target_language)
+    if spec.swap:
+        pairs = ((source, target) for target, source in pairs)
     return ((f"{spec.tag} {source}", target) for source, target in pairs) if spec.tag else pairs
 
 

@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from transformer_jax.data.joining import MOST_JOINED, Join
 from transformer_jax.errors import UserError
 
-__all__ = ["FILTERS", "Spec", "parse_list", "parse_spec"]
+__all__ = ["FILTERS", "Spec", "parse_list", "parse_spec", "without_join"]
 
 FILTERS = ("max_words", "max_ratio", "deduplicate")  # options of a source of `data.train`: fields of `DataConfig`
 
+_OF_TRAINING = ("join", "swap")  # the other options that only a source of `data.train` has
 _OF_ANY = ("tag", "columns")
 _LARGEST_WEIGHT = 1_000_000
 _IN_QUOTES = "a path that has a comma, a star or parentheses goes in double quotes"
@@ -25,7 +27,7 @@ class Spec(NamedTuple):
 
     text: str  # as it was written
     name: str  # what is read: demo:train, PREFIX, FILE.tsv, ... (`DataConfig`)
-    options: dict[str, str]  # of `tag`, `columns` and, in training text, `FILTERS`
+    options: dict[str, str]  # of `tag`, `columns` and, in training text, `FILTERS`, `join` and `swap`
     weight: float = 1.0  # how often an epoch has each of its pairs
     advice: str = ""  # how a path is written of which this name may be a part; for a message if there is no such file
 
@@ -40,9 +42,20 @@ class Spec(NamedTuple):
         columns = self.options.get("columns")
         return tuple(map(int, columns.split(","))) if columns else None
 
+    @property
+    def join(self) -> Join | None:
+        """How an epoch joins pairs of this source; None without the option."""
+        return _join_of(self.options["join"]) if "join" in self.options else None
+
+    @property
+    def swap(self) -> bool:
+        """Whether the sides are exchanged: the text of the target is the source."""
+        return self.options.get("swap") == "true"
+
 
 def parse_spec(text: str) -> Spec:
-    """Parses the name of a dev or test set. Raises UserError unless it has the form of `Spec`, without a weight and `FILTERS`.
+    """Parses the name of a dev or test set. Raises UserError unless it has the form of `Spec`, without a weight, `FILTERS`,
+    `join` and `swap`.
 
     >>> spec = parse_spec("backtranslated/news.tsv (columns=3,1 tag=<bt>)")
     >>> spec.name, spec.columns, spec.tag
@@ -56,6 +69,9 @@ def parse_spec(text: str) -> Spec:
     for key in options:
         if key in FILTERS:
             raise UserError(f"{text}: {key} filters training text; a dev or test set has only the options {', '.join(_OF_ANY)}")
+        if key in _OF_TRAINING:
+            own = ", ".join(_OF_ANY)
+            raise UserError(f"{text}: {key} is an option of training text; leave it out: a dev or test set has only {own}")
     return Spec(text, name, _checked(options, name, text, _OF_ANY), 1.0, _IN_QUOTES if name != text else "")
 
 
@@ -73,6 +89,24 @@ def parse_list(text: str) -> list[Spec]:
     return [_parse(item, text, len(items) > 1) for item in items]
 
 
+def without_join(text: str) -> str:
+    """`data.train` without the option `join`, which changes neither the text nor its tokens; unchanged where no source has it.
+
+    >>> without_join("europarl, news * 2 (max_ratio=3 join=0.2:2-4), talks (join=1:3)")
+    'europarl, news * 2 (max_ratio=3), talks'
+    """
+    specs = parse_list(text)
+    if not any(spec.join for spec in specs):
+        return text
+    return ", ".join(_item_without_join(spec) if spec.join else spec.text for spec in specs)
+
+
+def _item_without_join(spec: Spec) -> str:
+    before, _, options = spec.text.rpartition("(")  # no value has a parenthesis
+    kept = re.sub(r"(^|[\s,]+)join=[^\s,]+", "", options.rstrip()[:-1]).strip(" \t,")
+    return f"{before}({kept})" if kept else before.rstrip()
+
+
 def _parse(item: str, whole: str, several: bool) -> Spec:
     where = f"data.train: {item}"
     name, weight, options = _parts(item, where, True)
@@ -85,7 +119,7 @@ def _parse(item: str, whole: str, several: bool) -> Spec:
         raise UserError(f"{where}: the weight should be a number above 0, {largest} at most, as in {name} * 2; {_IN_QUOTES}")
     if not name:
         raise UserError(f"data.train={whole!r}: the name of a source is empty, expected NAME * WEIGHT, NAME, ...")
-    options = _checked(options, name, where, (*FILTERS, *_OF_ANY))
+    options = _checked(options, name, where, (*FILTERS, *_OF_ANY, *_OF_TRAINING))
     return Spec(item, name, options, times, _IN_QUOTES if several or name != item else "")
 
 
@@ -126,6 +160,11 @@ def _checked(options: dict[str, str], name: str, where: str, allowed: Sequence[s
             raise UserError(f"{where}: {key} is none of the options of a source: {', '.join(allowed)}{hint}")
         if key != "columns" and re.search(r"[\s,]", value):
             raise _no_option(where)
+        if key == "swap" and value not in ("true", "false"):
+            raise UserError(f"{where}: swap={value} should be true or false")
+        if key == "join" and not _join_of(value):
+            form = f"a share above 0, 1 at most, and a number of pairs from 2 to {MOST_JOINED}, as in 0.2:2-4 or 1:3"
+            raise UserError(f"{where}: join={value} should be SHARE:PAIRS or SHARE:LEAST-MOST, {form}")
         if key != "columns":
             continue
         numbers = re.fullmatch(r"0*([1-9]\d{0,5}),0*([1-9]\d{0,5})", value)
@@ -134,6 +173,18 @@ def _checked(options: dict[str, str], name: str, where: str, allowed: Sequence[s
         if not name.endswith((".tsv", ".tsv.gz")):
             raise UserError(f"{where}: columns={value}: only FILE.tsv and FILE.tsv.gz have columns; leave it out")
     return options
+
+
+def _join_of(text: str) -> Join | None:
+    """
+    >>> _join_of("0.2:2-4"), _join_of("1:3"), _join_of("1:1")
+    (Join(share=0.2, least=2, most=4), Join(share=1.0, least=3, most=3), None)
+    """
+    match = re.fullmatch(r"(\d+|\d*\.\d+):(\d{1,9})(?:-(\d{1,9}))?", text)
+    if not match:
+        return None
+    join = Join(float(match[1]), int(match[2]), int(match[3] or match[2]))
+    return join if 0 < join.share <= 1 and 2 <= join.least <= join.most <= MOST_JOINED else None
 
 
 def _no_option(where: str) -> UserError:

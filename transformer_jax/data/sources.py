@@ -14,7 +14,7 @@ from transformer_jax.config.text_sources import train_text
 from transformer_jax.data.corpus import Pairs, iter_pairs, text_files
 from transformer_jax.data.filters import Cleaning
 from transformer_jax.data.lines_on_disk import Spool
-from transformer_jax.data.source_syntax import FILTERS, Spec, parse_list, parse_spec
+from transformer_jax.data.source_syntax import FILTERS, Spec, parse_list, parse_spec, without_join
 from transformer_jax.data.store import local_cache
 from transformer_jax.errors import UserError
 from transformer_jax.storage.files import is_remote
@@ -90,9 +90,9 @@ def is_on_this_disk(data: DataConfig) -> bool:
 
 def text_fingerprint(data: DataConfig) -> str:
     """A hash of the names, sizes, inodes and times of change of the files of `data.train`, and of the settings: it changes with
-    the text and is made without reading it. The files of the built-in corpus are those of its program. Empty where a source is
-    not in local files. Raises UserError as `parse_sources` does."""
-    settings = dataclasses.asdict(data) | {"train": train_text(data.train), "dev": "", "cache_dir": ""}
+    the text and is made without reading it. The option `join` is left out, which changes no pair. The files of the built-in
+    corpus are those of its program. Empty where a source is not in local files. Raises UserError as `parse_sources` does."""
+    settings = dataclasses.asdict(data) | {"train": without_join(train_text(data.train)), "dev": "", "cache_dir": ""}
     facts: list = [__version__, settings]
     for source in parse_sources(data):
         files = _files(source.spec, data)

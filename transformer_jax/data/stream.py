@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from transformer_jax.config import BatchConfig
-from transformer_jax.data import batching
+from transformer_jax.data.batch_plans import Plan, bucketed_plans, build, packed_plans, plans_from, plans_of_pairs, shard_of
 from transformer_jax.data.batch_shapes import Shape, bucket_of, fit_packed_shape, fit_shapes
 from transformer_jax.data.batching import Batch
+from transformer_jax.data.joining import Examples, Join, JoinedCounts, draw_examples
 from transformer_jax.data.store import Store
 from transformer_jax.errors import UserError
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -33,14 +34,6 @@ Position = StreamPosition  # its former name
 _START = StreamPosition()
 
 
-class _Plan(NamedTuple):
-    """What goes into one batch; `rows` is None for bucketed batches (pair i in row i)."""
-
-    shape: Shape
-    pairs: np.ndarray
-    rows: np.ndarray | None = None
-
-
 class BatchStream:
     """The endless sequence of global batches of a training corpus: a function of (store, config, seed) and nothing else, not
     of hosts, devices or where it was resumed.
@@ -48,23 +41,29 @@ class BatchStream:
     An epoch is a permutation of all pairs drawn from (seed, epoch). With `sources`, the (number of pairs, weight) of each
     source in the order of the store, an epoch has each pair as often as the weight of its source says: with weight 2.3, all
     pairs twice, and 30% of them, drawn from (seed, epoch), a third time. Where the store has each pair `samples` times over
-    (`open_store` with `sampling`), the epoch draws one of these for each.
+    (`open_store` with `sampling`), the epoch draws one of these for each. With `joins`, a `Join` or None for each source, pairs
+    of a source become one example (`draw_examples`), at most `config.max_length` and what the shapes hold; no pair is dropped
+    for it, and positions go on counting pairs. An epoch's "pairs" in what follows are then its examples.
 
     Bucketed: the pairs of each shape are cut into batches in that order, what is left over moves up to the next larger shape,
     so that at most one batch of the epoch has empty rows, and the batches are shuffled. Packed: the permutation is cut into
     chunks, each packed by itself, and its rows are shuffled; the last batch of a chunk may have empty rows.
 
     Attributes:
-        shapes: the static shapes that batches come in (list of `Shape`)
+        shapes: the static shapes that batches come in (list of `Shape`). With `joins`, those of bucketed batches are fitted to
+            the examples of one epoch that is drawn from a fixed seed; that of packed ones is what it is without
         dropped: pairs left out because a side has, in any of its samples, more than `config.max_length` tokens
         pairs: pairs in an epoch, repetitions included
+        joined: with `joins`, what the examples of an epoch are: the `JoinedCounts` of that from the fixed seed; else None
+        longest: with `joins`, the tokens (source, target) that a joined example has at most; else those of the last shape
         corpus: the store's fingerprint
         usual_length: tokens, EOS included, that 95% of an epoch's sources have at most (repetitions count by their weight, and
             all samples)
         batches_per_epoch: about how many batches an epoch has (float), on average over samples; packed: if no position were
             padding
 
-    Raises UserError if no pairs are left, or the longest has no room in a batch.
+    Raises UserError if no pairs are left, or the longest has no room in a batch; ValueError where `joins` has not one for each
+    source.
     """
 
     def __init__(
@@ -75,12 +74,15 @@ class BatchStream:
         seed: int,
         sources: Sequence[tuple[int, float]] = (),
         samples: int = 1,
+        joins: Sequence[Join | None] = (),
     ):
         self._count, self._samples = len(store) // samples, samples
-        source_lengths, target_lengths = store.source_lengths, store.target_lengths
-        longer = np.maximum(source_lengths, target_lengths).reshape(samples, self._count).max(axis=0)
+        longer = np.maximum(store.source_lengths, store.target_lengths).reshape(samples, self._count).max(axis=0)
         kept = np.flatnonzero(longer <= config.max_length)
         counts, weights = zip(*sources or [(self._count, 1.0)], strict=True)
+        if joins and len(joins) != len(counts):
+            raise ValueError(f"{len(joins)} joins for {len(counts)} sources")
+        self._joins, self._source_ends = joins if any(joins) else (), np.cumsum(counts)
         weight = np.repeat(weights, counts)[kept]
         if weight.sum() > max(_MOST_PAIRS, 4 * len(kept)):
             raise UserError(
@@ -104,14 +106,21 @@ class BatchStream:
                 f"data.train: none of {self._count} pairs has at most batch.max_length={config.max_length} tokens; add text"
             )
         self._store, self._seed, self._ids = store, seed, (tokenizer.pad_id, tokenizer.decoder_start_id)
+        self._packed = config.kind == "packed"
+        self._fit(kept, weight, config)
+        self.joined = self._fit_to_examples(kept, config) if self._joins else None
+
+    def _fit(self, kept: np.ndarray, weight: np.ndarray, config: BatchConfig) -> None:
+        """Chooses the shapes for the pairs `kept`, which have this weight, and counts what an epoch of them has."""
+        source_lengths, target_lengths, samples = self._store.source_lengths, self._store.target_lengths, self._samples
         possible = np.repeat(kept, np.ceil(weight).astype(np.int64))
         possible = np.concatenate([possible + sample * self._count for sample in range(samples)])
         lengths = source_lengths[possible], target_lengths[possible]
         tokens = np.bincount(source_lengths.reshape(samples, self._count)[:, kept].ravel(), np.tile(weight, samples))
         self.usual_length = int(np.searchsorted(np.cumsum(tokens), 0.95 * tokens.sum()))
         self._mean_length = (lengths[0].mean() + lengths[1].mean()) / 2
-        self._packed = config.kind == "packed"
         self.shapes = [fit_packed_shape(*lengths, config)] if self._packed else fit_shapes(*lengths, config)
+        self.longest = self.shapes[-1][1:]
         self._buckets = bucket_of(source_lengths, target_lengths, self.shapes).astype(np.uint16)
         if self._packed:
             rows = max(lengths[0].mean() / self.shapes[0].source_length, lengths[1].mean() / self.shapes[0].target_length)
@@ -120,6 +129,31 @@ class BatchStream:
             rows = np.array([shape.rows for shape in self.shapes])
             buckets = self._buckets.reshape(samples, self._count)[:, kept]
             self.batches_per_epoch = float((weight / rows[buckets]).sum() / samples)
+
+    def _fit_to_examples(self, kept: np.ndarray, config: BatchConfig) -> JoinedCounts:
+        """As `_fit`, with pairs joined: to an epoch drawn from a fixed seed. Later epochs join what fits the shapes."""
+        if self._packed:
+            self.longest = tuple(min(config.max_length, length) for length in self.shapes[0][1:])
+        else:  # no longer than what a batch has room for; a single pair fits already
+            self.longest = (min(config.max_length, config.tokens // config.row_multiple),) * 2
+        random = np.random.default_rng(0)
+        examples = self._join(self._order(random), random)
+        lengths = examples.source_lengths, examples.target_lengths
+        totals = [int(side.sum()) for side in lengths]
+        self.usual_length = int(np.searchsorted(np.cumsum(np.bincount(lengths[0])), 0.95 * len(lengths[0])))
+        self._mean_length = sum(totals) / 2 / self.pairs
+        if self._packed:
+            rows = max(total / length for total, length in zip(totals, self.shapes[0][1:], strict=True))
+            self.batches_per_epoch = float(rows / self.shapes[0].rows)
+            return JoinedCounts.of(examples)
+        # That epoch may lack the longest pair, or its longest sample.
+        all_of_kept = np.concatenate([kept + sample * self._count for sample in range(self._samples)])
+        longest = [int(side[all_of_kept].max()) for side in (self._store.source_lengths, self._store.target_lengths)]
+        self.shapes = fit_shapes(*(np.append(side, length) for side, length in zip(lengths, longest, strict=True)), config)
+        self.longest = self.shapes[-1][1:]
+        rows = np.array([shape.rows for shape in self.shapes])
+        self.batches_per_epoch = float((1 / rows[bucket_of(*lengths, self.shapes)]).sum())
+        return JoinedCounts.of(examples)
 
     def batches(
         self, position: StreamPosition = _START, shard: int = 0, shards: int = 1
@@ -136,25 +170,43 @@ class BatchStream:
             for plan in self._plans(epoch, offset):
                 offset += len(plan.pairs)
                 after = StreamPosition(epoch, offset) if offset < self.pairs else StreamPosition(epoch + 1, 0)
-                yield _build(self._store, _shard_of(plan, shard, shards), *self._ids), after
+                yield build(self._store, shard_of(plan, shard, shards), *self._ids), after
             epoch, offset = epoch + 1, 0
 
-    def _plans(self, epoch: int, offset: int) -> Iterator[_Plan]:
+    def _plans(self, epoch: int, offset: int) -> Iterator[Plan]:
         random = self._random(epoch)
+        order = self._order(random)
+        examples = self._join(order, random) if self._joins else None
+        if not self._packed:
+            buckets = bucket_of(*examples[2:4], self.shapes) if examples else self._buckets
+            plans = bucketed_plans(np.arange(len(buckets)) if examples else order, buckets, self.shapes)
+            plans = [plans[i] for i in random.permutation(len(plans))]
+            yield from plans_from(offset, plans_of_pairs(plans, examples) if examples else plans)
+            return
+        bounds = cuts = self._chunk_bounds()
+        if examples:
+            cuts = np.unique(np.searchsorted(examples.starts, bounds))
+            bounds = examples.starts[cuts]
+        first = int(np.searchsorted(bounds, offset, side="right")) - 1
+        for chunk in range(first, len(bounds) - 1):
+            start, stop = cuts[chunk : chunk + 2].tolist()
+            part = np.arange(start, stop) if examples else order[start:stop]
+            lengths = [side[part] for side in examples[2:4]] if examples else _lengths(self._store, part)
+            plans = packed_plans(part, *lengths, self.shapes[0], self._random(epoch, chunk + 1))
+            plans = plans_of_pairs(plans, examples) if examples else plans
+            yield from plans_from(offset - int(bounds[chunk]), plans) if chunk == first else plans
+
+    def _order(self, random: np.random.Generator) -> np.ndarray:
+        """The entries of the store, int64 [pairs], that an epoch has, in its order."""
         repeated = [random.choice(chosen, count, replace=False) for chosen, count in self._sometimes]
         order = random.permutation(np.concatenate([self._always, *repeated]))
         if self._samples > 1:
             order += self._count * random.integers(self._samples, size=len(order))
-        if not self._packed:
-            plans = _bucketed_plans(order, self._buckets, self.shapes)
-            yield from _after(offset, [plans[i] for i in random.permutation(len(plans))])
-            return
-        bounds = self._chunk_bounds()
-        first = int(np.searchsorted(bounds, offset, side="right")) - 1
-        for chunk in range(first, len(bounds) - 1):
-            pairs = order[bounds[chunk] : bounds[chunk + 1]]
-            plans = _packed_plans(self._store, pairs, self.shapes[0], self._random(epoch, chunk + 1))
-            yield from _after(offset - int(bounds[chunk]), plans) if chunk == first else plans
+        return order
+
+    def _join(self, order: np.ndarray, random: np.random.Generator) -> Examples:
+        source_of = np.searchsorted(self._source_ends, order % self._count, side="right")
+        return draw_examples(order, source_of, self._joins, _lengths(self._store, order), self.longest, random)
 
     def _random(self, epoch: int, chunk: int = 0) -> np.random.Generator:
         """For the order of an epoch (chunk 0), or for one of its chunks, from 1. The two halves of the seed are apart: NumPy
@@ -178,62 +230,16 @@ def one_pass(store: Store, shapes: Sequence[Shape], config: BatchConfig, tokeniz
     buckets = bucket_of(store.source_lengths, store.target_lengths, shapes)
     fitting, rest = everything[buckets < len(shapes)], everything[buckets == len(shapes)]
     if config.kind == "packed":
-        plans = _packed_plans(store, fitting, shapes[0]) if len(fitting) else []
+        plans = packed_plans(fitting, *_lengths(store, fitting), shapes[0]) if len(fitting) else []
     else:
-        plans = _bucketed_plans(fitting, buckets, shapes)
+        plans = bucketed_plans(fitting, buckets, shapes)
     if len(rest):
         shape = Shape(config.row_multiple, int(store.source_lengths[rest].max()), int(store.target_lengths[rest].max()))
-        plans += [_Plan(shape, rest[i : i + shape.rows]) for i in range(0, len(rest), shape.rows)]
+        plans += [Plan(shape, rest[i : i + shape.rows]) for i in range(0, len(rest), shape.rows)]
     for plan in plans:
-        yield _build(store, plan, tokenizer.pad_id, tokenizer.decoder_start_id)
+        yield build(store, plan, tokenizer.pad_id, tokenizer.decoder_start_id)
 
 
-def _bucketed_plans(order: np.ndarray, buckets: np.ndarray, shapes: Sequence[Shape]) -> list[_Plan]:
-    plans, left_over, bucket_of_order = [], order[:0], buckets[order]
-    for k, shape in enumerate(shapes):
-        members = np.concatenate([left_over, order[bucket_of_order == k]])
-        full = len(members) // shape.rows * shape.rows
-        plans += [_Plan(shape, members[i : i + shape.rows]) for i in range(0, full, shape.rows)]
-        left_over = members[full:]
-    if len(left_over):
-        plans.append(_Plan(shapes[buckets[left_over].max()], left_over))
-    return plans
-
-
-def _packed_plans(store: Store, pairs: np.ndarray, shape: Shape, random: np.random.Generator | None = None) -> list[_Plan]:
-    row_of = batching.pack(
-        store.source_offsets[pairs + 1] - store.source_offsets[pairs],
-        store.target_offsets[pairs + 1] - store.target_offsets[pairs],
-        shape,
-    )
-    count = int(row_of.max()) + 1
-    if random:
-        row_of = random.permutation(count)[row_of]
-    by_row = np.argsort(row_of, kind="stable")
-    pairs, row_of = pairs[by_row], row_of[by_row]
-    starts = range(0, count, shape.rows)
-    cuts = [*np.searchsorted(row_of, starts).tolist(), len(pairs)]
-    return [_Plan(shape, pairs[a:b], row_of[a:b] - start) for start, a, b in zip(starts, cuts, cuts[1:], strict=False)]
-
-
-def _after(offset: int, plans: list[_Plan]) -> list[_Plan]:
-    offsets = np.cumsum([0, *(len(plan.pairs) for plan in plans)])
-    first = int(np.searchsorted(offsets, offset))
-    if offsets[min(first, len(plans))] != offset or first == len(plans):
-        raise ValueError(f"no batch of this stream begins at an offset of {offset} pairs")
-    return plans[first:]
-
-
-def _shard_of(plan: _Plan, shard: int, shards: int) -> _Plan:
-    rows = plan.shape.rows // shards
-    shape, start = plan.shape._replace(rows=rows), shard * rows
-    if plan.rows is None:
-        return _Plan(shape, plan.pairs[start : start + rows])
-    is_in_shard = (plan.rows >= start) & (plan.rows < start + rows)
-    return _Plan(shape, plan.pairs[is_in_shard], plan.rows[is_in_shard] - start)
-
-
-def _build(store: Store, plan: _Plan, pad_id: int, decoder_start_id: int) -> Batch:
-    if plan.rows is None:
-        return batching.bucketed_batch(store, plan.pairs, plan.shape, pad_id, decoder_start_id)
-    return batching.packed_batch(store, plan.pairs, plan.rows, plan.shape, pad_id, decoder_start_id)
+def _lengths(store: Store, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    source, target = store.source_offsets, store.target_offsets
+    return source[pairs + 1] - source[pairs], target[pairs + 1] - target[pairs]

@@ -72,7 +72,8 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     store, counts = _prepare_store(config, tokenizer, sampling, cache, read_text)
     if collectives.is_first() and store.words is not None:
         run.keep_words(store.words)
-    stream = BatchStream(store, config.batch, tokenizer, config.train.seed, counts, sampling.count if sampling else 1)
+    joins = [source.spec.join for source in parse_sources(config.data)]
+    stream = BatchStream(store, config.batch, tokenizer, config.train.seed, counts, sampling.count if sampling else 1, joins)
     log.info(
         "%s pairs an epoch, of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
         f"{stream.pairs:,}",
@@ -81,6 +82,14 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
         tokenizer.vocab_size,
         ", ".join("x".join(map(str, shape)) for shape in stream.shapes),
     )
+    if stream.joined:
+        log.info(
+            "joined: an epoch has about %s examples, of which %s join %s pairs, to at most %d source and %d target tokens (%s "
+            "longer ones cut)",
+            *(f"{count:,}" for count in stream.joined[:3]),
+            *stream.longest,
+            f"{stream.joined.cut:,}",
+        )
     return tokenizer, stream, dev
 
 
