@@ -205,6 +205,12 @@ class TrainConfig:
     # dropout, compute_dtype, tokenizer.samples, alpha); empty: with fresh ones
     init_from: str = ""
     label_smoothing: Fraction = 0.1  # the share of the target distribution that is spread over all pieces
+    # each batch passes through the model twice, and the loss also has how far the two predictions are apart: simcut (Gao et al.
+    # 2022), without and with the embeddings of some tokens | rdrop (Liang et al. 2021), with two dropout masks | none, one pass
+    consistency: Literal["none", "simcut", "rdrop"] = "none"
+    # alpha, the weight of that divergence; 0: the papers' for translation, 3 for simcut and 5 for rdrop
+    consistency_weight: Annotated[float, AtLeast(0)] = 0.0
+    cut: Fraction = 0.05  # simcut: the share of tokens whose embeddings are zero in the second pass
     accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
     log_every: Annotated[int, MayChange()] = 100  # updates between two lines of metrics about the training text
     evaluate_every: int = 1000  # updates between two evaluations of the dev set

@@ -7,7 +7,7 @@ from typing import Any
 from transformer_jax.config.fields import OnlyFor, annotations, choices, limits, record, value_type
 from transformer_jax.config.keys import as_dict, key_annotations, key_values, nearest
 from transformer_jax.config.search_options import SearchOptions
-from transformer_jax.config.sections import BatchConfig, Config, ModelConfig
+from transformer_jax.config.sections import BatchConfig, Config, ModelConfig, TrainConfig
 from transformer_jax.errors import UserError
 
 __all__ = ["from_dict", "validate"]
@@ -29,6 +29,7 @@ def validate(config: Config) -> Config:
     _validate_search(config.decode)
     _validate_model(config.model, config.batch)
     _validate_batch(config.batch, config.train.accumulation)
+    _validate_consistency(config.train, config.model)
     return config
 
 
@@ -115,6 +116,20 @@ def _validate_batch(batch: BatchConfig, accumulation: int) -> None:
         _require(batch.tokens >= smallest, "batch.tokens", batch.tokens, f"at least row_multiple * packed_length = {smallest}")
     expected = f"a divisor of batch.row_multiple={multiple}"
     _require(multiple % accumulation == 0, "train.accumulation", accumulation, expected)
+
+
+def _validate_consistency(train: TrainConfig, model: ModelConfig) -> None:
+    kind, default = train.consistency, TrainConfig()
+    expected = f"left out: train.consistency={kind} has no use for it"
+    has_weight, may_cut = kind != "none", kind == "simcut"
+    is_default = train.consistency_weight == default.consistency_weight
+    _require(has_weight or is_default, "train.consistency_weight", train.consistency_weight, expected)
+    _require(may_cut or train.cut == default.cut, "train.cut", train.cut, expected)
+    # Else the two passes were one.
+    drops = any((model.dropout, model.attention_dropout, model.activation_dropout))
+    expected = "none where model.dropout and all others are 0: both passes would be the same; set model.dropout"
+    _require(kind != "rdrop" or drops, "train.consistency", kind, expected)
+    _require(kind != "simcut" or drops or train.cut > 0, "train.cut", train.cut, "more than 0 where no dropout is on")
 
 
 def _require(is_true: bool, key: str, value: Any, expected: Any) -> None:

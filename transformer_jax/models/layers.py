@@ -12,6 +12,7 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.models.matmul import activation_dtype, product
 
 __all__ = [
+    "CUT",
     "Dropout",
     "Embedding",
     "EmbeddingTables",
@@ -22,6 +23,8 @@ __all__ = [
     "rotate",
     "sinusoids",
 ]
+
+CUT = "cut"  # the collection of variables in which `EmbeddingTables` finds what to cut
 
 
 def require_width(x: Array, width: int, name: str) -> None:
@@ -181,7 +184,11 @@ class Embedding(nn.Module):
 
 class EmbeddingTables(nn.Module):
     """The first and the last layer of every model, ids to embeddings and output to logits, with tables tied as
-    `config.tied_embeddings` says."""
+    `config.tied_embeddings` says.
+
+    `model.apply({"params": params, CUT: {"source": [B, S], "target": [B, T]}}, batch, ...)` makes those embeddings zero where
+    the bools are true, before positions are added (token cutoff, Shen et al. 2020). Without the collection nothing is cut.
+    """
 
     config: ModelConfig
     vocab_size: int
@@ -201,11 +208,17 @@ class EmbeddingTables(nn.Module):
 
     def embed_source(self, ids: Array) -> Array:
         """int32 [B, S] -> [B, S, D]"""
-        return (self.target_embedding if self.config.tied_embeddings == "all" else self.source_embedding)(ids)
+        table = self.target_embedding if self.config.tied_embeddings == "all" else self.source_embedding
+        return self._cut("source", table(ids))
 
     def embed_target(self, ids: Array) -> Array:
         """int32 [B, T] -> [B, T, D]"""
-        return self.target_embedding(ids)
+        return self._cut("target", self.target_embedding(ids))
+
+    def _cut(self, side: str, rows: Array) -> Array:
+        if not self.has_variable(CUT, side):
+            return rows
+        return jnp.where(self.get_variable(CUT, side)[..., None], 0, rows)
 
     def logits(self, x: Array) -> Array:
         """[B, T, D] -> float32 [B, T, V]"""

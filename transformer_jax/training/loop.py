@@ -125,7 +125,8 @@ class _Session:
         self.state, self.progress = state, progress
         self._config, self._run, self._checkpoints, self._parallel = config.train, run, checkpoints, parallel
         self._evaluate, self._writer, self._console = evaluate, writer, console
-        self._meter = Meter(progress.unwritten, progress.skipped, config.train.max_skipped)
+        consistency = config.train.consistency != "none"
+        self._meter = Meter(progress.unwritten, progress.skipped, config.train.max_skipped, consistency)
         self._compilations = Compilations()
         self._saved = progress.step
 

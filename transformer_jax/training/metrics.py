@@ -59,13 +59,13 @@ def loss_means(sums: LossSums) -> dict[str, float]:
 
 # Python's floats: a float32 sum of token counts is exact up to 16.7 million only.
 _ZERO = StepSums(LossSums(0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
-_SUM_NAMES = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(_ZERO)]
 
 
 def _named(seconds: float, waited: float, sums: StepSums) -> dict[str, float]:
     """The content of a meter by name, as checkpoints keep it."""
     times = {"seconds": seconds, "waited_seconds": waited}
-    return times | dict(zip(_SUM_NAMES, jax.tree.leaves(sums), strict=True))
+    leaves = jax.tree.leaves_with_path(sums)
+    return times | {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 _ADVICE = "Lower optimizer.learning_rate, raise optimizer.warmup_steps or set optimizer.clip_norm"
@@ -75,15 +75,24 @@ class Meter:
     """Adds up the sums of steps. They stay on the device until they are asked for.
 
     `unwritten` is what another meter's `unwritten()` returned: this meter continues from it. `skipped` counts the updates that
-    were skipped because a number in them was not finite; more than `max_skipped` in all raise UserError.
+    were skipped because a number in them was not finite; more than `max_skipped` in all raise UserError. With `consistency` the
+    sums of the steps have a `divergence`.
     """
 
-    def __init__(self, unwritten: Mapping[str, float] | None = None, skipped: int = 0, max_skipped: int = 0):
-        empty = _named(0.0, 0.0, _ZERO)
+    def __init__(
+        self,
+        unwritten: Mapping[str, float] | None = None,
+        skipped: int = 0,
+        max_skipped: int = 0,
+        consistency: bool = False,
+    ):
+        self._zero = _ZERO._replace(divergence=0.0) if consistency else _ZERO
+        empty = _named(0.0, 0.0, self._zero)
         # Other names come from a version that kept other sums. Its checkpoint is valid; one line of metrics covers fewer steps.
         start = unwritten if unwritten and unwritten.keys() == empty.keys() else empty
         self._pending: list[tuple[int, StepSums]] = []
-        self._total = jax.tree.unflatten(jax.tree.structure(_ZERO), [start[name] for name in _SUM_NAMES])
+        names = list(empty)[2:]  # without the two times
+        self._total = jax.tree.unflatten(jax.tree.structure(self._zero), [start[name] for name in names])
         self._since, self._waited = time.perf_counter() - start["seconds"], start["waited_seconds"]
         self.skipped, self._max_skipped = skipped, max_skipped
 
@@ -129,8 +138,11 @@ class Meter:
         now = time.perf_counter()
         total, seconds, waited = self._total, now - self._since, self._waited
         applied = max(total.finite, 1.0)
-        self._total, self._since, self._waited = _ZERO, now, 0.0
-        return loss_means(total.loss) | {
+        self._total, self._since, self._waited = self._zero, now, 0.0
+        means = loss_means(total.loss)
+        if total.divergence is not None:
+            means["divergence"] = total.divergence / max(total.loss.tokens, 1.0)
+        return means | {
             "gradient_norm": total.gradient_norm / applied,
             "skipped_steps": self.skipped,
             "target_tokens": total.loss.tokens,

@@ -12,6 +12,7 @@ from jax import Array
 
 from transformer_jax.config import TrainConfig
 from transformer_jax.inference.alignment import hard_alignment
+from transformer_jax.training.consistency import consistency_sums
 from transformer_jax.training.objective import LossSums, loss_sums
 
 __all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step", "moving_average"]
@@ -47,6 +48,7 @@ class StepSums(NamedTuple):
     gradient_norm: Array  # before clipping
     finite: Array  # 1 if the loss, the gradient's norm and all new parameters are finite numbers, else 0
     steps: Array  # 1
+    divergence: Array | None = None  # of the two passes, over the target tokens; None with `config.consistency` "none"
 
 
 def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
@@ -68,7 +70,8 @@ def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
     """The pure function train_step(state, batch, key, *, axis_name=None, gather_params=None) -> (state, StepSums).
 
-    `state` is a `TrainState`, `batch` a `Batch`. The step minimises the mean loss of all target tokens of the global batch.
+    `state` is a `TrainState`, `batch` a `Batch`. The step minimises the mean loss of all target tokens of the global batch,
+    which is that of `consistency_sums` with `config.consistency`, else that of `loss_sums`.
     Gradients, losses and counts are summed over `config.accumulation` slices of the rows, then over `axis_name` (if the rows
     are also split over devices), and divided by the number of tokens once, at the end. `gather_params`, where it is given,
     places the parameters for the model. With `config.ema_decay` the state's `ema` follows the new parameters. With
@@ -79,10 +82,13 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
 
     def sums_of(params, batch, key, gather_params):
         params = gather_params(params) if gather_params else params
-        logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
-        sums = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing)
-        sums = jax.tree.map(jnp.sum, sums)
-        return sums.loss, sums
+        if config.consistency == "none":
+            logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+            sums, divergence = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing), None
+        else:
+            sums, divergence = consistency_sums(model, params, batch, key, config)
+        sums, divergence = jax.tree.map(jnp.sum, (sums, divergence))
+        return sums.loss, (sums, divergence)
 
     def accumulate(params, batch, key, gather_params):
         gradient_of = jax.grad(functools.partial(sums_of, gather_params=gather_params), has_aux=True)
@@ -96,7 +102,8 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
             index, rows = indexed_slice
             return jax.tree.map(jnp.add, total, gradient_of(params, rows, jax.random.fold_in(key, index))), None
 
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, LossSums(*[jnp.zeros(())] * 4)))
+        sums = LossSums(*[jnp.zeros(())] * 4), None if config.consistency == "none" else jnp.zeros(())
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, sums))
         return jax.lax.scan(add, zero, (jnp.arange(count), slices))[0]
 
     def train_step(state, batch, key, *, axis_name=None, gather_params=None):
@@ -107,14 +114,14 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         total = (*accumulate(state.params, batch, key, gather_params), source_tokens)
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
-        gradient, sums, source_tokens = total
+        gradient, (sums, divergence), source_tokens = total
         gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.tokens, 1), gradient)
         norm = optax.tree.norm(gradient)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # The new parameters too: a finite gradient times a huge rate overflows, and a save may come before the next loss.
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in (sums.loss, norm, *jax.tree.leaves(params))]).all()
-        step_sums = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()))
+        step_sums = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()), divergence)
         updates_done = state.step + 1 - state.skipped
         ema = moving_average(state.ema, params, updates_done, config.ema_decay) if config.ema_decay else None
         new = TrainState(state.step + 1, params, optimizer_state, ema, state.skipped)
