@@ -20,10 +20,10 @@ from helpers import (
     each_family,
     metrics_of,
     packed_rows_of,
+    quick_config,
     random_parameters,
     rows_of,
     sentences,
-    tiny_config,
     tiny_model,
 )
 
@@ -281,14 +281,10 @@ def test_it_learns_with_every_family_and_both_batchings(family, kind):
 # A whole training
 
 
-def consistent(config, kind):
-    config.train.consistency = kind
-    return config
-
-
 @pytest.mark.parametrize("kind", ["simcut", "rdrop"])
 def test_a_training_that_was_stopped_goes_on_exactly(kind, tmp_path, monkeypatch):
-    config = consistent(tiny_config(tmp_path), kind)
+    config = quick_config(tmp_path)
+    config.train.consistency = kind
     train(config, str(tmp_path / "straight"), verbose=False)
     lines = [line for line in metrics_of(tmp_path / "straight") if line["split"] == "train"]
     assert len(lines) == 2 and all(line["divergence"] > 0 for line in lines)
@@ -311,7 +307,7 @@ def test_a_training_that_was_stopped_goes_on_exactly(kind, tmp_path, monkeypatch
 
 
 def test_without_consistency_no_line_has_a_divergence_and_old_configs_have_none(tmp_path):
-    config = tiny_config(tmp_path)
+    config = quick_config(tmp_path)
     config.train.steps = config.train.evaluate_every = 3
     train(config, str(tmp_path / "run"), verbose=False)
     assert not [line for line in metrics_of(tmp_path / "run") if "divergence" in line]
