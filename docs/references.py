@@ -29,6 +29,7 @@ from transformer_jax.config.fields import (
     MayDiffer,
     MayGrow,
     OnlyFor,
+    OnlyWith,
     annotations,
     choices,
     limits,
@@ -123,8 +124,11 @@ def _key_row(section: str, field: str, annotation: Any) -> str:
     key = f"{section}.{field}"
     default = key_values(Config())[key]
     shown = f"`{str(default).lower() if isinstance(default, bool) else default}`" if default != "" else "empty"
-    only = record(annotation, OnlyFor)
-    meaning = key_meaning(key) + (f" (only for model.family={only.family})" if only else "")
+    meaning = key_meaning(key)
+    if only := record(annotation, OnlyFor):
+        meaning += f" (only for model.family={only.family})"
+    if only := record(annotation, OnlyWith):
+        meaning += f" (only for optimizer.name={', '.join(only.names)})"
     name = f'<a id="{key}"></a>`{key}`'
     return _table_row(name, shown, _escaped(meaning), _values(annotation), _on_resuming(annotation))
 

@@ -21,6 +21,7 @@ __all__ = [
     "MayDiffer",
     "MayGrow",
     "OnlyFor",
+    "OnlyWith",
     "ZeroOr",
     "annotations",
     "choices",
@@ -90,9 +91,20 @@ class ZeroOr:
 
 @dataclass(frozen=True)
 class OnlyFor:
-    """Only models of this family use the field; with any other family it keeps its default."""
+    """Only this family of models uses the field; with any other family it keeps its default."""
 
     family: str
+
+
+class OnlyWith:
+    """Only the optimizers of these names use the field; with any other `optimizer.name` it keeps its default.
+
+    >>> OnlyWith("adam", "lion").names
+    ('adam', 'lion')
+    """
+
+    def __init__(self, *names: str):
+        self.names = names
 
 
 class MayChange:

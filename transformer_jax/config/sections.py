@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from transformer_jax.config.fields import AtLeast, AtMost, Between, Fraction, MayChange, MayDiffer, MayGrow, OnlyFor
+from transformer_jax.config.fields import AtLeast, AtMost, Between, Fraction, MayChange, MayDiffer, MayGrow, OnlyFor, OnlyWith
 from transformer_jax.config.search_options import DecodeConfig
 from transformer_jax.config.text_sources import TextSource
 
@@ -180,17 +180,26 @@ class ModelConfig:
 
 @dataclass(slots=True)
 class OptimizerConfig:
-    """Adam (Kingma and Ba, 2015) and its learning rate."""
+    """The rule of the updates and its learning rate. A field that the named optimizer has no use for must keep its default."""
 
+    # adam (Kingma and Ba 2015), with weight_decay AdamW | adafactor (Shazeer and Stern 2018): little memory; learning_rate is
+    # relative to the size of each array | muon (Jordan et al. 2024): orthogonal updates of the layers' matrices, Adam for the
+    # rest | lion (Chen et al. 2023): signs; a third to a tenth of Adam's learning_rate | schedule_free (Defazio et al. 2024):
+    # AdamW whose average of the parameters replaces a decay of the rate, and is what is evaluated; schedule must be constant
+    name: Literal["adam", "adafactor", "muon", "lion", "schedule_free"] = "adam"
     # of the learning rate after a linear warm-up: inverse_sqrt, the paper's | constant | cosine, down to zero
     schedule: Literal["inverse_sqrt", "constant", "cosine"] = "inverse_sqrt"
     learning_rate: Annotated[float, AtLeast(0)] = 0.0  # the peak; 0: the paper's, (width * warmup_steps) ** -0.5
     warmup_steps: Annotated[int, AtLeast(0), AtMost((1 << 31) - 1)] = 4000  # updates in which the rate rises from 0 to its peak
     decay_steps: Annotated[int, AtLeast(0)] = 0  # cosine: the step at which the rate reaches zero; 0: train.steps
-    beta1: Fraction = 0.9  # Adam's decay of the mean of gradients
-    beta2: Fraction = 0.98  # Adam's decay of the mean of squared gradients
-    epsilon: float = 1e-9  # Adam's, added to the root of the mean of squares
-    weight_decay: Annotated[float, AtLeast(0)] = 0.0  # decoupled (AdamW), on matrices only
+    # adam, muon (where it is Adam): decay of the mean of gradients; lion: the mean's share in the update; schedule_free: the
+    # average's share in the parameters at which gradients are taken
+    beta1: Annotated[Fraction, OnlyWith("adam", "muon", "lion", "schedule_free")] = 0.9
+    # adam, muon (where it is Adam), schedule_free: decay of the mean of squared gradients; lion: of the mean of gradients
+    beta2: Annotated[Fraction, OnlyWith("adam", "muon", "lion", "schedule_free")] = 0.98
+    # adam, muon (where it is Adam), schedule_free: added to the root of the mean of squares
+    epsilon: Annotated[float, OnlyWith("adam", "muon", "schedule_free")] = 1e-9
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0  # decoupled (AdamW), on matrices only; of every optimizer
     clip_norm: Annotated[float, AtLeast(0)] = 0.0  # largest global norm of the gradient; 0: no clipping
 
 

@@ -4,10 +4,10 @@ import dataclasses
 import math
 from typing import Any
 
-from transformer_jax.config.fields import OnlyFor, annotations, choices, limits, record, value_type
+from transformer_jax.config.fields import OnlyFor, OnlyWith, annotations, choices, limits, record, value_type
 from transformer_jax.config.keys import as_dict, key_annotations, key_values, nearest
 from transformer_jax.config.search_options import SearchOptions
-from transformer_jax.config.sections import BatchConfig, Config, ModelConfig, TrainConfig
+from transformer_jax.config.sections import BatchConfig, Config, ModelConfig, OptimizerConfig, TrainConfig
 from transformer_jax.errors import UserError
 
 __all__ = ["from_dict", "validate"]
@@ -28,6 +28,7 @@ def validate(config: Config) -> Config:
     _require(is_chance, "tokenizer.alpha", alpha, "at most 1 with tokenizer.algorithm=bpe: a chance")
     _validate_search(config.decode)
     _validate_model(config.model, config.batch)
+    _validate_optimizer(config.optimizer, config.train.ema_decay)
     _validate_batch(config.batch, config.train.accumulation)
     _validate_consistency(config.train, config.model)
     return config
@@ -106,6 +107,22 @@ def _validate_transformer(model: ModelConfig, batch: BatchConfig) -> None:
     if model.positions == "learned":
         expected = f"at least batch.max_length={batch.max_length}"
         _require(model.max_positions >= batch.max_length, "model.max_positions", model.max_positions, expected)
+
+
+def _validate_optimizer(optimizer: OptimizerConfig, ema_decay: float) -> None:
+    name = optimizer.name
+    for field, annotation in annotations(OptimizerConfig).items():
+        only = record(annotation, OnlyWith)
+        value, default = getattr(optimizer, field), getattr(OptimizerConfig(), field)
+        is_used = only is None or name in only.names
+        _require(is_used or value == default, f"optimizer.{field}", value, f"left out: optimizer.name={name} has no use for it")
+    if name == "schedule_free":
+        expected = "constant with optimizer.name=schedule_free: its average takes the place of a falling learning rate"
+        _require(optimizer.schedule == "constant", "optimizer.schedule", optimizer.schedule, expected)
+        expected = "0 with optimizer.name=schedule_free, which has an average of its own"
+        _require(ema_decay == 0, "train.ema_decay", ema_decay, expected)
+        expected = "more than 0 with optimizer.name=schedule_free"
+        _require(optimizer.beta1 > 0, "optimizer.beta1", optimizer.beta1, expected)
 
 
 def _validate_batch(batch: BatchConfig, accumulation: int) -> None:

@@ -166,7 +166,7 @@ class Run:
 
     @property
     def _ema(self) -> bool:
-        return self.config.train.ema_decay > 0
+        return self.config.train.ema_decay > 0 or self.config.optimizer.name == "schedule_free"
 
 
 def _require_optimizer_state(workdir: epath.Path) -> None:

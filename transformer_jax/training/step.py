@@ -14,6 +14,7 @@ from transformer_jax.config import TrainConfig
 from transformer_jax.inference.alignment import hard_alignment
 from transformer_jax.training.consistency import consistency_sums
 from transformer_jax.training.objective import LossSums, loss_sums
+from transformer_jax.training.optimizer import optimizer_average
 
 __all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step", "moving_average"]
 
@@ -24,19 +25,22 @@ class TrainState(NamedTuple):
     step: Array  # int32 []: the number of batches so far
     params: Any  # a tree of float32 arrays
     optimizer_state: optax.OptState
-    ema: Any = None  # `moving_average` of the parameters in float32; None: there is none
+    ema: Any = None  # `moving_average` of the parameters in float32, or `optimizer_average`; None: there is none
     skipped: Array | int = 0  # int32 []: how many of the steps changed no parameter (`config.max_skipped`)
 
     @classmethod
     def create(cls, params: Any, optimizer: optax.GradientTransformation, ema_decay: float = 0.0) -> "TrainState":
-        """The state before the first update: a new optimizer state, and with `ema_decay` an average equal to the parameters."""
+        """The state before the first update: a new optimizer state, and with `ema_decay` or an optimizer that averages the
+        parameters an average equal to the parameters."""
+        optimizer_state = optimizer.init(params)
+        averages = ema_decay or optimizer_average(optimizer_state, params) is not None
         # A copy: both are donated to the step.
-        ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if ema_decay else None
-        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, jnp.zeros((), jnp.int32))
+        ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if averages else None
+        return cls(jnp.zeros((), jnp.int32), params, optimizer_state, ema, jnp.zeros((), jnp.int32))
 
     @property
     def inference_params(self) -> Any:
-        """The parameters for evaluation and translation: the moving average where there is one, else the parameters."""
+        """The parameters for evaluation and translation: their average where there is one, else the parameters."""
         return self.params if self.ema is None else self.ema
 
 
@@ -74,10 +78,10 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
     which is that of `consistency_sums` with `config.consistency`, else that of `loss_sums`.
     Gradients, losses and counts are summed over `config.accumulation` slices of the rows, then over `axis_name` (if the rows
     are also split over devices), and divided by the number of tokens once, at the end. `gather_params`, where it is given,
-    places the parameters for the model. With `config.ema_decay` the state's `ema` follows the new parameters. With
-    `config.max_skipped`, an update in which a number is not finite changes only `step` and `skipped`, and of its sums only
-    `steps` is not 0: the learning rate, Adam's moments and the decay of the moving average continue from the last update that
-    was applied.
+    places the parameters for the model. With `config.ema_decay` the state's `ema` follows the new parameters; with an optimizer
+    that averages them, it is `optimizer_average`. With `config.max_skipped`, an update in which a number is not finite changes
+    only `step` and `skipped`, and of its sums only `steps` is not 0: the learning rate, the optimizer's state and the decay of
+    the moving average continue from the last update that was applied.
     """
 
     def sums_of(params, batch, key, gather_params):
@@ -123,7 +127,9 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in (sums.loss, norm, *jax.tree.leaves(params))]).all()
         step_sums = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()), divergence)
         updates_done = state.step + 1 - state.skipped
-        ema = moving_average(state.ema, params, updates_done, config.ema_decay) if config.ema_decay else None
+        ema = optimizer_average(optimizer_state, params)
+        if config.ema_decay:
+            ema = moving_average(state.ema, params, updates_done, config.ema_decay)
         new = TrainState(state.step + 1, params, optimizer_state, ema, state.skipped)
         if config.max_skipped:
             unchanged = state._replace(step=new.step, skipped=state.skipped + 1)
