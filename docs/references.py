@@ -149,7 +149,9 @@ def _on_resuming(annotation: Any) -> str:
         return "may change"
     if record(annotation, MayGrow):
         return "may become larger"
-    return "stays; may differ with train.init_from" if record(annotation, MayDiffer) else "stays"
+    may_differ = record(annotation, MayDiffer)
+    unless = f", unless `{may_differ.unless}`" if may_differ and may_differ.unless else ""
+    return f"stays; may differ with train.init_from{unless}" if may_differ else "stays"
 
 
 def key_meaning(key: str) -> str:

@@ -30,7 +30,14 @@ ARCHITECTURES = {
     "concatenated, target tied, SiLU, narrow keys": dict(
         positions="sinusoidal_concatenated", tied_embeddings="target", activation="silu", key_width=4, value_width=12
     ),
-    "Marian's": dict(positions="sinusoidal_marian", activation="silu", output_bias=True, attention_bias=True, norm_epsilon=0.1),
+    "Marian's, from position 2": dict(
+        positions="sinusoidal_marian",
+        first_position=2,
+        activation="silu",
+        output_bias=True,
+        attention_bias=True,
+        norm_epsilon=0.1,
+    ),
     "biases, narrow keys, embeddings not scaled": dict(attention_bias=True, key_width=4, value_width=12, scale_embedding=False),
     "rotary, wide keys, narrow values": dict(positions="rotary", key_width=16, value_width=4),
 }
@@ -56,7 +63,7 @@ def test_every_number_is_written_once_for_each_of_its_uses(options):
     params, count = numbered(config)
     weights = weights_for(params, config, VOCAB, positions=7)
     if config.positions.startswith("sinusoidal"):
-        expected = sinusoids(np.arange(7), 16, config.positions)
+        expected = sinusoids(config.first_position + np.arange(7), 16, config.positions)
         for side in ("encoder", "decoder"):
             np.testing.assert_array_equal(weights.pop(f"{side}/position_encodings/encodings"), expected)
     # What is tied is written once for each use: a table of V rows of D numbers.

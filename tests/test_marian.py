@@ -311,7 +311,7 @@ def test_what_hugging_face_has_not_is_named(tmp_path):
 
 def test_a_pre_norm_model_is_written_for_pegasus_and_read_again(tmp_path):
     config = Config()
-    config.model = tiny_model(norm="pre", norm_epsilon=1e-5)
+    config.model = tiny_model(norm="pre", norm_epsilon=1e-5, first_position=2)
     tokenizer = Tokenizer.train(["a b c"] * 9, TokenizerConfig(vocab_size=264), tmp_path / "tokenizer")
     params = random_parameters(build_model(config.model, tokenizer.vocab_size))
     notes = write_model(params, tokenizer, config, tmp_path / "out")
@@ -322,6 +322,7 @@ def test_a_pre_norm_model_is_written_for_pegasus_and_read_again(tmp_path):
     expected, model = completed(params, config.model, tokenizer.vocab_size)
     again = Run(tmp_path / "run").config.model
     assert (again.norm, again.positions, again.norm_epsilon) == ("pre", "sinusoidal", model.norm_epsilon)
+    assert again.first_position == 2
     assert_trees_equal(Translator.load(tmp_path / "run").params, expected)
 
 
@@ -411,6 +412,25 @@ def test_a_new_run_begins_with_the_parameters_and_tokenizer_of_another(runs):
     told += r"--config\.model\.scale_embedding=True --config\.model\.heads=2 --config\.tokenizer\.algorithm=bpe$"
     with pytest.raises(UserError, match=told):
         first_tokenizer(config)
+
+
+def test_a_new_run_may_have_other_positions_unless_one_has_parameters_of_them(tmp_path):
+    def begin(positions, other, **changes):
+        run = tmp_path / positions
+        base, own = Config(), Config()
+        base.model.positions, own.model.positions = positions, other
+        Run.open_or_create(run, base)
+        for key, value in changes.items():
+            setattr(own.model, key, value)
+        own.train.init_from = f"{run}:latest"
+        first_tokenizer(own)
+
+    for positions, other in (("sinusoidal", "rotary"), ("rotary", "sinusoidal_marian")):
+        with pytest.raises(UserError, match="no such file"):  # there is no tokenizer in this folder
+            begin(positions, other, first_position=2 if other != "rotary" else 0)
+    for positions, other in (("learned", "sinusoidal"), ("sinusoidal_concatenated", "learned")):
+        with pytest.raises(UserError, match=f"model.positions='{other}' should be '{positions}', as in train.init_from"):
+            begin(positions, other)
 
 
 def test_a_new_run_takes_over_the_tokenizers_settings_or_is_refused(tmp_path):

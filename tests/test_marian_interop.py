@@ -36,7 +36,9 @@ OURS = {
     "the paper's": dict(),
     "interleaved, untied, GELU": dict(tied_embeddings="none", activation="gelu", output_bias=True, decoder_layers=1),
     "Marian's sinusoids, target tied": dict(positions="sinusoidal_marian", tied_embeddings="target", activation="silu"),
-    "concatenated, biases": dict(positions="sinusoidal_concatenated", attention_bias=True, scale_embedding=False),
+    "concatenated from position 2, biases": dict(
+        positions="sinusoidal_concatenated", first_position=2, attention_bias=True, scale_embedding=False
+    ),
     "pre-norm": dict(norm="pre"),
     "pre-norm, one decoder layer, SiLU": dict(norm="pre", decoder_layers=1, activation="silu", output_bias=True),
     "pre-norm, concatenated, biases, GELU": dict(

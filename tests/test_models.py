@@ -26,7 +26,8 @@ from helpers import (
 )
 
 from transformer_jax.cli.config_files import load_config
-from transformer_jax.config import ModelConfig
+from transformer_jax.config import Config, ModelConfig, validate
+from transformer_jax.errors import UserError
 from transformer_jax.models.attention import (
     MultiHeadCrossAttention,
     MultiHeadSelfAttention,
@@ -68,6 +69,7 @@ VARIANTS = {
         num_layers=2,
         decoder_layers=1,
         positions="sinusoidal_marian",
+        first_position=2,
         attention_bias=True,
         activation="swiglu",
     ),
@@ -290,6 +292,24 @@ def test_sinusoids_are_the_formula(kind):
             sine, cosine = (2 * i, 2 * i + 1) if kind == "sinusoidal" else (i, i + 4)
             assert found[position, sine] == pytest.approx(np.sin(angle), abs=1e-5)
             assert found[position, cosine] == pytest.approx(np.cos(angle), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian"])
+def test_sentences_that_begin_at_another_position_are_those_of_a_batch_that_says_so(kind):
+    batch = rows_of(STORE, range(2), 2, 8, 8)
+    moved = batch._replace(source_position=batch.source_position + 2, target_position=batch.target_position + 2)
+    model, other = (build_model(tiny_model(positions=kind, first_position=first), VOCAB) for first in (0, 2))
+    params = {"params": random_parameters(model)}
+    found, unmoved = (np.asarray(other.apply(params, batch, train=False)), model.apply(params, batch, train=False))
+    np.testing.assert_allclose(found, model.apply(params, moved, train=False), **CLOSE)
+    assert np.abs(found - unmoved).max() > 1e-2
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_only_sinusoids_begin_at_another_position(positions):
+    config = Config(model=tiny_model(positions=positions, max_positions=256, first_position=2))
+    with pytest.raises(UserError, match=f"model.first_position=2 should be 0 with model.positions={positions}: only sinusoids"):
+        validate(config)
 
 
 def test_rotary_products_depend_on_the_distance_alone():

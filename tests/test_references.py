@@ -75,6 +75,8 @@ def test_limits_and_what_may_change_are_told(references):
         "a whole number, 0 or more, at most 1,000",
         "stays; may differ with train.init_from",
     ]
+    assert rows["model.positions"][4] == "stays; may differ with train.init_from, unless `learned`"
+    assert "(only for optimizer.name=adam, muon, schedule_free)" in rows["optimizer.epsilon"][2]
     assert rows["train.steps"][4] == "may become larger" and rows["train.log_every"][4] == "may change"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -15,6 +16,7 @@ from helpers import (
     FAMILIES,
     arrays_of,
     assert_same_runs,
+    assert_trees_close,
     assert_trees_equal,
     each_family,
     metrics_of,
@@ -28,6 +30,7 @@ from transformer_jax.data.corpus import read_pairs
 from transformer_jax.data.training_words import words_outside
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
+from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs import lean
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.progress import TrainProgress
@@ -38,7 +41,7 @@ from transformer_jax.training import step as step_module
 from transformer_jax.training.loop import train
 from transformer_jax.training.metrics import TIMES, Meter, without_times
 from transformer_jax.training.metrics_writer import MetricsWriter
-from transformer_jax.training.optimizer import learning_rate
+from transformer_jax.training.optimizer import learning_rate, make_optimizer, optimizer_average
 from transformer_jax.training.step import TrainState
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
@@ -522,6 +525,8 @@ def test_configs_that_cannot_be(changes, message):
         ("batch.tokens", "8192", False),
         ("model.norm", "pre", False),
         ("optimizer.beta2", "0.9", False),
+        ("optimizer.name", "lion", False),
+        ("model.first_position", "2", False),
         ("train.seed", "1", False),
         ("train.metric", "chrf", False),
         ("train.accumulation", "2", False),
@@ -588,12 +593,37 @@ class Killed(BaseException):
     ids=str,
 )
 def test_killed_and_resumed_is_straight(kind, family, samples, ema_decay, tmp_path, monkeypatch):
-    """Logged at steps 4 and 6, saved at 3 and 6, killed in step 5: what was written of step 4 is taken back, and its line is
-    made again, of one step before the checkpoint and one after."""
     config = tiny_config(tmp_path)
     config.model = tiny_model(dropout=0.3, **FAMILIES[family])
-    config.batch.kind, config.train.log_every = kind, 4
+    config.batch.kind = kind
     config.tokenizer.samples, config.train.ema_decay = samples, ema_decay
+    assert_killed_and_resumed_is_straight(config, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "muon", "lion", "schedule_free"])
+def test_killed_and_resumed_is_straight_with_each_optimizer(name, tmp_path, monkeypatch):
+    config = quick_config(tmp_path)
+    config.optimizer.name = name
+    if name == "schedule_free":
+        config.optimizer.schedule = "constant"
+    assert_killed_and_resumed_is_straight(config, tmp_path, monkeypatch)
+    run = Run(tmp_path / "straight")
+    optimizer = make_optimizer(run.config)
+    with run.checkpoints() as checkpoints:
+        shapes = abstract_parameters(build_model(run.config.model, run.tokenizer().vocab_size))
+        read, _ = checkpoints.parameters(CheckpointName.parse("6"), shapes, run.tokenizer())
+        state = jax.eval_shape(lambda: TrainState.create(jax.tree.map(lambda x: jnp.zeros(x.shape), shapes), optimizer))
+        state, _ = checkpoints.restore(6, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state))
+    average = optimizer_average(state.optimizer_state, state.params)
+    assert_trees_close(read, state.params if average is None else average, rtol=1e-5, atol=1e-6)
+    moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(read), jax.tree.leaves(state.params), strict=True)]
+    assert (max(moved) > 1e-4) == (name == "schedule_free")
+
+
+def assert_killed_and_resumed_is_straight(config, tmp_path, monkeypatch):
+    """Logged at steps 4 and 6, saved at 3 and 6, killed in step 5: what was written of step 4 is taken back, and its line is
+    made again, of one step before the checkpoint and one after."""
+    config.train.log_every = 4
     train(config, tmp_path / "straight")
 
     def killing_meter(*args):

@@ -115,8 +115,12 @@ class MayGrow:
     """The field may become larger when a run goes on."""
 
 
+@dataclass(frozen=True)
 class MayDiffer:
-    """The field may differ from that of the run that `train.init_from` names: the parameters fit whatever it is."""
+    """The field may differ from that of the run that `train.init_from` names: the parameters fit whatever it is, unless one of
+    the two runs has the value `unless`."""
+
+    unless: str | None = None
 
 
 class HostOnly:

@@ -143,8 +143,12 @@ class ModelConfig:
     # how the model sees positions. sinusoidal: sines and cosines interleaved; sinusoidal_concatenated: sines before cosines;
     # sinusoidal_marian: as Marian computes them; learned: a table; rotary: queries and keys are rotated
     positions: Annotated[
-        Literal["sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian", "learned", "rotary"], OnlyFor("transformer")
+        Literal["sinusoidal", "sinusoidal_concatenated", "sinusoidal_marian", "learned", "rotary"],
+        MayDiffer(unless="learned"),
+        OnlyFor("transformer"),
     ] = "sinusoidal"
+    # sinusoidal positions: the number of a sentence's first token; fairseq counts from 2
+    first_position: Annotated[int, AtLeast(0), AtMost(1000), MayDiffer(), OnlyFor("transformer")] = 0
     # learned positions: rows of the table, and so the longest sentence the model can take
     max_positions: Annotated[int, AtMost(1 << 20), OnlyFor("transformer")] = 512
     # between the two feed-forward products; swiglu: silu, with a gate (Shazeer 2020)
@@ -211,7 +215,7 @@ class TrainConfig:
     # of the first parameters, the order of the text and dropout; 2**64 - 1 at most
     seed: Annotated[int, AtLeast(0), AtMost((1 << 64) - 1)] = 0
     # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with: model and tokenizer.* must be as there (but
-    # dropout, compute_dtype, tokenizer.samples, alpha); empty: with fresh ones
+    # dropout, compute_dtype, first_position, positions unless learned, tokenizer.samples, alpha); empty: with fresh ones
     init_from: str = ""
     label_smoothing: Fraction = 0.1  # the share of the target distribution that is spread over all pieces
     # each batch passes through the model twice, and the loss also has how far the two predictions are apart: simcut (Gao et al.

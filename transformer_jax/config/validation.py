@@ -99,6 +99,9 @@ def _validate_transformer(model: ModelConfig, batch: BatchConfig) -> None:
         _require(model.width % model.heads == 0, "model.heads", model.heads, f"a divisor of model.width={model.width}")
     if model.positions.startswith("sinusoidal"):
         _require(model.width % 2 == 0, "model.width", model.width, "even, for sinusoidal positions")
+    else:
+        expected = f"0 with model.positions={model.positions}: only sinusoids are counted from another number"
+        _require(model.first_position == 0, "model.first_position", model.first_position, expected)
     if model.positions == "sinusoidal_marian":
         _require(model.width >= 4, "model.width", model.width, "at least 4, for model.positions=sinusoidal_marian")
     if model.positions == "rotary":

@@ -106,7 +106,7 @@ def weights_for(params: Any, config: ModelConfig, vocab_size: int, positions: in
     """The weights of a Transformer under the names, and in the shapes, of CTranslate2: NumPy alone, copies, float32.
 
     `positions` is the number of rows of the table of sinusoids, which is written because CTranslate2's own begins at position 1
-    and not at 0.
+    and not at `model.first_position`.
 
         target_embedding/table                       [V, D]        decoder/embeddings/weight                      [V, D]
         encoder_0/attention/query_key_value/kernel   [D, 3, H, K]  encoder/layer_0/self_attention/linear_0/weight [3HK, D]
@@ -123,7 +123,7 @@ def weights_for(params: Any, config: ModelConfig, vocab_size: int, positions: in
         used.update(names)
     assert used == flat.keys(), f"parameters without a rule: {flat.keys() - used}"
     if config.positions.startswith("sinusoidal"):
-        table = sinusoids(jnp.arange(positions), config.width, config.positions)
+        table = sinusoids(config.first_position + jnp.arange(positions), config.width, config.positions)
         for side in ("encoder", "decoder"):
             weights[f"{side}/position_encodings/encodings"] = np.array(table, np.float32)
     return weights

@@ -59,6 +59,7 @@ _WITHOUT_FIELD = {
     "renormalize_logits": False,
     "num_return_sequences": 1,
 }
+_LARGEST_FIRST_POSITION = 1000  # that `model.first_position` can be
 POSITION_TABLES = "model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"  # names of weights
 MAX_POSITIONS = 512  # of an imported model at most, of an exported one at least
 
@@ -176,7 +177,8 @@ def _read_weights(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
 def _without_copies(
     model: ModelConfig, weights: dict[str, np.ndarray], where: Path
 ) -> tuple[ModelConfig, dict[str, np.ndarray]]:
-    """Removes the tables that are tied to another one and those of positions, which determine `model.positions`."""
+    """Removes the tables that are tied to another one and those of positions, which determine `model.positions` and
+    `first_position`."""
     tables = [weights[name] for name in POSITION_TABLES if name in weights]
     kinds = [_kind_of(table, model.width) for table in tables]
     if None in kinds or len(set(kinds)) > 1:
@@ -192,17 +194,26 @@ def _without_copies(
         copies.add("lm_head.weight")
     kept = {name: weight for name, weight in weights.items() if name not in copies}
     model.output_bias = "final_logits_bias" in kept
-    model.positions = kinds[0] if kinds else model.positions
+    if kinds:
+        model.positions, model.first_position = kinds[0]
     return model, kept
 
 
-def _kind_of(table: np.ndarray, width: int) -> str | None:
-    """The value of `ModelConfig.positions` whose sinusoids are in a table; None for any other table."""
+def _kind_of(table: np.ndarray, width: int) -> tuple[str, int] | None:
+    """The values of `ModelConfig.positions` and `first_position` whose sinusoids are in a table; None for any other table.
+
+    >>> _kind_of(np.asarray(sinusoids(jnp.arange(2, 9), 8, "sinusoidal_marian")), 8)
+    ('sinusoidal_marian', 2)
+    """
+    if table.ndim != 2 or table.shape[1] != width:
+        return None
+    table = table.astype(np.float32)
     for kind in ("sinusoidal_concatenated", "sinusoidal", "sinusoidal_marian"):
-        expected = np.asarray(sinusoids(jnp.arange(len(table)), width, kind))
+        expected = np.asarray(sinusoids(jnp.arange(len(table) + _LARGEST_FIRST_POSITION), width, kind))
         # Numbers of 16 bits are up to 2e-3 off.
-        if table.shape == expected.shape and np.allclose(table.astype(np.float32), expected, atol=2e-3):
-            return kind
+        for first in np.flatnonzero(np.isclose(expected[: _LARGEST_FIRST_POSITION + 1], table[:1], atol=2e-3).all(axis=1)):
+            if np.allclose(table, expected[first : first + len(table)], atol=2e-3):
+                return kind, int(first)
     return None
 
 

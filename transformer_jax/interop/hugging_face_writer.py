@@ -70,8 +70,8 @@ def to_hugging_face(
     """
     model, positions = config.model, max(MAX_POSITIONS, config.batch.max_length)
     class_name, model_type = _CLASSES[model.norm]
-    if model.positions != "sinusoidal_concatenated" or model.norm == "pre":
-        table = np.array(sinusoids(jnp.arange(positions), model.width, model.positions))
+    if model.positions != "sinusoidal_concatenated" or model.first_position or model.norm == "pre":
+        table = np.array(sinusoids(model.first_position + jnp.arange(positions), model.width, model.positions))
         weights = weights | dict.fromkeys(POSITION_TABLES, table)
     options = {
         "architectures": [class_name],

@@ -235,6 +235,7 @@ class Transformer(EmbeddingTables):
             return x
         if self.config.positions == "learned":
             return x + jnp.take(getattr(self, table), position, axis=0).astype(x.dtype)
+        position = position + self.config.first_position
         return x + sinusoids(position, x.shape[-1], self.config.positions).astype(x.dtype)
 
     def _logits(self, x: Array) -> Array:

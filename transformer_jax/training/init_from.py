@@ -50,7 +50,9 @@ def _require_same(run: Run, config: Config) -> None:
         other, own = getattr(run.config, section), getattr(config, section)
         for name, annotation in annotations(type(own)).items():
             value, expected = getattr(own, name), getattr(other, name)
-            if record(annotation, MayDiffer) is None and value != expected:
+            may_differ = record(annotation, MayDiffer)
+            fits = may_differ is not None and may_differ.unless not in (value, expected)
+            if value != expected and not fits:
                 wrong.append(f"{section}.{name}={value!r} should be {expected!r}")
                 flags.append(f"--config.{section}.{name}={expected}")
     if wrong:
