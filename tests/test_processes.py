@@ -210,6 +210,17 @@ def test_killed_and_resumed_is_straight_with_two_processes(mode, config_file, tm
     assert_trees_equal(arrays_of(tmp_path / "resumed", 6)[0], arrays_of(tmp_path / "straight", 6)[0])
 
 
+def test_an_optimizer_with_a_state_of_its_own_is_the_same_on_two_processes(mode, config_file, tmp_path):
+    """The average of schedule_free, which is what the dev set is scored with, and the matrices of muon."""
+    name = {"pmap": "schedule_free", "sharded": "muon"}[mode]
+    changes = dict(optimizer__name=name, optimizer__schedule="constant", train__ema_decay=0.0)
+    config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, **changes)
+    assert_ended(training(config, tmp_path / "one"), 0)
+    assert_ended(training(config, tmp_path / "two", 2, 1, "--config.train.steps=3"), 0, 0)
+    assert_ended(training(config, tmp_path / "two", 2), 0, 0)
+    assert_same_training(tmp_path / "two", tmp_path / "one")
+
+
 def test_search_and_scores_are_those_of_one_process(mode, config_file, tmp_path):
     """In training, where each evaluation translates the dev set, and in evaluate.py."""
     config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, train__metric="bleu", decode__tokens=32)

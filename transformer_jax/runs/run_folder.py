@@ -3,7 +3,7 @@
     WORKDIR/config.json        the config, as data
     WORKDIR/tokenizer/         the SentencePiece model and the special ids
     WORKDIR/words.npy          hashes of the words of the training text's targets: which words of a test set are new
-    WORKDIR/checkpoints/STEP/  params, optimizer, progress, with train.ema_decay also ema (orbax), and their checksums
+    WORKDIR/checkpoints/STEP/  params, optimizer, progress, with averaged parameters also ema (orbax), and their checksums
     WORKDIR/interrupted/STEP/  the same, of a training that was stopped between two checkpoints; it is in no average
     WORKDIR/damaged-*/         damaged checkpoints, moved aside
     WORKDIR/metrics.jsonl      one line for each log entry and evaluation (training/metrics_writer.py)
