@@ -14,7 +14,7 @@ from transformer_jax.training.objective import LossSums, loss_sums
 
 __all__ = ["PAPERS_WEIGHT", "consistency_sums", "divergence", "draw_cut", "symmetric_divergence"]
 
-# `train.consistency_weight` of the papers' machine translation: Gao et al., section 4.1; Liang et al., section 3.1.
+# `train.consistency_weight` of the papers' translation experiments.
 PAPERS_WEIGHT = {"simcut": 3.0, "rdrop": 5.0}
 
 
@@ -95,9 +95,9 @@ def consistency_sums(model: nn.Module, params: Any, batch: Any, key: Array, conf
     """The sums over each row's target tokens, float32 [B] each, of the objective of `config.consistency`, and of the divergence
     of the two passes. CE is the label-smoothed cross-entropy, alpha `config.consistency_weight` (0: `PAPERS_WEIGHT`).
 
-    * `simcut` (Gao et al. 2022, section 3.1): CE(p) + alpha KL(p || q), where q is the pass in which the embeddings that
+    * `simcut` (Gao et al. 2022): CE(p) + alpha KL(p || q), where q is the pass in which the embeddings that
       `draw_cut` names are zero. q has no cross-entropy of its own; both passes have dropout. The embeddings are zero before
-      positions are added, as in the authors' code.
+      positions are added, as in the first author's code.
     * `rdrop` (Liang et al. 2021, equation 4): CE(p) + CE(q) + alpha (KL(p || q) + KL(q || p)) / 2 for two passes with different
       dropout masks. The two cross-entropies are added, not averaged: without dropout the loss is twice the usual one.
 
