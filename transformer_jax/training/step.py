@@ -71,6 +71,13 @@ def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
     return optax.incremental_update(params, ema, jnp.maximum(1 - decay, 9 / (10 + step)))
 
 
+def _new_average(state: TrainState, params: Any, optimizer_state: optax.OptState, ema_decay: float) -> Any:
+    """The `ema` of the state that follows `state` with these parameters and this state of the optimizer."""
+    if ema_decay:
+        return moving_average(state.ema, params, state.step + 1 - state.skipped, ema_decay)
+    return optimizer_average(optimizer_state, params)
+
+
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
     """The pure function train_step(state, batch, key, *, axis_name=None, gather_params=None) -> (state, StepSums).
 
@@ -126,10 +133,7 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         # The new parameters too: a finite gradient times a huge rate overflows, and a save may come before the next loss.
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in (sums.loss, norm, *jax.tree.leaves(params))]).all()
         step_sums = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()), divergence)
-        updates_done = state.step + 1 - state.skipped
-        ema = optimizer_average(optimizer_state, params)
-        if config.ema_decay:
-            ema = moving_average(state.ema, params, updates_done, config.ema_decay)
+        ema = _new_average(state, params, optimizer_state, config.ema_decay)
         new = TrainState(state.step + 1, params, optimizer_state, ema, state.skipped)
         if config.max_skipped:
             unchanged = state._replace(step=new.step, skipped=state.skipped + 1)
