@@ -170,12 +170,19 @@ def test_clipping_scales_long_gradients_and_leaves_short_ones():
 
 
 def test_weight_decay_shrinks_matrices_only():
+    """The bias of an attention has an axis for the heads, and is no matrix."""
     config = optimizer_config(weight_decay=0.1, schedule="constant", learning_rate=0.5, warmup_steps=0)
     params = {"kernel": jnp.ones((2, 3)), "table": jnp.full((4, 2), 2.0), "bias": jnp.ones(3), "scale": jnp.ones(2)}
+    params["query_key_value"] = {"kernel": jnp.ones((4, 3, 2, 2)), "bias": jnp.ones((3, 2, 2))}
     (update,) = updates_of(config, params, [jax.tree.map(jnp.zeros_like, params)])
     expected = {"kernel": -0.05, "table": -0.1, "bias": 0.0, "scale": 0.0}
-    for name, value in expected.items():
-        np.testing.assert_allclose(update[name], value, rtol=1e-6)
+    fused = update.pop("query_key_value")
+    for found, value in [
+        *((update[name], value) for name, value in expected.items()),
+        (fused["kernel"], -0.05),
+        (fused["bias"], 0.0),
+    ]:
+        np.testing.assert_allclose(found, value, rtol=1e-6)
 
 
 # The step

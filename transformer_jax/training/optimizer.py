@@ -98,7 +98,12 @@ def _is_schedule_free(state: Any) -> bool:
 
 
 def _decayed(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    """Where `params` has a matrix or a table: the bias of an attention has two or three axes, and is not one."""
+
+    def is_decayed(path: tuple, leaf: Array) -> bool:
+        return leaf.ndim > 1 and not jax.tree_util.keystr(path, simple=True, separator="/").endswith("bias")
+
+    return jax.tree.map_with_path(is_decayed, params)
 
 
 def _adafactor() -> optax.GradientTransformation:
