@@ -87,7 +87,8 @@ def test_the_widths_of_heads_and_the_depth_of_the_decoder_follow_from_others():
     [
         ("train", "keep_checkpoints", 1, "train.keep_checkpoints=1 should be 2 or more: one to go back to"),
         ("train", "keep_checkpoints", 0, "train.keep_checkpoints=0 should be more than 0"),
-        ("tokenizer", "vocab_size", 0, "tokenizer.vocab_size=0 should be more than 0"),
+        ("tokenizer", "vocab_size", 4, "tokenizer.vocab_size=4 should be 0 or at least 5"),
+        ("tokenizer", "vocab_size", -1, "tokenizer.vocab_size=-1 should be 0 or at least 5"),
         ("decode", "temperature", 1e-7, "decode.temperature=1e-07 should be 0 or at least 1e-06"),
         ("decode", "top_p", 1.5, "decode.top_p=1.5 should be at most 1"),
     ],

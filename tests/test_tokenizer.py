@@ -271,6 +271,31 @@ def test_a_vocabulary_may_shrink_to_the_largest_of_the_text(tmp_path, algorithm,
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_a_vocabulary_follows_from_the_number_of_pairs(tmp_path, algorithm, caplog, monkeypatch):
+    """The same model as with that `vocab_size`; the fewest pieces that the characters need come on top of them."""
+    monkeypatch.setattr("transformer_jax.tokenization.tokenizer_training.usual_vocabulary", lambda pairs: 250 + pairs)
+    characters = "".join(map(chr, range(0x4E00, 0x4E00 + 200)))
+
+    def train(text: list[str], **settings) -> bytes:
+        config = TokenizerConfig(algorithm=algorithm, **settings)
+        return Tokenizer.train(text, config, tmp_path / str(len([*tmp_path.iterdir()]))).models()[0]
+
+    with caplog.at_level("INFO", "transformer_jax"):
+        assert train(lines(100), vocab_size=0) == train(lines(100), vocab_size=300)
+        assert caplog.messages == ["tokenizer: 300 pieces for a text of 50 pairs (tokenizer.vocab_size=0)"]
+        train(lines(2000), vocab_size=0)
+        assert re.fullmatch(r"tokenizer: \d+ pieces for a text of 1,000 pairs, because it has no more .*", caplog.messages[-1])
+        train([*lines(19), characters], vocab_size=0)
+        found = re.fullmatch(
+            r"tokenizer: (\d+) pieces for a text of 10 pairs, for its (\d+) characters too .*", caplog.messages[-1]
+        )
+        if algorithm == "bpe":  # a unigram model of this text has hardly more pieces than characters, which is told
+            assert int(found[1]) == int(found[2]) + 260
+        else:
+            assert caplog.messages[-1].endswith(" pairs, because it has no more (tokenizer.vocab_size=0)")
+
+
 def test_a_vocabulary_too_small_and_no_text(tmp_path):
     with pytest.raises(UserError, match=r"tokenizer\.vocab_size=262 is smaller .* at least") as caught:
         Tokenizer.train(lines(), TokenizerConfig(vocab_size=262), tmp_path)

@@ -9,7 +9,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from transformer_jax.config.fields import AtLeast, AtMost, Between, Fraction, MayChange, MayDiffer, MayGrow, OnlyFor, OnlyWith
+from transformer_jax.config.fields import (
+    AtLeast,
+    AtMost,
+    Between,
+    Fraction,
+    MayChange,
+    MayDiffer,
+    MayGrow,
+    OnlyFor,
+    OnlyWith,
+    ZeroOr,
+)
 from transformer_jax.config.search_options import DecodeConfig
 from transformer_jax.config.text_sources import TextSource
 
@@ -74,9 +85,11 @@ class DataConfig:
 class TokenizerConfig:
     """One SentencePiece model for both languages, trained on the training text."""
 
-    # number of pieces, special ones included, of both languages together
-    vocab_size: Annotated[int, Between(5, 2**31 - 1, "at least 5, four of them special, and below 2**31")] = 8000
-    # where the text has too few different words for `vocab_size`: take as many pieces as it can have, instead of an error
+    # number of pieces, special ones included, of both languages together; 0: by the number of training pairs
+    # (`tokenization.tokenizer_training.usual_vocabulary`)
+    vocab_size: Annotated[int, ZeroOr(5), AtMost((1 << 31) - 1)] = 0
+    # where the text has too few different words for `vocab_size`: take as many pieces as it can have, instead of an error; with
+    # a vocab_size of 0 it always may
     vocab_may_shrink: Annotated[bool, MayDiffer()] = False
     algorithm: Literal["bpe", "unigram"] = "bpe"  # SentencePiece's model: merges of pairs | a unigram language model
     # the share of the text's characters that the vocabulary has

@@ -5,7 +5,7 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import sentencepiece
 
@@ -13,7 +13,7 @@ from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
 from transformer_jax.tokenization import normalization
 
-__all__ = ["train_model"]
+__all__ = ["train_model", "usual_vocabulary"]
 
 log = logging.getLogger(__name__)
 
@@ -21,17 +21,36 @@ _LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out of its t
 _ERRORS_ONLY = 2  # SentencePiece's log level; it still logs errors that it also raises
 
 
+# Pieces for a text of so many pairs or more. 8,000 at 29,000 pairs is measured (docs/guides/little_text.md); for millions it is
+# what is usual (Gowda and May 2020); below, what the recipe own_text has.
+_USUAL = ((0, 1000), (3_000, 2000), (20_000, 8000), (2_000_000, 32_000))
+
+
+def usual_vocabulary(pairs: int) -> int:
+    """How many pieces a text of so many pairs gets where `tokenizer.vocab_size` is 0.
+
+    >>> [usual_vocabulary(pairs) for pairs in (1, 3_000, 29_000, 1_000_000, 4_500_000)]
+    [1000, 2000, 8000, 8000, 32000]
+    """
+    return [pieces for fewest, pieces in _USUAL if fewest <= pairs][-1]
+
+
 def train_model(lines: Iterable[str], config: TokenizerConfig) -> bytes:
     """The SentencePiece model of `lines`, as `Tokenizer.train` describes it: pad 0, EOS 1, unknown 2, BOS 3.
 
-    Where the corpus is too small for `config.vocab_size`, the model has the most pieces that it can have if
-    `config.vocab_may_shrink`, and the log says how many. Else that raises UserError, as do more characters than pieces.
+    With a `config.vocab_size` of 0 the model has `usual_vocabulary` pieces, for half as many pairs as there are lines, as far
+    as the corpus has so many, and more where it has more characters; the log says how many. Where the corpus is too small for
+    another `config.vocab_size`, the model has the most pieces that it can have if `config.vocab_may_shrink`, and the log says
+    how many. Else that raises UserError, as do more characters than pieces.
     """
     if config.normalize:
         lines = map(normalization.normalize, lines)
-    kept = sorted(_sample(lines, 2 * config.sample_lines))
+    counted = _Counted(lines)
+    kept = sorted(_sample(counted, 2 * config.sample_lines))
     if not any(line.strip() for line in kept):
         raise UserError("tokenizer: no text to train on, expected at least one line that is not empty")
+    if not config.vocab_size:
+        return _train_usual(kept, config, counted.count // 2)
     try:
         return _train(kept, config)
     except RuntimeError as error:
@@ -41,6 +60,26 @@ def train_model(lines: Iterable[str], config: TokenizerConfig) -> bytes:
     asked = f"{config.vocab_size:,}"
     log.info("tokenizer: %s pieces, because this text has no more; tokenizer.vocab_size=%s", f"{largest:,}", asked)
     return _train(kept, dataclasses.replace(config, vocab_size=largest))
+
+
+def _train_usual(lines: list[str], config: TokenizerConfig, pairs: int) -> bytes:
+    usual, because = usual_vocabulary(pairs), ""
+    size = usual
+    while True:
+        try:
+            model = _train(lines, dataclasses.replace(config, vocab_size=size))
+            break
+        except RuntimeError as error:
+            largest, smallest = _largest_size(str(error)), _smallest_size(str(error))
+            # Each may happen once: a text of many characters and hardly more words has a size between the two.
+            if smallest > size:
+                size, because = smallest + usual, f", for its {smallest:,} characters too"
+            elif largest and largest < size:
+                size, because = largest, ", because it has no more"
+            else:
+                raise _training_error(str(error), config) from None
+    log.info("tokenizer: %s pieces for a text of %s pairs%s (tokenizer.vocab_size=0)", f"{size:,}", f"{pairs:,}", because)
+    return model
 
 
 def _train(lines: list[str], config: TokenizerConfig) -> bytes:
@@ -67,6 +106,18 @@ def _train(lines: list[str], config: TokenizerConfig) -> bytes:
     return model.getvalue()
 
 
+class _Counted:
+    """An iterable that knows, after it was read, how many there were."""
+
+    def __init__(self, lines: Iterable[str]):
+        self._lines, self.count = lines, 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.count += 1
+            yield line
+
+
 def _sample(lines: Iterable[str], count: int) -> list[str]:
     """The `count` lines of smallest hash, in memory for twice as many."""
     kept, largest = [], None
@@ -89,6 +140,12 @@ def _largest_size(message: str) -> int:
     return int(match[1]) if match else 0
 
 
+def _smallest_size(message: str) -> int:
+    """The vocabulary size that the characters of a text need, where SentencePiece names it; 0 for any other error."""
+    match = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
+    return int(match[1]) if match else 0
+
+
 def _training_error(message: str, config: TokenizerConfig) -> Exception:
     # SentencePiece has no other sign of these two errors than the words of its message.
     size = config.vocab_size
@@ -97,9 +154,8 @@ def _training_error(message: str, config: TokenizerConfig) -> Exception:
             f"tokenizer.vocab_size={size} is too large for this corpus, use at most {largest}, add text, or set "
             "tokenizer.vocab_may_shrink=true"
         )
-    smallest = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
-    if smallest:
+    if smallest := _smallest_size(message):
         return UserError(
-            f"tokenizer.vocab_size={size} is smaller than this corpus's characters, raise it to at least {smallest[1]}"
+            f"tokenizer.vocab_size={size} is smaller than this corpus's characters, raise it to at least {smallest}"
         )
     return UserError(f"tokenizer: SentencePiece cannot train on this corpus ({' '.join(message.split())})")
