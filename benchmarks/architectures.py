@@ -100,6 +100,7 @@ def run() -> None:
 def families(config: Config) -> dict[str, ModelConfig]:
     """The models to compare, by the names of `COLORS`."""
     transformer, size = config.model, config.tokenizer.vocab_size
+    kind = "sinusoidal" if transformer.positions == "rotary" else transformer.positions
     shared = ("num_layers", "tied_embeddings", "output_bias", "dropout", "compute_dtype")
     common = {"family": "lstm"} | {name: getattr(transformer, name) for name in shared} | {"num_layers": 2}
     wanted = parameters(transformer, size)
@@ -113,7 +114,7 @@ def families(config: Config) -> dict[str, ModelConfig]:
     return {
         "LSTM": matched(attention="none", direction="backward"),
         "LSTM + attention": matched(attention="general", direction="both"),
-        "Transformer": transformer,
+        "Transformer": dataclasses.replace(transformer, positions=kind),
         "Transformer, rotary": dataclasses.replace(transformer, positions="rotary"),
     }
 

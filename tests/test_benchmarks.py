@@ -110,6 +110,14 @@ CASES = {
         ["300 pairs", "pairs/s"],
     ),
     "invariance": Case("--workdir={run} --test {dev} --batch_size 4 --beam 2", [("2", "4")], ["8 lines, 1 devices"]),
+    "leaderboard": Case(
+        "news --data={folder} --output={out}/news --seeds=2 --config.tokenizer.vocab_size=400 --config.batch.shapes=1 "
+        "--config.batch.max_length=64 --config.model.num_layers=1 --config.model.width=16 --config.model.feed_forward_width=16 "
+        "--config.decode.beam=1 --config.decode.max_length_ratio=0.2 --config.train.steps=2 --config.train.evaluate_every=2",
+        [("0",), ("1",)],
+        ["dev: mean ", " of 2 seeds"],
+        ["news/0/metrics.jsonl", "news/1/leaderboard.json"],
+    ),
     "overhead": Case(SMALL + " --rounds=1", says=["plain: ", "checkpoint: ", "logging every 2: "]),
     "preparation": Case(SMALL, [("new text",), ("prepared",), ("going on late in an epoch",)]),
     "startup": Case(SMALL + " --repeats=1", [("at first",), ("with what is kept",)]),
