@@ -10,7 +10,7 @@ Python the number of pairs is an argument: `transformer_jax.recipe("own_text", 2
     pairs, from   layers x width   vocabulary   dropout   steps x positions   where the figures are from
     0             2 x 128          1,000        0.3       2,000 x 1,024       the model of `demo`, the rest interpolated
     3,000         2 x 128          2,000        0.3       2,000 x 2,048       the model of `demo`, the rest interpolated
-    20,000        3 x 192          8,000        0.2       2,000 x 4,096       `multi30k`, measured (29,000 pairs)
+    20,000        3 x 128          8,000        0.1       1,800 x 2,048       `multi30k`, measured (29,000 pairs)
     100,000       3 x 192          8,000        0.1       4,000 x 4,096       between `multi30k` and `mixed`, interpolated
     300,000       3 x 192          8,000        0.0       4,500 x 2,048       `mixed`, measured (345,708 pairs)
 
@@ -19,10 +19,11 @@ and where there is a GPU or TPU, whose time is not what limits,
     100,000       6 x 256          16,000       0.2       20,000 x 8,192      interpolated
     1,000,000     6 x 512          32,000       0.1       100,000 x 25,600    `transformer_base`, the paper's, not trained here
 
-What is measured, time and score, the recipe of that name says of its own text. What is interpolated was not trained. There are
-at most so many steps that a text of 20 tokens a pair is read 60 times. Text of few different words, such as a program makes,
-has no 8,000 different pieces: the tokenizer then has as many as there are, and the log says how many (the config's key
-`tokenizer.vocab_may_shrink`).
+With 20,000 to 100,000 pairs positions are rotary, as in `multi30k`; else they are sinusoidal. What is measured, time and score,
+the recipe of that name says of its own text, and of its own batches: here they are bucketed, for sentences of any length. What
+is interpolated was not trained. There are at most so many steps that a text of 20 tokens a pair is read 60 times. Text of few
+different words, such as a program makes, has no 8,000 different pieces: the tokenizer then has as many as there are, and the
+log says how many (the config's key `tokenizer.vocab_may_shrink`).
 """
 
 import logging
@@ -49,12 +50,15 @@ class Size(NamedTuple):
     learning_rate: float  # 0: the paper's schedule, else a cosine
     warmup_steps: int
     source: str
+    positions: str = "sinusoidal"
 
 
 SMALL = (
     Size(0, 2, 128, 512, 4, 1000, 0.3, 1024, 2000, 0.004, 150, "the model of the recipe demo, the rest interpolated"),
     Size(3_000, 2, 128, 512, 4, 2000, 0.3, 2048, 2000, 0.004, 150, "the model of the recipe demo, the rest interpolated"),
-    Size(20_000, 3, 192, 512, 4, 8000, 0.2, 4096, 2000, 0.003, 400, "the recipe multi30k, measured on 29,000 captions"),
+    Size(
+        20_000, 3, 128, 512, 4, 8000, 0.1, 2048, 1800, 0.006, 400, "the recipe multi30k, measured on 29,000 captions", "rotary"
+    ),
 )
 ON_CPU = (
     *SMALL,
@@ -88,7 +92,8 @@ def get_config(pairs: int, device: str = "cpu") -> Config:
     config.batch.tokens = size.tokens
     config.model.num_layers, config.model.width, config.model.heads = size.layers, size.width, size.heads
     config.model.feed_forward_width, config.model.dropout = size.feed_forward_width, size.dropout
-    config.optimizer.warmup_steps = min(size.warmup_steps, steps // 5)
+    config.model.positions = size.positions
+    config.optimizer.warmup_steps = min(size.warmup_steps, steps // 4)
     if size.learning_rate:
         config.model.norm = "pre"
         config.batch.shapes = 8 if pairs >= _FEW_PAIRS else 2
