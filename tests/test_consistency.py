@@ -242,6 +242,7 @@ def test_slices_and_devices_change_nothing(mode, devices, slices, plain):
     assert_trees_close(sums, plain.sums, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["simcut", "rdrop"])
 def test_sharded_draws_the_same_masks_and_cuts_on_any_number_of_devices(kind):
     model = build_model(tiny_model(dropout=0.3), VOCAB)

@@ -241,7 +241,10 @@ def parallel_config(name: str, mode: str = "pmap", accumulation: int = 1) -> Con
     return config
 
 
-@pytest.mark.parametrize("name", OTHERS)
+# schedule_free, whose state has parameters of its own, for every run; the others among the slow tests.
+@pytest.mark.parametrize(
+    "name", [name if name == "schedule_free" else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
+)
 def test_devices_and_slices_change_nothing(name, model_and_params):
     model, params = model_and_params
 
