@@ -63,15 +63,25 @@ def run() -> None:
     parser.add_argument("--data", required=True, type=Path, help="the folder of the board's text")
     parser.add_argument("--output", required=True, type=Path, help="the run folders, SEED, are made here")
     parser.add_argument("--seeds", type=int, help="how many, from train.seed=0 on (default: the board's)")
-    parser.add_argument("--goal", type=float, default=38.0, help="of minutes: BLEU on the dev set")
+    parser.add_argument("--goal", type=float, help="of the board minutes: BLEU on the dev set (default: 38)")
     parser.add_argument("--test", action="store_true", help="score the test set too")
     flags, overrides = parser.parse_with_overrides()
     board = BOARDS[flags.board]
+    if flags.seeds is not None and flags.seeds < 1:
+        parser.error(f"--seeds={flags.seeds} should be at least 1")
+    if flags.goal is not None and flags.board != "minutes":
+        raise UserError(f"--goal: only the board minutes has one, not {flags.board}; leave it out")
     if flags.test and not board.test:
         raise UserError(f"--test: the board {flags.board} has no test set here; leave it out")
     sets = [f"{flags.data}/{name}" for name in (board.dev, board.test)[: 1 + flags.test]]
-    goal = flags.goal if flags.board == "minutes" else None
-    columns = ["seed", *([f"minutes to {goal:g}"] if goal else []), "minutes", "updates", *map(os.path.basename, sets)]
+    goal = (38.0 if flags.goal is None else flags.goal) if flags.board == "minutes" else None
+    columns = [
+        "seed",
+        *([f"minutes to {goal:g}"] if goal is not None else []),
+        "minutes",
+        "updates",
+        *map(os.path.basename, sets),
+    ]
     print(f"| {' | '.join(columns)} |\n|{'---:|' * len(columns)}", flush=True)
     scores = []
     for seed in range(flags.seeds or board.seeds):
@@ -80,7 +90,7 @@ def run() -> None:
         training = train(board.recipe, workdir, own, goal)
         scores.append(score(workdir, sets, board.scoring))
         reached = "not reached" if training.to_goal is None else f"{training.to_goal:.1f}"
-        cells = [f"{seed}", *([reached] if goal else []), f"{training.minutes:.1f}", f"{training.updates:,}"]
+        cells = [f"{seed}", *([reached] if goal is not None else []), f"{training.minutes:.1f}", f"{training.updates:,}"]
         print(f"| {' | '.join([*cells, *(f'{bleu:.2f}' for bleu in scores[-1])])} |", flush=True)
     if len(scores) > 1:
         for name, values in zip(columns[-len(sets) :], zip(*scores, strict=True), strict=True):
@@ -99,7 +109,7 @@ def train(recipe: str, workdir: Path, overrides: list[str], goal: float | None) 
         _call(command, environment)
         seconds = time.time() - started
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    reached = [line["time"] - started for line in lines if line["split"] == "dev" and goal and line["bleu"] >= goal]
+    reached = [line["time"] - started for line in lines if line["split"] == "dev" and goal is not None and line["bleu"] >= goal]
     return Training(seconds / 60, lines[-1]["step"], reached[0] / 60 if reached else None)
 
 

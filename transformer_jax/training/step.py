@@ -78,6 +78,20 @@ def _new_average(state: TrainState, params: Any, optimizer_state: optax.OptState
     return optimizer_average(optimizer_state, params)
 
 
+def _objective(
+    params: Any, batch: Any, key: Array, *, model: nn.Module, config: TrainConfig, gather_params: Callable | None
+) -> tuple[Array, tuple[LossSums, Array | None]]:
+    """The sum of the objective over the target tokens of these rows, and all sums of the step."""
+    params = gather_params(params) if gather_params else params
+    if config.consistency == "none":
+        logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+        sums, divergence = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing), None
+    else:
+        sums, divergence = consistency_sums(model, params, batch, key, config)
+    sums, divergence = jax.tree.map(jnp.sum, (sums, divergence))
+    return sums.loss, (sums, divergence)
+
+
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
     """The pure function train_step(state, batch, key, *, axis_name=None, gather_params=None) -> (state, StepSums).
 
@@ -91,18 +105,9 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
     the moving average continue from the last update that was applied.
     """
 
-    def sums_of(params, batch, key, gather_params):
-        params = gather_params(params) if gather_params else params
-        if config.consistency == "none":
-            logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
-            sums, divergence = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing), None
-        else:
-            sums, divergence = consistency_sums(model, params, batch, key, config)
-        sums, divergence = jax.tree.map(jnp.sum, (sums, divergence))
-        return sums.loss, (sums, divergence)
-
     def accumulate(params, batch, key, gather_params):
-        gradient_of = jax.grad(functools.partial(sums_of, gather_params=gather_params), has_aux=True)
+        of_rows = functools.partial(_objective, model=model, config=config, gather_params=gather_params)
+        gradient_of = jax.grad(of_rows, has_aux=True)
         count = config.accumulation
         if count == 1:
             return gradient_of(params, batch, key)
