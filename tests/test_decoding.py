@@ -346,32 +346,48 @@ def draw(table, limits, *, samples=1, sentences=None, length=None, seed=0, **opt
     return jax.tree.map(np.asarray, run_sample(table, cache, *arrays, length, seed, options))
 
 
-def distribution(table, limit, temperature=1.0, top_k=0, top_p=1.0, prefix=(), state=0, previous=START):
+def distribution(table, limit, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, prefix=(), state=0, previous=START):
     """The chance of each translation of the first sentence, by the definition."""
     state = hashed(state, previous, len(prefix))
     if len(prefix) + 1 == limit:
         return {(*prefix, EOS): 1.0}
     chances = {v: math.exp(table[0, state, v] / temperature) for v in range(table.shape[2]) if v not in (PAD, START)}
     ordered = sorted(chances, key=lambda v: -chances[v])[: top_k or None]
+    total = sum(chances.values())
+    improbable = {v for v in ordered[1:] if chances[v] / total < epsilon}
     chances = {v: chances[v] / sum(chances[v] for v in ordered) for v in ordered}
     below = np.cumsum(list(chances.values())) - list(chances.values())
     chances = {v: chance for (v, chance), share in zip(chances.items(), below, strict=True) if share < top_p}
+    chances = {v: chance for v, chance in chances.items() if v not in improbable}
     found = {}
     for v, chance in chances.items():
-        rest = (top_k, top_p, (*prefix, v), state, v)
+        rest = (top_k, top_p, epsilon, (*prefix, v), state, v)
         after = {(*prefix, v): 1.0} if v == EOS else distribution(table, limit, temperature, *rest)
         found |= {tokens: chance / sum(chances.values()) * share for tokens, share in after.items()}
     return found
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"temperature": 0.7}, {"temperature": 2.0, "top_k": 2}, {"top_p": 0.8}, {"top_k": 3, "top_p": 0.6}], ids=str
+    "options",
+    [
+        {},
+        {"temperature": 0.7},
+        {"temperature": 2.0, "top_k": 2},
+        {"top_p": 0.8},
+        {"top_k": 3, "top_p": 0.6},
+        {"epsilon": 0.2},
+        {"temperature": 1.5, "epsilon": 0.15},
+        {"top_k": 3, "epsilon": 0.2},
+        {"top_p": 0.9, "epsilon": 0.15},
+    ],
+    ids=str,
 )
 def test_samples_come_as_often_as_they_should(options):
     table, count = make_table(8, 1, 7, 1.0), 20_000
     out = draw(table, [3], samples=count, **options)
     found = Counter(translations(out, 0))
     expected = distribution(table, 3, **options)
+    assert "epsilon" not in options or len(expected) < len(distribution(table, 3, **options | {"epsilon": 0.0}))
     assert found.keys() <= expected.keys() and sum(expected.values()) == pytest.approx(1)
     for tokens, chance in expected.items():
         assert abs(found[tokens] / count - chance) < 5 * math.sqrt((chance + 1e-4) / count)
@@ -380,24 +396,25 @@ def test_samples_come_as_often_as_they_should(options):
         np.testing.assert_allclose(out.score[0, row], out.log_prob[0, row] / ((5 + out.length[0, row]) / 6) ** 0.6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"top_k": 1}, {"temperature": 1e-3}, {"top_p": 1e-6}], ids=str)
+@pytest.mark.parametrize("options", [{"top_k": 1}, {"temperature": 1e-3}, {"top_p": 1e-6}, {"epsilon": 0.999999}], ids=str)
 def test_sampling_with_nothing_to_choose_is_greedy(options):
     table, limits = make_table(5, 6, 40, 3.0), [9, 12, 1, 3, 0, 7]
     assert_same(draw(table, limits, length=12, **options), search(table, limits, beams=None, length=12))
 
 
-def test_what_is_drawn_depends_on_the_sentence_and_the_seed_alone():
+@pytest.mark.parametrize("options", [{}, {"epsilon": 0.02}], ids=str)
+def test_what_is_drawn_depends_on_the_sentence_and_the_seed_alone(options):
     table, limits = make_table(1, 5, 30, 0.5), [7, 2, 10, 1, 5]
-    together = draw(table, limits, samples=3)
-    assert_same(together, draw(table, limits, samples=3, length=17))
+    together = draw(table, limits, samples=3, **options)
+    assert_same(together, draw(table, limits, samples=3, length=17, **options))
     for row, limit in enumerate(limits):
-        assert_same(rows(together, [row]), draw(table, [limit], sentences=[row], samples=3, length=11))
-    assert translations(together, 2) != translations(draw(table, limits, samples=3, seed=1), 2)
+        assert_same(rows(together, [row]), draw(table, [limit], sentences=[row], samples=3, length=11, **options))
+    assert translations(together, 2) != translations(draw(table, limits, samples=3, seed=1, **options), 2)
     assert len(set(translations(together, 2))) == 3
 
 
 def test_sampling_that_cannot_be():
-    for options in ({"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}):
+    for options in ({"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"epsilon": -0.1}, {"epsilon": 1.0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             draw(make_table(0, 1, 6), [3], **options)
 

@@ -356,8 +356,9 @@ def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(transfor
     assert_same(greedy, drawn)
 
 
-def test_samples_are_a_function_of_the_sentence_and_the_seed(transformer):
-    chance = dict(temperature=1.0, nbest=3)
+@pytest.mark.parametrize("epsilon", [0.0, 0.002])
+def test_samples_are_a_function_of_the_sentence_and_the_seed(transformer, epsilon):
+    chance = dict(temperature=1.0, nbest=3, epsilon=epsilon)
     found = transformer.translate(LINES[::-1], **chance, tokens=24)
     for i in (0, 3, 5):
         (alone,) = transformer.translate([LINES[::-1][i]], **chance)
@@ -570,6 +571,9 @@ def test_models_of_other_tokenizers_are_no_ensemble(transformer, tmp_path):
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.1},
+        {"epsilon": 1.0, "temperature": 1.0},
+        {"epsilon": -0.1, "temperature": 1.0},
+        {"epsilon": 0.02},  # of a search
         {"beam": 0},
         {"beam": -1},
         {"length_penalty": -1.0},

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from transformer_jax.config.fields import AtLeast, AtMost, Flag, HostOnly, MayChange, ZeroOr, annotations, record
+from transformer_jax.config.fields import AtLeast, AtMost, Flag, Fraction, HostOnly, MayChange, ZeroOr, annotations, record
 
 __all__ = ["DecodeConfig", "SearchOptions"]
 
@@ -93,6 +93,8 @@ class SearchOptions:
     top_k: Annotated[int, AtLeast(0), Flag("draw from the N most probable", "N")] = 0
     # tokens are drawn from the fewest that have this share of the probability together
     top_p: Annotated[float, AtMost(1), Flag("draw from the fewest with this share of probability", "SHARE")] = 1.0
+    # tokens with a smaller probability are never drawn, the most probable excepted (Hewitt et al. 2022); 0: off
+    epsilon: Annotated[Fraction, Flag("never draw tokens of a smaller probability", "PROBABILITY")] = 0.0
     # what is drawn for a sentence is a function of seed and sentence; 2**64 - 1 at most
     seed: Annotated[
         int, AtLeast(0), AtMost((1 << 64) - 1), HostOnly(), Flag("of what is drawn, a function of it and the sentence")

@@ -68,6 +68,8 @@ def _validate_field(key: str, value: Any, annotation: Any) -> None:
 def _validate_search(decode: SearchOptions) -> None:
     expected = f"at most decode.beam={decode.beam}, or with decode.temperature above 0"
     _require(decode.temperature > 0 or decode.nbest <= decode.beam, "decode.nbest", decode.nbest, expected)
+    expected = "0 with decode.temperature=0: only what is drawn has a least probability; set decode.temperature, such as 1"
+    _require(decode.temperature > 0 or not decode.epsilon, "decode.epsilon", decode.epsilon, expected)
     may_cover = not decode.coverage_penalty or (decode.beam > 1 and not decode.temperature)
     expected = "0 with decode.beam=1 and with decode.temperature: nothing is chosen by scores there"
     _require(may_cover, "decode.coverage_penalty", decode.coverage_penalty, expected)

@@ -51,19 +51,23 @@ def sample_search(
 ) -> Hypotheses:
     """`nbest` translations of each sentence, each token drawn with probability P(v | y_1 .. y_{i-1})^(1 / temperature) / Z
     from the `top_k` most probable (0: from all; Fan et al. 2018), and of these from the fewest that have at least the share
-    `top_p` of the probability together (Holtzman et al. 2020). N = B * nbest; at a sentence's limit EOS is forced.
+    `top_p` of the probability together (Holtzman et al. 2020), without those for which P(v | ..)^(1 / temperature) / Z, with Z
+    the sum over the whole vocabulary, is below `epsilon` (Hewitt et al. 2022, section 3.2; the most probable always stays).
+    N = B * nbest; at a sentence's limit EOS is forced.
 
     `log_prob` and `score` are the model's, as if the translation had been found by search. What is drawn for a sentence is a
     function of `key` and of its number in `numbers` int32 [B] (0 .. B - 1 if left out), not of its batch mates. The other
     arguments are those of `beam_search`.
 
     Returns `Hypotheses` in the order in which they were drawn (tokens int32 [B, nbest, T]). Raises ValueError if EOS is
-    never generated, `length_penalty` negative, `temperature` not above 0 or `top_p` not in (0, 1].
+    never generated, `length_penalty` negative, `temperature` not above 0, `top_p` not in (0, 1] or `epsilon` not in [0, 1).
     """
     if not options.temperature > 0:
         raise ValueError(f"temperature must be more than 0, not {options.temperature}")
     if not 0 < options.top_p <= 1:
         raise ValueError(f"top_p must be more than 0 and at most 1, not {options.top_p}")
+    if not 0 <= options.epsilon < 1:
+        raise ValueError(f"epsilon must be at least 0 and below 1, not {options.epsilon}")
     samples, numbers = options.nbest, jnp.arange(queue.count) if numbers is None else numbers
 
     def sample_key(number: Array, sample: Array) -> Array:
@@ -79,6 +83,7 @@ def sample_search(
 def _draw(log_probs: Array, age: Array, keys: Array, options: SearchOptions) -> Array:
     """A token of each row, int32 [N], drawn as the options say."""
     logits, ids = log_probs / options.temperature, None
+    log_total = jax.nn.logsumexp(logits, axis=1, keepdims=True) if options.epsilon else None
     if 0 < options.top_k < log_probs.shape[1] or options.top_p < 1:
         logits, ids = lax.top_k(logits, min(options.top_k, log_probs.shape[1]) or log_probs.shape[1])
     probability = jax.nn.softmax(logits)
@@ -86,6 +91,11 @@ def _draw(log_probs: Array, age: Array, keys: Array, options: SearchOptions) -> 
     if options.top_p < 1:
         probability = jnp.where(below - probability < options.top_p, probability, 0.0)
         below = jnp.cumsum(probability, axis=1)
+    if options.epsilon:
+        # Of all tokens, not of those that top_k and top_p left.
+        of_all = jnp.exp(logits - log_total)
+        least = jnp.minimum(options.epsilon, of_all.max(axis=1, keepdims=True))
+        below = jnp.cumsum(jnp.where(of_all >= least, probability, 0.0), axis=1)
     chance = jax.vmap(lambda key, age: jax.random.uniform(jax.random.fold_in(key, age)))(keys, age)
     # One random number a row, not one a token of the vocabulary. Below 1, so that a token without probability never comes.
     place = jnp.argmax(below > chance[:, None] * below[:, -1:], axis=1)

@@ -144,7 +144,8 @@ def in_words(decode: SearchOptions) -> str:
     """
     if decode.temperature:
         parts = f"temperature {decode.temperature:g}", f"top {decode.top_k}" * bool(decode.top_k), f"seed {decode.seed}"
-        return "sampling, " + ", ".join(filter(None, [*parts, f"top p {decode.top_p:g}" * (decode.top_p < 1)]))
+        rest = f"top p {decode.top_p:g}" * (decode.top_p < 1), f"epsilon {decode.epsilon:g}" * (decode.epsilon > 0)
+        return "sampling, " + ", ".join(filter(None, [*parts, *rest]))
     split = "" if decode.split_sentences == "long" else f", sentences split {decode.split_sentences}"
     return ("greedy" if decode.beam == 1 else f"beam {decode.beam}, {_score_in_words(decode)}") + split
 
