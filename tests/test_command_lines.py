@@ -528,6 +528,9 @@ class TestTranslate:
         plain = translated(here, tmp_path, lines)
         assert found[1] == plain[1]
         assert translated(here, tmp_path, lines, ensemble=[str(here.run)]) == plain
+        weighted = dict(ensemble=[f"{here.run}:3", f"{here.run}:4"], ensemble_weights=[1e-6, 1e-6, 1.0])
+        last = Translator.load(here.run, "4").translate(lines)
+        assert translated(here, tmp_path, lines, **weighted) == [each.text for each in last]
         for text, told in (("a\n", "line 1: expected a term"), ("a\tb\na\tc\n", "line 2: 'a' has another")):
             (tmp_path / "terms").write_text(text, encoding="utf-8")
             with pytest.raises(UserError, match=told):
@@ -770,6 +773,14 @@ class TestBadFlags:
             ("translate", ["", "--nbest=9", "--format=tsv"], ["nbest=9", "at most decode.beam=2"]),
             ("translate", ["", "--temperature=-1"], ["temperature=-1"]),
             ("translate", ["", "--top_p=2"], ["top_p=2", "at most 1"]),
+            ("translate", ["", "--epsilon=0.02"], ["epsilon=0.02", "set decode.temperature"]),
+            ("translate", ["", "--mbr=1"], ["mbr=1", "0 or at least 2"]),
+            ("translate", ["", "--mbr=4", "--mbr_metric=chrF"], ["mbr_metric='chrF'", "chrf, bleu"]),
+            ("translate", ["", "--mbr_from=beam"], ["mbr_from='beam'", "left out with decode.mbr=0"]),
+            ("translate", ["", "--mbr=4", "--score=x"], ["--score", "--mbr"]),
+            ("translate", ["", "--ensemble_weights", "1", "2"], ["--ensemble_weights", "--ensemble, which is not given"]),
+            ("evaluate", ["--ensemble=x", "--ensemble_weights=1"], ["1 weights, expected 2", "--workdir first"]),
+            ("evaluate", ["--ensemble=x", "--ensemble_weights", "1", "0"], ["0 should be more than 0", "leave"]),
             ("translate", ["", "--score=x", "--alignments=y"], ["--score", "--alignments"]),
             ("translate", ["", "--score=/no/such"], ["/no/such", "no such file"]),
             ("translate", ["", "--input=x"], ["--input"]),

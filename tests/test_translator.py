@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import FAMILIES, each_family, letters, random_parameters, tiny_model
+from sacrebleu.metrics import BLEU, CHRF
 
 from transformer_jax.config import Config, SearchOptions, TokenizerConfig
 from transformer_jax.data.batching import Batch, Shape, bucketed_batch
@@ -508,6 +509,87 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):
     assert both.align(lines, targets, layer=1) == one.align(lines, targets, layer=1)
 
 
+def test_an_ensemble_has_the_weights_that_are_given(tokenizer):
+    one, other = (make_translator(tokenizer, **FAMILIES[name]) for name in ("Transformer", "LSTM with attention"))
+    lines = [line for line in LINES if line.strip()]
+    targets = [each.tokens for each in one.together_with([other]).translate(lines, beam=1)]
+    both = one.together_with([other], [3, 1])
+    for first, second, together in zip(*(each.score(lines, targets) for each in (one, other, both)), strict=True):
+        mean = 0.75 * np.exp(first.token_log_probs) + 0.25 * np.exp(second.token_log_probs)
+        np.testing.assert_allclose(np.exp(together.token_log_probs), mean, rtol=1e-4)
+    equal = one.together_with([other], [0.3, 0.3])
+    for each, as_before in zip(equal.score(lines, targets), one.together_with([other]).score(lines, targets), strict=True):
+        assert each.token_log_probs == as_before.token_log_probs
+    for wrong in ([1.0], [1, 2, 3], [1, 0], [1, -1], [1, float("nan")], [1, float("inf")]):
+        with pytest.raises(UserError, match="weight"):
+            one.together_with([other], wrong)
+
+
+def by_hand(texts, metric, shares=None):
+    """The first text of the highest expected utility, by sacreBLEU."""
+    score = {"chrf": CHRF(), "bleu": BLEU(effective_order=True)}[metric].sentence_score
+    shares = shares or [1 / len(texts)] * len(texts)
+    utilities = [sum(w * score(h, [r]).score for r, w in zip(texts, shares, strict=True)) for h in texts]
+    best = max(range(len(texts)), key=lambda i: (round(utilities[i], 6), -i))
+    return texts[best], pytest.approx(utilities[best], abs=1e-6)
+
+
+def all_texts(translation):
+    return [translation.text, *(other.text for other in translation.others)]
+
+
+@pytest.mark.parametrize(
+    "choice, search",
+    [
+        (dict(mbr=6), dict(temperature=1.0, epsilon=0.02, nbest=6)),
+        (dict(mbr=8, mbr_metric="bleu", temperature=0.7, seed=3), dict(temperature=0.7, seed=3, nbest=8)),
+        (dict(mbr=5, mbr_from="beam", beam=2), dict(beam=5, nbest=5)),
+    ],
+    ids=str,
+)
+def test_the_candidate_of_minimum_bayes_risk_is_the_one_by_brute_force(transformer, choice, search):
+    found = transformer.translate(LINES, **choice)
+    for line, each, of_search in zip(LINES, found, transformer.translate(LINES, **search), strict=True):
+        if line.strip():
+            assert (each.text, each.score) == by_hand(all_texts(of_search), choice.get("mbr_metric", "chrf"))
+            assert each.tokens in [one.tokens for one in (of_search, *of_search.others)]
+    assert_same(found[::-1], transformer.translate(LINES[::-1], **choice, tokens=24))
+    assert_same([found[3]], transformer.translate([LINES[3]], **choice))
+    ranked = transformer.translate(LINES, **choice, nbest=3)
+    assert_same(found, [each._replace(others=()) for each in ranked])
+    for each in ranked:
+        assert len(set(all_texts(each))) == len(all_texts(each)) <= 3
+        assert [one.score for one in each.others] == sorted((one.score for one in each.others), reverse=True)
+
+
+def test_minimum_bayes_risk_of_pieces_starts_and_phrases(transformer):
+    choice = dict(mbr=4, split_sentences="always")
+    one, two = "a b c d?", "E f g."
+    parts = transformer.translate([one, two], **choice)
+    (found,) = transformer.translate([f"{one} {two}"], **choice)
+    assert found.parts == 2 and found.tokens == parts[0].tokens + parts[1].tokens
+    (found,) = transformer.translate(["a b c d"], prefixes=["d c"], mbr=4)
+    assert found.text.startswith("d c")
+    with pytest.raises(UserError, match="mbr_from=beam"):
+        transformer.translate(["a"], phrases=[["b"]], mbr=4)
+    (found,) = transformer.translate(["a"], phrases=[["b"]], mbr=4, mbr_from="beam")
+    assert "b" in found.text.split()
+
+
+@pytest.mark.parametrize("weights", [None, [1, 3]])
+def test_the_candidates_of_an_ensemble_come_from_all_its_models(tokenizer, weights):
+    one, other = (make_translator(tokenizer, **FAMILIES[name]) for name in ("Transformer", "LSTM with attention"))
+    lines = [line for line in LINES if line.strip()]
+    seen = []
+    found = one.together_with([other], weights).translate(lines, mbr=4, progress=lambda *counts: seen.append(counts))
+    samples = [each.translate(lines, temperature=1.0, epsilon=0.02, nbest=4) for each in (one, other)]
+    shares = np.repeat(np.array(weights or [1, 1]) / sum(weights or [1, 1]) / 4, 4).tolist()
+    for each, *of_models in zip(found, *samples, strict=True):
+        texts = [text for of_model in of_models for text in all_texts(of_model)]
+        assert (each.text, each.score) == by_hand(texts, "chrf", shares)
+    assert seen == sorted(seen) and seen[-1] == (len(lines), len(lines))
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -574,6 +656,16 @@ def test_models_of_other_tokenizers_are_no_ensemble(transformer, tmp_path):
         {"epsilon": 1.0, "temperature": 1.0},
         {"epsilon": -0.1, "temperature": 1.0},
         {"epsilon": 0.02},  # of a search
+        {"mbr": 1},
+        {"mbr": -2},
+        {"mbr_metric": "ter", "mbr": 4},
+        {"mbr_from": "beams", "mbr": 4},
+        {"mbr_metric": "bleu"},  # of no candidates
+        {"mbr_from": "beam"},
+        {"nbest": 5, "mbr": 4},
+        {"temperature": 1.0, "mbr": 4, "mbr_from": "beam"},
+        {"epsilon": 0.1, "mbr": 4, "mbr_from": "beam"},
+        {"coverage_penalty": 0.2, "mbr": 4},
         {"beam": 0},
         {"beam": -1},
         {"length_penalty": -1.0},

@@ -146,8 +146,9 @@ def _systems(job: EvaluationJob, run: Run) -> Systems:
         systems = _chosen(run, list(map(CheckpointName.parse, job.checkpoint or ["best"])))
     if not job.ensemble:
         return systems
-    others, names = load_others(job.ensemble), ", ".join(job.ensemble)
-    return ((translator.together_with(others), f"{name}, together with {names}") for translator, name in systems)
+    others, weights = load_others(job.ensemble), job.ensemble_weights or None
+    names = ", ".join(job.ensemble) + (f", weights {' '.join(map(format, weights))}" if weights else "")
+    return ((translator.together_with(others, weights), f"{name}, together with {names}") for translator, name in systems)
 
 
 def _chosen(run: Run, names: Sequence[CheckpointName]) -> Systems:

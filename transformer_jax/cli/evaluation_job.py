@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformer_jax.cli.parser import flag
+from transformer_jax.cli.parser import check_ensemble, flag
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import refuse_same_files
 
@@ -40,9 +40,11 @@ class EvaluationJob:
     watch: bool = flag("score each checkpoint of a training as it comes, in a line", False)
     watch_minutes: float = flag("end after so long without a new one (default: 60)", 60.0, metavar="N")
     ensemble: Sequence[str] = ()
+    ensemble_weights: Sequence[float] = ()  # --workdir's first; (): alike
     search: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        check_ensemble(self.ensemble, self.ensemble_weights)
         if self.watch and self.checkpoint:
             raise UserError("--watch scores every checkpoint; leave --checkpoint out")
         if not self.watch_minutes > 0:

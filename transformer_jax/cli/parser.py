@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import math
 import re
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from transformer_jax.config import SearchOptions, full_name
 from transformer_jax.config.fields import Flag, annotations, record, value_type
 from transformer_jax.errors import UserError
 
-__all__ = ["Parser", "flag", "job_of"]
+__all__ = ["Parser", "check_ensemble", "flag", "job_of"]
 
 _DASHES = "-\u2013\u2014"  # a word processor turns -- into one of the last two
 _TEXT = "\0"  # marks an argument that argparse must not take for a flag; no argument of a program contains it
@@ -41,6 +42,18 @@ def job_of(job: type[Job], flags: Mapping[str, Any]) -> Job:
     names = {field.name for field in dataclasses.fields(job)}
     search = {name: value for name, value in flags.items() if name not in names and value is not None}
     return job(**{name: value for name, value in flags.items() if name in names}, search=search)
+
+
+def check_ensemble(names: Sequence[str], weights: Sequence[float]) -> None:
+    """Raises UserError unless there is a weight above 0 for the run itself and for each of `names`, or no weight."""
+    if weights and not names:
+        raise UserError("--ensemble_weights is about the models of --ensemble, which is not given")
+    if weights and len(weights) != len(names) + 1:
+        expected = f"{len(names) + 1}: that of --workdir first, then those of --ensemble"
+        raise UserError(f"--ensemble_weights: {len(weights)} weights, expected {expected}")
+    for weight in weights:
+        if not 0 < weight < math.inf:
+            raise UserError(f"--ensemble_weights: {weight:g} should be more than 0; leave a model without weight out")
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,13 +92,22 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
 
     def add_ensemble(self) -> None:
-        """Adds the flag `--ensemble`, whose values `translator.load_others` reads."""
+        """Adds the flags `--ensemble`, whose values `translator.load_others` reads, and `--ensemble_weights`."""
         self.add_argument(
             "--ensemble",
             nargs="+",
             default=(),
             metavar="RUN[:CHECKPOINT]",
-            help="further models, of the same tokenizer: the mean of all probabilities is what counts",
+            help="further models, or checkpoints of this one, of the same tokenizer: the mean of all probabilities is what "
+            "counts (with --mbr: the candidates of all)",
+        )
+        self.add_argument(
+            "--ensemble_weights",
+            nargs="+",
+            type=float,
+            default=(),
+            metavar="WEIGHT",
+            help="how much each model counts, --workdir's first, then those of --ensemble (default: alike)",
         )
 
     def add_search(self) -> None:

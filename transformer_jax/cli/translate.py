@@ -74,7 +74,7 @@ def translate_lines(job: TranslationJob) -> None:
 def _load(job: TranslationJob) -> Translator:
     translator, _ = load_translator(Run(job.workdir), CheckpointName.parse(job.checkpoint))
     if job.ensemble:
-        translator = translator.together_with(load_others(job.ensemble))
+        translator = translator.together_with(load_others(job.ensemble), job.ensemble_weights or None)
     if job.alignments is not None or job.alignment_layer is not None:
         translator.align_with(job.alignment_layer)
     return translator

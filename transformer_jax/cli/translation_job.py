@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformer_jax.cli.parser import flag
+from transformer_jax.cli.parser import check_ensemble, flag
 from transformer_jax.cli.translation_formats import WRITERS
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import STANDARD, refuse_same_files, refuse_shared_stream
@@ -54,9 +54,11 @@ class TranslationJob:
     alignments: str | None = flag("which word became which: a line like 0-0 1-2 for each line", None, metavar="FILE")
     alignment_layer: int | None = flag("from 1 (default: the best on the dev set, or here)", None, metavar="N")
     ensemble: Sequence[str] = ()
+    ensemble_weights: Sequence[float] = ()  # --workdir's first; (): alike
     search: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        check_ensemble(self.ensemble, self.ensemble_weights)
         if self.batch_size < 1:
             raise UserError(f"--batch_size={self.batch_size} should be 1 or more")
         if self.format not in WRITERS:
@@ -69,6 +71,8 @@ class TranslationJob:
                 "--score goes with none of --nbest, --attention, --alignments, --prefixes, --phrases and --terminology: "
                 "it does not translate"
             )
+        if self.score and self.search.get("mbr"):
+            raise UserError("--score does not go with --mbr: it does not translate")
         if self.complete_words and not self.prefixes:
             raise UserError("--complete_words is about the last words of --prefixes, which are not given")
         if self.phrase_ends and not (self.phrases or self.terminology):

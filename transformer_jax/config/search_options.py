@@ -100,6 +100,37 @@ class SearchOptions:
         int, AtLeast(0), AtMost((1 << 64) - 1), HostOnly(), Flag("of what is drawn, a function of it and the sentence")
     ] = 0
 
+    # Minimum Bayes risk, instead of the most probable translation: the candidate that is most like all the others.
+    # how many candidates; 0: off. Where temperature is 0 they are drawn at temperature 1, with epsilon 0.02 if that is 0
+    mbr: Annotated[
+        int, ZeroOr(2), AtMost(1000), HostOnly(), Flag("of N candidates the one most like all (minimum Bayes risk)", "N")
+    ] = 0
+    # alike by sacreBLEU's score of a sentence: chrf or bleu
+    mbr_metric: Annotated[
+        Literal["chrf", "bleu"], HostOnly(), Flag("by which candidates of --mbr are alike: chrf, bleu", "WHICH")
+    ] = "chrf"
+    # the candidates: samples | beam: the n best of a beam that is as wide as mbr, or wider
+    mbr_from: Annotated[
+        Literal["samples", "beam"], HostOnly(), Flag("candidates of --mbr: samples, or beam for its n best", "WHICH")
+    ] = "samples"
+
+    def candidates(self) -> "SearchOptions":
+        """With `mbr`, the options of the search or sampling that finds the candidates; else these.
+
+        >>> options = SearchOptions(mbr=32).candidates()
+        >>> options.nbest, options.temperature, options.epsilon
+        (32, 1.0, 0.02)
+        """
+        if not self.mbr:
+            return self
+        changes = dict(nbest=self.mbr, mbr=0, mbr_metric="chrf", mbr_from="samples")
+        if self.mbr_from == "beam":
+            changes["beam"] = max(self.beam, self.mbr)
+        elif not self.temperature:
+            # The best of what Freitag et al. 2023 tried.
+            changes |= dict(temperature=1.0, epsilon=self.epsilon or 0.02)
+        return dataclasses.replace(self, **changes)
+
     def compiled(self) -> "SearchOptions":
         """What a compiled search depends on: these options, with the fields that are `HostOnly` at their defaults."""
         fields = annotations(SearchOptions)

@@ -141,7 +141,11 @@ def in_words(decode: SearchOptions) -> str:
     ('beam 5, length penalty 1.0', 'sampling, temperature 0.7, top 10, seed 0')
     >>> in_words(SearchOptions(length_penalty=1.0, length_normalization="power", word_reward=0.2))
     'beam 4, score log P / n^1.0 + 0.2 n'
+    >>> in_words(SearchOptions(mbr=32))
+    'minimum Bayes risk by chrf among 32 candidates of sampling, temperature 1, seed 0, epsilon 0.02'
     """
+    if decode.mbr:
+        return f"minimum Bayes risk by {decode.mbr_metric} among {decode.mbr} candidates of {in_words(decode.candidates())}"
     if decode.temperature:
         parts = f"temperature {decode.temperature:g}", f"top {decode.top_k}" * bool(decode.top_k), f"seed {decode.seed}"
         rest = f"top p {decode.top_p:g}" * (decode.top_p < 1), f"epsilon {decode.epsilon:g}" * (decode.epsilon > 0)

@@ -25,7 +25,7 @@ class Translation(NamedTuple):
 
     text: str
     log_prob: float  # natural logarithm of the model's probability, EOS included
-    score: float  # what the search ranked by: log_prob over the length penalty
+    score: float  # what the search ranked by: log_prob over the length penalty, or with `mbr` the expected utility in percent
     tokens: tuple[int, ...]  # the tokenizer's ids, EOS included where the model gave one
     parts: int = 1  # how many parts the line was translated in; 0: it was blank
     alignment: Links | None = None  # which words of the line became which of the text, if it was asked for
@@ -65,11 +65,11 @@ def join_pieces(
     line: str, pieces: Sequence[Piece], parts: Sequence[Translation], options: SearchOptions, tokenizer: Tokenizer
 ) -> Translation:
     """The translation of a line from those of its pieces. Its n best are the best of all combinations; of samples, the first
-    of each piece belong together, the second, and so on."""
+    of each piece belong together, the second, and so on, unless they are ranked by `options.mbr`."""
     if len(parts) == 1:
         return _of_line(line, parts[0])
     choices = [(part, *part.others) for part in parts]
-    if options.temperature:
+    if options.temperature and not options.mbr:
         combinations = list(zip(*choices, strict=True))
     else:
         combinations = [()]

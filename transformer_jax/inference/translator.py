@@ -20,8 +20,9 @@ from transformer_jax.inference.attention import Attention, attention_of_pair
 from transformer_jax.inference.batched_search import Searcher, positions_at_once
 from transformer_jax.inference.forced_decoding import ForcedDecoder
 from transformer_jax.inference.line_pieces import Piece, PieceMaker, with_prefixes_and_phrases
+from transformer_jax.inference.piece_search import Member, translate_pieces
 from transformer_jax.inference.terminology import Terminology
-from transformer_jax.inference.translation import Translation, best_of, empty_translation, join_pieces, on_one_line
+from transformer_jax.inference.translation import Translation, empty_translation, join_pieces, on_one_line
 from transformer_jax.inference.word_aligner import aligned, aligning_layers, links_of_layer, measured_layer, require_layer
 from transformer_jax.models.ensemble import Ensemble
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
@@ -76,6 +77,7 @@ class Translator:
         learned = config.model.positions == "learned"
         self._max_positions = config.model.max_positions if learned else np.iinfo(np.int32).max
         self._searcher = Searcher(model, tokenizer, self._max_positions)
+        self._pooled: tuple[Searcher, ...] = ()  # of an ensemble's models, whose candidates `mbr` takes together
         self._forced = ForcedDecoder(model, tokenizer, self._max_positions)
 
     @classmethod
@@ -107,10 +109,13 @@ class Translator:
         other.alignment_layer = self.config.alignment_layer or progress.alignment_layer
         return other, described
 
-    def together_with(self, others: Sequence["Translator"]) -> "Translator":
+    def together_with(self, others: Sequence["Translator"], weights: Sequence[float] | None = None) -> "Translator":
         """A translator that averages the probabilities of all (`models.ensemble`), with the search, the alignment layer and the
-        usual length of this one. Lines are cut into pieces that every model can read: of the smallest `batch.max_length`, for
-        the smallest table of learned positions. Raises UserError if a vocabulary is not that of this one."""
+        usual length of this one. `weights`: of this one and of each other, if they differ. Lines are cut into pieces that every
+        model can read: of the smallest `batch.max_length`, for the smallest table of learned positions.
+
+        With `mbr` each model finds that many candidates by itself, and all are taken together, by the weights. Raises UserError
+        if a vocabulary is not that of this one, or for weights that cannot be."""
         others = [others] if isinstance(others, Translator) else list(others)
         for other in others:
             if other.tokenizer.fingerprint != self.tokenizer.fingerprint:
@@ -121,8 +126,12 @@ class Translator:
         longest = min(member._config.batch.max_length for member in members)
         batch = dataclasses.replace(self._config.batch, max_length=longest)
         config = dataclasses.replace(self._config, decode=self.config, model=shortest._config.model, batch=batch)
-        ensemble = Translator(Ensemble(models), params, self.tokenizer, config, self.alignment_layer, self.usual_length)
+        model = Ensemble(models, weights)
+        ensemble = Translator(model, params, self.tokenizer, config, self.alignment_layer, self.usual_length)
         ensemble._layers = self._layers
+        # Checkpoints of one run are one model, and share its compiled programs.
+        searchers = [Searcher(each, self.tokenizer, ensemble._max_positions) for each in models]
+        ensemble._pooled = tuple(searchers[models.index(each)] for each in models)
         return ensemble
 
     def translate(
@@ -278,16 +287,9 @@ class Translator:
         progress: Callable[[int], None] | None,
     ) -> list[Translation]:
         """The translation of each piece, with its `others`."""
-        if options.temperature and any(piece.phrases for piece in pieces):
-            raise UserError("phrases and terms need a search: leave decode.temperature (--temperature) at 0")
-        translations = []
-        found = self._searcher.search(self.params, pieces, options, between, progress)
-        for piece, candidates in zip(pieces, found, strict=True):
-            if piece.phrases and not candidates[0].ids:
-                text = piece.span.text
-                raise UserError(f"{text!r}: no translation has all its phrases and keeps the other rules; take one away")
-            translations.append(best_of(self._decode([one.ids for one in candidates]), candidates))
-        return translations
+        one = Member(self._searcher, self.params)
+        members = list(map(Member, self._pooled, self.params, self.model.weights)) if options.mbr and self._pooled else [one]
+        return translate_pieces(members, self._decode, pieces, options, between, progress)
 
 
 def load_others(names: Sequence[str]) -> list[Translator]:
