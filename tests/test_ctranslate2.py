@@ -39,6 +39,8 @@ ARCHITECTURES = {
         norm_epsilon=0.1,
     ),
     "biases, narrow keys, embeddings not scaled": dict(attention_bias=True, key_width=4, value_width=12, scale_embedding=False),
+    "from zeros, exact GELU": dict(zero_start=True, activation="gelu_exact", tied_embeddings="none"),
+    "Marian's GELU": dict(activation="gelu_sigmoid"),
     "rotary, wide keys, narrow values": dict(positions="rotary", key_width=16, value_width=4),
 }
 every_architecture = pytest.mark.parametrize("options", ARCHITECTURES.values(), ids=ARCHITECTURES)

@@ -227,7 +227,7 @@ def told(folder: Path, output: Path) -> str:
 
 def test_all_options_that_we_have_not_are_named(tmp_path):
     folder = copied(tmp_path, "hugging_face")
-    changes = dict(activation_function="gelu", normalize_before=True, decoder_attention_heads=4, decoder_vocab_size=9)
+    changes = dict(activation_function="tanh", normalize_before=True, decoder_attention_heads=4, decoder_vocab_size=9)
     change_json(folder / "config.json", d_model="16", tie_word_embeddings=False, **changes)
     found = told(folder, tmp_path / "run")
     for name in (*changes, "d_model: '16'", "tie_word_embeddings: False", "config.json: no model of ours is like this one"):
@@ -243,7 +243,7 @@ def test_all_of_marians_options_that_we_have_not_are_named(tmp_path):
     changes = {
         "type": "s2s",
         "transformer-decoder-autoreg": "average-attention",
-        "transformer-ffn-activation": "gelu",
+        "transformer-ffn-activation": "tanh",
         "transformer-postprocess-emb": "nd",
         "transformer-postprocess": "dhan",
         "tied-embeddings-src": True,

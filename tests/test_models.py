@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import runpy
 from pathlib import Path
@@ -15,6 +16,7 @@ from flax import linen as nn
 from helpers import (
     FAMILIES,
     PAD,
+    START,
     VOCAB,
     assert_trees_close,
     each_family,
@@ -37,7 +39,7 @@ from transformer_jax.models.attention import (
     segment_mask,
 )
 from transformer_jax.models.attention_weights import attention_of
-from transformer_jax.models.layers import Dropout, Embedding, Projection, rotate, sinusoids
+from transformer_jax.models.layers import Dropout, Embedding, FeedForward, Projection, rotate, sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
 from transformer_jax.models.transformer import DecoderLayer, EncoderLayer
 
@@ -72,6 +74,9 @@ VARIANTS = {
         first_position=2,
         attention_bias=True,
         activation="swiglu",
+    ),
+    "zero start, exact GELU, more pieces of the source": dict(
+        zero_start=True, activation="gelu_exact", tied_embeddings="target", source_vocab_size=VOCAB + 8
     ),
     "LSTM, no attention, source reversed, bias": dict(family="lstm", attention="none", direction="backward", output_bias=True),
     "LSTM, no attention, both directions, residual": dict(family="lstm", attention="none", num_layers=3),
@@ -335,6 +340,40 @@ def millions(config: ModelConfig = BASE, vocab_size: int = 37_000) -> float:
 @functools.cache
 def _millions(fields: tuple, vocab_size: int) -> float:
     return count_parameters(abstract_parameters(build_model(ModelConfig(*fields), vocab_size))) / 1e6
+
+
+def test_activations_are_their_formulas():
+    x = np.linspace(-4, 4, 33)
+    phi = np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x])
+    expected = {
+        "relu": np.maximum(x, 0),
+        "gelu": 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "gelu_exact": x * phi,
+        "gelu_sigmoid": x / (1 + np.exp(-1.702 * x)),
+        "silu": x / (1 + np.exp(-x)),
+    }
+    for activation, values in expected.items():
+        layer = FeedForward(1, 1, activation)
+        one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
+        params = {name: {"kernel": one, "bias": zero} for name in ("inner", "outer")}
+        found = layer.apply({"params": params}, x.astype(np.float32)[None, :, None])
+        np.testing.assert_allclose(found[0, :, 0], values, atol=1e-6, err_msg=activation)
+
+
+def test_a_zero_start_is_an_embedding_of_zeros_at_the_start():
+    """Of packed rows too; and the row that is not read there is read nowhere else as a start."""
+    batch = packed_rows_of(STORE, range(4), [0, 0, 1, 1], 4, 8, 8)
+    config = tiny_model(tied_embeddings="none")
+    params = random_parameters(build_model(config, VOCAB))
+
+    def logits(zero_start, params):
+        model = build_model(dataclasses.replace(config, zero_start=zero_start), VOCAB)
+        return np.asarray(model.apply({"params": params}, batch, train=False))[batch.target_segment > 0]
+
+    with_zeros = jax.tree.map(np.copy, params)
+    with_zeros["target_embedding"]["table"][START] = 0
+    np.testing.assert_array_equal(logits(True, params), logits(False, with_zeros))
+    assert np.abs(logits(True, params) - logits(False, params)).max() > 1e-3
 
 
 def test_base_and_big_have_the_papers_size():

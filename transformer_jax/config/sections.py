@@ -137,6 +137,8 @@ class ModelConfig:
     tied_embeddings: Literal["all", "target", "none"] = "all"
     output_bias: bool = False  # a bias for each piece is added to the logits
     scale_embedding: bool = True  # what is read of a table is multiplied by sqrt(width)
+    # imported models whose source has a vocabulary of its own: the rows of its table; 0: as many as the target's
+    source_vocab_size: Annotated[int, AtLeast(0), AtMost((1 << 31) - 1)] = 0
     # Transformer: on embedding plus position and on what is added to a residual; LSTM: between layers
     dropout: Annotated[Fraction, MayDiffer()] = 0.1
     # auto: bfloat16 on TPU and GPU, float32 on CPU. Parameters and their gradients are float32. On CPU bfloat16 is for products
@@ -164,8 +166,13 @@ class ModelConfig:
     first_position: Annotated[int, AtLeast(0), AtMost(1000), MayDiffer(), OnlyFor("transformer")] = 0
     # learned positions: rows of the table, and so the longest sentence the model can take
     max_positions: Annotated[int, AtMost(1 << 20), OnlyFor("transformer")] = 512
-    # between the two feed-forward products; swiglu: silu, with a gate (Shazeer 2020)
-    activation: Annotated[Literal["relu", "gelu", "silu", "swiglu"], OnlyFor("transformer")] = "relu"
+    # the decoder's first input is zeros instead of the start's embedding, as in Marian
+    zero_start: Annotated[bool, MayDiffer(), OnlyFor("transformer")] = False
+    # between the two feed-forward products; gelu: the approximation by tanh; gelu_exact: x Phi(x), as in PyTorch; gelu_sigmoid:
+    # x sigmoid(1.702 x), as in Marian; swiglu: silu, with a gate (Shazeer 2020)
+    activation: Annotated[Literal["relu", "gelu", "gelu_exact", "gelu_sigmoid", "silu", "swiglu"], OnlyFor("transformer")] = (
+        "relu"
+    )
     attention_bias: Annotated[bool, OnlyFor("transformer")] = False  # on queries, keys, values and what attention gives
     attention_dropout: Annotated[Fraction, MayDiffer(), OnlyFor("transformer")] = 0.0  # on the attention weights
     activation_dropout: Annotated[Fraction, MayDiffer(), OnlyFor("transformer")] = 0.0  # on the feed-forward activations

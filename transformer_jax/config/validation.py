@@ -28,6 +28,7 @@ def validate(config: Config) -> Config:
     _require(is_chance, "tokenizer.alpha", alpha, "at most 1 with tokenizer.algorithm=bpe: a chance")
     _validate_search(config.decode)
     _validate_model(config.model, config.batch)
+    _validate_vocabulary(config)
     _validate_optimizer(config.optimizer, config.train.ema_decay)
     _validate_batch(config.batch, config.train.accumulation)
     _validate_consistency(config.train, config.model)
@@ -95,6 +96,14 @@ def _validate_model(model: ModelConfig, batch: BatchConfig) -> None:
         _validate_lstm(model, batch)
     else:
         _validate_transformer(model, batch)
+
+
+def _validate_vocabulary(config: Config) -> None:
+    size, tied = config.model.source_vocab_size, config.model.tied_embeddings
+    _require(not size or tied != "all", "model.source_vocab_size", size, "0 with model.tied_embeddings=all: there is one table")
+    is_imported = bool(config.train.init_from) or not config.data.train
+    expected = "0: tokenizers that are trained here have one vocabulary; only a run that begins with an imported one "
+    _require(not size or is_imported, "model.source_vocab_size", size, f"{expected}(train.init_from) may have two")
 
 
 def _validate_lstm(model: ModelConfig, batch: BatchConfig) -> None:

@@ -200,7 +200,7 @@ def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling 
         _add_block(digest, block)
         words.add(block.decode("utf-8"))
 
-    kind = np.dtype(np.uint16 if tokenizer.vocab_size < 1 << 16 else np.int32)
+    kind = np.dtype(np.uint16 if max(tokenizer.vocab_size, tokenizer.source_vocab_size) < 1 << 16 else np.int32)
     for side, add_block in (("source", add_source), ("target", add_target)):
         rows = encode_lines(tokenizer, side, getattr(pairs, side), sampling=sampling, on_block=add_block)
         lengths = _write_ids(folder / f"{side}_ids.npy", kind, rows)

@@ -1,8 +1,9 @@
 """A trained Transformer as a CTranslate2 model (https://github.com/OpenNMT/CTranslate2): C++, no JAX, 8-bit weights if wanted.
 
-    python -m transformer_jax.interop.ctranslate2 runs/demo demo_ct2 --quantization=int8
+    transformer-jax export runs/demo demo_ct2 --format=ctranslate2 --quantization=int8
 
-writes a folder that CTranslate2 loads, with the tokenizer in it:
+writes a folder that CTranslate2 loads, with the tokenizer in it, and the settings of the search here (`transformer_jax.json`),
+which `transformer-jax import` takes over (`ctranslate2_reader.py`):
 
     translator = ctranslate2.Translator("demo_ct2")
     tokenizer = sentencepiece.SentencePieceProcessor("demo_ct2/tokenizer/sentencepiece.model")
@@ -27,6 +28,7 @@ of transformer_jax:
   probabilities a little.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import Config, ModelConfig
+from transformer_jax.config.keys import as_dict
 from transformer_jax.errors import UserError, pip_install
 from transformer_jax.interop.parameters import flat_parameters
 from transformer_jax.models.layers import sinusoids
@@ -45,8 +48,18 @@ from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["QUANTIZATIONS", "export", "weights_for", "write_model"]
+__all__ = ["ACTIVATIONS", "QUANTIZATIONS", "SETTINGS", "export", "weights_for", "write_model"]
 
+# Each value of `model.activation` by its name in CTranslate2.
+ACTIVATIONS = {
+    "relu": "RELU",
+    "gelu": "GELUTanh",
+    "gelu_exact": "GELU",
+    "gelu_sigmoid": "GELUSigmoid",
+    "silu": "SWISH",
+    "swiglu": "SWISH",
+}
+SETTINGS = "transformer_jax.json"  # the file of what CTranslate2 has no place for
 QUANTIZATIONS = ("float32", "float16", "int8")  # of the weights, as CTranslate2 names them
 _POSITIONS = 2048  # rows of the table of sinusoids, at least: CTranslate2 reads 1024 source tokens by default
 _OLDEST = (4, 8)  # the oldest CTranslate2 that was tested
@@ -87,19 +100,27 @@ def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str |
     spec = _empty_spec(config.model)
     for name, weight in weights_for(params, config.model, tokenizer.vocab_size, positions).items():
         _set(spec, name, weight)
-    spec.register_source_vocabulary(tokenizer.source_pieces(range(tokenizer.vocab_size)))
+    spec.register_source_vocabulary(tokenizer.source_pieces(range(tokenizer.source_vocab_size)))
     spec.register_target_vocabulary(tokenizer.pieces(range(tokenizer.vocab_size)))
     names = "bos_token", "eos_token", "unk_token", "decoder_start_token"
     ids = tokenizer.bos_id, tokenizer.eos_id, tokenizer.unknown_id, tokenizer.decoder_start_id
     for name, piece in zip(names, tokenizer.pieces(ids), strict=True):
         setattr(spec.config, name, piece)
-    spec.config.add_source_eos = True
+    spec.config.add_source_bos, spec.config.add_source_eos = tokenizer.source_bos, tokenizer.source_eos
     spec.config.layer_norm_epsilon = config.model.norm_epsilon
     spec.validate()
     spec.optimize(quantization=quantization)
     with written_whole(output) as unfinished:
         tokenizer.copy_to(unfinished / "tokenizer")
         spec.save(str(unfinished))
+        text = json.dumps(_settings(config), indent=2, ensure_ascii=False) + "\n"
+        (unfinished / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What CTranslate2 has no place for, and an import takes over."""
+    languages = {name: getattr(config.data, name) for name in ("source_language", "target_language")}
+    return {"data": languages, "batch": {"max_length": config.batch.max_length}, "decode": as_dict(config)["decode"]}
 
 
 def weights_for(params: Any, config: ModelConfig, vocab_size: int, positions: int) -> dict[str, np.ndarray]:
@@ -225,13 +246,12 @@ def _empty_spec(config: ModelConfig) -> Any:
     from ctranslate2.specs import TransformerDecoderSpec, TransformerEncoderSpec, TransformerSpec
     from ctranslate2.specs.common_spec import Activation
 
-    activations = {"relu": "RELU", "gelu": "GELUTanh", "silu": "SWISH", "swiglu": "SWISH"}  # Flax computes GELU by tanh
     key_width, _, width = _head_widths(config)
     shared = {
         "num_heads": config.heads,
         "head_dim": width,
         "pre_norm": config.norm == "pre",
-        "activation": Activation[activations[config.activation]],
+        "activation": Activation[ACTIVATIONS[config.activation]],
         "ffn_glu": config.activation == "swiglu",
         "rotary_dim": key_width if config.positions == "rotary" else None,
         "rotary_interleave": False,
@@ -240,6 +260,7 @@ def _empty_spec(config: ModelConfig) -> Any:
         TransformerEncoderSpec(config.num_layers, **shared),
         TransformerDecoderSpec(config.decoder_depth, **shared),
     )
+    spec.decoder.start_from_zero_embedding = config.zero_start
     if not config.scale_embedding:
         spec.encoder.scale_embeddings = spec.decoder.scale_embeddings = np.float32(1)
     if width != key_width:
@@ -264,7 +285,7 @@ def _set(spec: Any, name: str, weight: np.ndarray) -> None:
 def _require_possible(config: ModelConfig, tokenizer: Tokenizer, output: str | Path) -> None:
     if config.family != "transformer":
         raise UserError(f"model.family={config.family}: CTranslate2 has no such model; expected a Transformer")
-    if tokenizer.source_vocab_size != tokenizer.vocab_size:
+    if tokenizer.source_vocab_size != tokenizer.vocab_size and not tokenizer.has_source_vocabulary:
         raise UserError(
             f"{tokenizer.folder}: the source's model has {tokenizer.source_vocab_size} pieces, the target's "
             f"{tokenizer.vocab_size}; CTranslate2 expects a piece for each row of the embedding tables"

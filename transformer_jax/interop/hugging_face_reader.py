@@ -27,8 +27,15 @@ from transformer_jax.models.layers import sinusoids
 __all__ = ["EPSILON", "MAX_POSITIONS", "POSITION_TABLES", "read_hugging_face"]
 
 EPSILON = 1e-5  # of their layer norms; no option changes it
-# Hugging Face's names -> this project's. `gelu` is missing: it is the exact GELU, here it is the one by tanh.
-_ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu"}
+# Hugging Face's names -> this project's.
+_ACTIVATIONS = {
+    "swish": "silu",
+    "silu": "silu",
+    "relu": "relu",
+    "gelu": "gelu_exact",
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+}
 _NORMS = {"marian": "post", "pegasus": "pre"}  # the value of `model.norm` for each model_type
 # The only value of each option that both systems compute. Older versions of their library write more options than newer ones.
 _ONLY = {

@@ -19,7 +19,8 @@ __all__ = ["class_of", "remedies", "to_hugging_face", "unsupported", "write_hugg
 # The class for each value of `model.norm`, and its name in config.json. Pegasus is Marian's Transformer with a norm before each
 # sublayer and one after each stack.
 _CLASSES = {"post": ("MarianMTModel", "marian"), "pre": ("PegasusForConditionalGeneration", "pegasus")}
-_ACTIVATIONS = {"silu": "swish", "relu": "relu", "gelu": "gelu_new"}  # this project's names -> Hugging Face's
+# This project's names -> Hugging Face's.
+_ACTIVATIONS = {"silu": "swish", "relu": "relu", "gelu": "gelu_new", "gelu_exact": "gelu"}
 
 
 def class_of(model: ModelConfig) -> str:
@@ -30,8 +31,10 @@ def class_of(model: ModelConfig) -> str:
 def unsupported(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
     """The properties of a model that `class_of` it does not have, each as FIELD=VALUE; empty if it can represent the model."""
     wrong = [f"model.{name}={getattr(model, name)}" for name in _impossible(model)]
-    if tokenizer.source_vocab_size != tokenizer.vocab_size:
+    if tokenizer.source_vocab_size != tokenizer.vocab_size or tokenizer.has_source_vocabulary:
         wrong.append(f"{tokenizer.source_vocab_size} pieces of the source, {tokenizer.vocab_size} of the target")
+    if tokenizer.source_bos or not tokenizer.source_eos:
+        wrong.append("sources with BOS before them or without EOS at the end")
     return wrong
 
 
@@ -54,6 +57,7 @@ def _impossible(model: ModelConfig) -> dict[str, str | int]:
         "activation": ("relu", *_ACTIVATIONS),
         "key_width": (0, width),
         "value_width": (0, width),
+        "zero_start": (False,),
     }
     if model.norm == "pre":
         possible["tied_embeddings"] = ("all",)

@@ -166,7 +166,9 @@ def _require_representable(model: ModelConfig, tokenizer: Tokenizer) -> None:
     if not wrong:
         return
     ways = []
-    if model.family == "transformer" and tokenizer.source_vocab_size == tokenizer.vocab_size:
+    if model.family == "transformer" and (
+        tokenizer.source_vocab_size == tokenizer.vocab_size or tokenizer.has_source_vocabulary
+    ):
         ways.append("write it for CTranslate2 (transformer-jax export RUN OUT --format=ctranslate2)")
     if keys := remedies(model):
         ways.append(f"train a model with {' '.join(f'--config.{key}' for key in keys)}")

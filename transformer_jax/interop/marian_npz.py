@@ -23,7 +23,7 @@ from transformer_jax.interop.marian_weights import MARIAN
 __all__ = ["read_marian"]
 
 _CONFIG = "special:model.yml"
-_ACTIVATIONS = {"swish": "silu", "relu": "relu"}  # Marian's gelu, x sigmoid(1.702 x), is not supported here
+ACTIVATIONS = {"swish": "silu", "relu": "relu", "gelu": "gelu_sigmoid"}  # Marian's names -> this project's
 # The only supported value of each option, and the value that counts where an older version of Marian left the option out.
 _ONLY = {
     "type": ("transformer", None),
@@ -136,8 +136,8 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
     if set(options.get("input-types") or ()) - {"sequence"}:
         wrong.append(f"input-types: {options['input-types']!r} (expected sequences)")
     activation = options.get("transformer-ffn-activation", "swish")
-    if activation not in _ACTIVATIONS:
-        wrong.append(f"transformer-ffn-activation: {activation!r} (expected {' or '.join(_ACTIVATIONS)})")
+    if activation not in ACTIVATIONS:
+        wrong.append(f"transformer-ffn-activation: {activation!r} (expected {' or '.join(ACTIVATIONS)})")
     if "n" in str(options.get("transformer-postprocess-emb", "d")):
         wrong.append(f"transformer-postprocess-emb: {options['transformer-postprocess-emb']!r} (expected 'd' or '')")
     defaults = {"preprocess": "", "postprocess": "dan", "postprocess-top": ""}
@@ -175,7 +175,7 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
         norm=_NORM[order],
         norm_epsilon=_EPSILON,
         positions="sinusoidal_marian",
-        activation=_ACTIVATIONS[activation],
+        activation=ACTIVATIONS[activation],
     )
 
 

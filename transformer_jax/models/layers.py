@@ -1,5 +1,6 @@
 """The layers other than attention: projections, embeddings, positions, feed-forward, normalisation, dropout."""
 
+import functools
 import math
 
 import jax
@@ -24,6 +25,13 @@ __all__ = [
     "sinusoids",
 ]
 
+_ACTIVATIONS = {
+    "relu": nn.relu,
+    "gelu": nn.gelu,
+    "gelu_exact": functools.partial(nn.gelu, approximate=False),
+    "gelu_sigmoid": lambda x: x * nn.sigmoid(1.702 * x),
+    "silu": nn.silu,
+}
 CUT = "cut"  # the collection of variables in which `EmbeddingTables` finds what to cut
 
 
@@ -195,12 +203,12 @@ class EmbeddingTables(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        def table() -> Embedding:
-            return Embedding(self.vocab_size, self.config.width, self.dtype, self.config.scale_embedding)
+        def table(rows: int = self.vocab_size) -> Embedding:
+            return Embedding(rows, self.config.width, self.dtype, self.config.scale_embedding)
 
         self.target_embedding = table()
         if self.config.tied_embeddings != "all":
-            self.source_embedding = table()
+            self.source_embedding = table(self.config.source_vocab_size or self.vocab_size)
         if self.config.tied_embeddings == "none":
             self.output_embedding = table()
         if self.config.output_bias:
@@ -229,7 +237,7 @@ class EmbeddingTables(nn.Module):
 
 class FeedForward(nn.Module):
     """activation(x W_1 + b_1) W_2 + b_2 (Vaswani et al. 2017, eq. 2), or SwiGLU (Shazeer 2020): (silu(x W) * x V) W_2.
-    GELU is the approximation by tanh."""
+    The activations: `ModelConfig.activation`."""
 
     width: int
     hidden_width: int
@@ -251,5 +259,5 @@ class FeedForward(nn.Module):
             gate, value = jnp.split(hidden, 2, axis=-1)
             hidden = nn.silu(gate) * value
         else:
-            hidden = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu}[self.activation](hidden)
+            hidden = _ACTIVATIONS[self.activation](hidden)
         return self.outer(self.drop(hidden, train=train))

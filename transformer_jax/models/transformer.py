@@ -227,7 +227,10 @@ class Transformer(EmbeddingTables):
         return self._logits(x)[:, 0], tuple(new_cache)
 
     def _read_target(self, ids: Array, position: Array, train: bool) -> Array:
-        x = self._position(self.embed_target(ids), position, "target_positions")
+        x = self.embed_target(ids)
+        if self.config.zero_start:  # the start is what stands at position 0
+            x = jnp.where(position[..., None] == 0, 0, x)
+        x = self._position(x, position, "target_positions")
         return self.drop(x, train=train)
 
     def _position(self, x: Array, position: Array, table: str) -> Array:

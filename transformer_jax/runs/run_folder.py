@@ -118,8 +118,15 @@ class Run:
         return self.tokenizer_folder / "tokenizer.json"
 
     def tokenizer(self) -> Tokenizer:
-        """The run's tokenizer. Raises UserError if it is missing or damaged."""
-        return Tokenizer.load(self.tokenizer_folder)
+        """The run's tokenizer. Raises UserError if it is missing or damaged, or has another number of source pieces than
+        `model.source_vocab_size` says."""
+        tokenizer, size = Tokenizer.load(self.tokenizer_folder), self.config.model.source_vocab_size
+        if (size or tokenizer.has_source_vocabulary) and (size or tokenizer.vocab_size) != tokenizer.source_vocab_size:
+            raise UserError(
+                f"{self.config_file}: model.source_vocab_size={size} should be {tokenizer.source_vocab_size}, the source's "
+                f"pieces of {self.tokenizer_folder}"
+            )
+        return tokenizer
 
     def words(self) -> np.ndarray | None:
         """The words that `keep_words` wrote; None in runs of older versions and of imported models. Raises UserError if they

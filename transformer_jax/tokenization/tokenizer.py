@@ -20,12 +20,16 @@ from transformer_jax.tokenization.token_texts import Surfaces
 from transformer_jax.tokenization.tokenizer_files import (
     ADDED,
     NORMALIZATION,
+    SOURCE_BOS,
+    SOURCE_EOS,
+    SOURCE_VOCABULARY,
     SPECIAL_IDS,
     check_special_ids,
     copy_files,
     fingerprint_of,
     read_description,
     read_model,
+    read_source_vocabulary,
     read_vocabulary,
     write_one_model,
     write_two_models,
@@ -41,13 +45,17 @@ class Tokenizer:
     """Encodes source and target text, decodes target ids.
 
     A folder holds it: `tokenizer.json` names the SentencePiece model of the source and of the target (one file, where the model
-    was trained here), the list of the pieces by their embedding rows (none, where piece i is row i), the special ids, and the
-    version of the normalisation of text (none in runs from before there was one, and for models that were not trained here).
+    was trained here), the list of the pieces by their embedding rows (none, where piece i is row i; another list for the source
+    where it has a vocabulary of its own), the special ids, which are the same in both vocabularies, and the version of the
+    normalisation of text (none in runs from before there was one, and for models that were not trained here).
 
     Attributes:
         folder: where it was read from
         vocab_size: rows of the embedding table: the pieces of the vocabulary, or else of the target's model
-        source_vocab_size: the pieces of the vocabulary, or else of the source's model
+        source_vocab_size: the pieces of the source's vocabulary, or else of the source's model
+        has_source_vocabulary: whether the source has a vocabulary of its own
+        source_bos, source_eos: whether the ids of a source begin with BOS (only of imported models), and whether they end with
+            EOS (always, but for imported models)
         pad_id, bos_id, eos_id, unknown_id: the special ids
         decoder_start_id: what the decoder sees before its first token
         normalizes: whether all text, in training and ever after, is normalised (`normalization.normalize`) before it is encoded
@@ -66,12 +74,21 @@ class Tokenizer:
         special = [description[key] for key in SPECIAL_IDS]
         listed = description["vocabulary"]
         self._added, unwritten = (description.get(key, []) for key in ADDED)
-        self._vocabulary: Vocabulary | None = None
+        self._vocabulary: Vocabulary | None = None  # of the target, and of the source where it has none of its own
+        self._source_vocabulary: Vocabulary | None = None
         if listed:
             self._vocabulary, pieces = read_vocabulary(folder / listed, special, description["unknown_id"], self._added)
             special += unwritten
+            self._source_vocabulary = self._vocabulary
         self.vocab_size: int = len(self._vocabulary.pieces) if listed else self._target.get_piece_size()
-        self.source_vocab_size: int = self.vocab_size if listed else self._source.get_piece_size()
+        own = []
+        self.has_source_vocabulary: bool = SOURCE_VOCABULARY in description
+        if self.has_source_vocabulary:
+            self._source_vocabulary, content = read_source_vocabulary(folder, description, self._vocabulary.pieces)
+            own = [content]
+        self.source_vocab_size: int = len(self._source_vocabulary.pieces) if listed else self._source.get_piece_size()
+        self.source_bos: bool = description.get(SOURCE_BOS, False)
+        self.source_eos: bool = description.get(SOURCE_EOS, True)
         self.pad_id: int = description["pad_id"]
         self.eos_id: int = description["eos_id"]
         self.unknown_id: int = description["unknown_id"]
@@ -82,7 +99,7 @@ class Tokenizer:
         # Not a set of ints: decode() looks up a table instead of asking for each id.
         self._special = np.zeros(self.vocab_size, bool)
         self._special[special + (self._vocabulary.without_piece if listed else [])] = True
-        contents = [content for _, content in models.values()] + ([pieces] if listed else [])
+        contents = [content for _, content in models.values()] + ([pieces] if listed else []) + own
         self.fingerprint: str = fingerprint_of(description, *contents)
 
     @classmethod
@@ -116,17 +133,21 @@ class Tokenizer:
         ids: dict[str, int],
         folder: epath.PathLike,
         added: Mapping[int, bool] | None = None,
+        source_pieces: Sequence[str | None] | None = None,
+        source_marks: tuple[bool, bool] = (False, True),
     ) -> "Tokenizer":
         """Writes a tokenizer of two SentencePiece models, and of the `pieces` of the embedding rows (None for a row without
         one), to `folder` and loads it. Where `pieces` is None the models are the same, and row i is its piece i.
 
         `ids` are pad_id, eos_id, unknown_id, bos_id and decoder_start_id; where there is no BOS, its id is that of EOS. `added`
         are the rows of pieces that are one piece wherever a text has them, and whether a translation leaves them out.
+        `source_pieces` are those of the source where it has a vocabulary of its own, with padding, EOS and the unknown piece in
+        the same rows; `source_marks` are `source_bos` and `source_eos`. Both need `pieces`.
         """
         if pieces is None:
             write_one_model(folder, source, ids)
         else:
-            write_two_models(folder, source, target, pieces, ids, added)
+            write_two_models(folder, source, target, pieces, ids, added, source_pieces, source_marks)
         return cls(folder)
 
     @classmethod
@@ -150,15 +171,19 @@ class Tokenizer:
 
     def encode_source(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
         """The ids of each line, int32 [tokens], with `add_eos` EOS at the end. Text never becomes a special id: `</s>` in a
-        line is four characters.
+        line is four characters. Without `source_eos` only a line without any piece has EOS, so that no row is empty.
 
         "Ein Hund" -> [17, 230, 1]; "" -> [1]
         """
-        return self._encode(self._source, lines, add_eos)
+        rows = self._encode(lines, add_eos and self.source_eos, is_source=True)
+        if not add_eos or (self.source_eos and not self.source_bos):
+            return rows
+        before = np.array([self.bos_id] * self.source_bos, np.int32)
+        return [np.concatenate([before, row if len(row) else np.array([self.eos_id], np.int32)]) for row in rows]
 
     def encode_target(self, lines: Sequence[str], add_eos: bool = True) -> list[np.ndarray]:
         """As `encode_source`, for the target language."""
-        return self._encode(self._target, lines, add_eos)
+        return self._encode(lines, add_eos, is_source=False)
 
     def sample_source(self, lines: Sequence[str], alpha: float, seed: int) -> list[np.ndarray]:
         """As `encode_source`, segmented at random (see `make_sampler`): a function of the arguments, and of the same text.
@@ -190,10 +215,13 @@ class Tokenizer:
 
     def source_pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """As `pieces`, of the source's ids."""
+        if self.has_source_vocabulary:
+            refuse_bare_text(ids, "ids", "ids")
+            return [self._source_vocabulary.pieces[int(i)] for i in ids]
         return self._pieces(self._source, ids)
 
     def vocabulary(self) -> dict[str, int]:
-        """The row of every piece; rows without a piece are left out."""
+        """The row of every piece of the target; rows without a piece are left out."""
         unnamed = set(self._vocabulary.without_piece if self._vocabulary else [])
         pieces = self.pieces(range(self.vocab_size))
         return {piece: row for row, piece in enumerate(pieces) if row not in unnamed}
@@ -241,13 +269,14 @@ class Tokenizer:
             return bytes([int(piece[3:5], 16)])  # "<0xE2>"
         return piece.replace(SPACE, " ").encode()
 
-    def _encode(self, model: sentencepiece.SentencePieceProcessor, lines: Sequence[str], add_eos: bool) -> list[np.ndarray]:
+    def _encode(self, lines: Sequence[str], add_eos: bool, *, is_source: bool) -> list[np.ndarray]:
         refuse_bare_text(lines, "lines")
         if not len(lines):
             return []
         lines = self.normalized(lines)
-        if self._vocabulary:
-            return self._rows(*self._vocabulary.encode(model, lines), add_eos)
+        model, vocabulary = (self._source, self._source_vocabulary) if is_source else (self._target, self._vocabulary)
+        if vocabulary:
+            return self._rows(*vocabulary.encode(model, lines), add_eos)
         if model in self._tables and not any(SPACE in line for line in lines):
             return self._rows(*self._tables[model].encode(lines), add_eos)
         encoded = model.encode(list(lines), out_type=int, num_threads=os.cpu_count() or 1)

@@ -16,12 +16,16 @@ from transformer_jax.tokenization.vocabulary import Vocabulary
 __all__ = [
     "ADDED",
     "NORMALIZATION",
+    "SOURCE_BOS",
+    "SOURCE_EOS",
+    "SOURCE_VOCABULARY",
     "SPECIAL_IDS",
     "check_special_ids",
     "copy_files",
     "fingerprint_of",
     "read_description",
     "read_model",
+    "read_source_vocabulary",
     "read_vocabulary",
     "write_one_model",
     "write_two_models",
@@ -29,10 +33,14 @@ __all__ = [
 
 SPECIAL_IDS = ("pad_id", "eos_id", "unknown_id", "bos_id", "decoder_start_id")  # keys of the description
 ADDED = ("added_ids", "unwritten_ids")  # keys of the description of imported tokenizers that were extended
+# Keys of the description of imported tokenizers: the list of the source's pieces, where it is not the target's; whether the ids
+# of a source begin with BOS (not there: no), and whether they end with EOS (not there: yes).
+SOURCE_VOCABULARY, SOURCE_BOS, SOURCE_EOS = "source_vocabulary", "source_bos", "source_eos"
 NORMALIZATION = "normalization"  # the key of its version in the description; not there, or 0: none
 _DESCRIPTION = "tokenizer.json"
 _MODEL = "sentencepiece.model"
 _SOURCE_MODEL, _TARGET_MODEL, _VOCABULARY = "source.spm", "target.spm", "vocabulary.json"
+_SOURCE_VOCABULARY = "source_vocabulary.json"
 
 
 def write_one_model(folder: epath.PathLike, model: bytes, ids: Mapping[str, int], normalizes: bool = False) -> None:
@@ -50,6 +58,8 @@ def write_two_models(
     pieces: Sequence[str | None],
     ids: Mapping[str, int],
     added: Mapping[int, bool] | None = None,
+    source_pieces: Sequence[str | None] | None = None,
+    source_marks: tuple[bool, bool] = (False, True),
 ) -> None:
     """Writes a tokenizer of two SentencePiece models and of the pieces of the embedding rows, as `Tokenizer.of_models` has
     them."""
@@ -57,6 +67,11 @@ def write_two_models(
     if added:
         description |= {"added_ids": [*added], "unwritten_ids": [row for row in added if added[row]]}
     files = {_SOURCE_MODEL: source, _TARGET_MODEL: target, _VOCABULARY: Vocabulary.to_json(pieces).encode()}
+    if source_pieces is not None:
+        description[SOURCE_VOCABULARY] = _SOURCE_VOCABULARY
+        files[_SOURCE_VOCABULARY] = Vocabulary.to_json(source_pieces).encode()
+    if source_marks != (False, True):
+        description |= dict(zip((SOURCE_BOS, SOURCE_EOS), source_marks, strict=True))
     _write_files(folder, files, description)
 
 
@@ -64,6 +79,7 @@ def copy_files(folder: epath.Path, to: epath.PathLike) -> None:
     """Copies a tokenizer's files to another folder. Raises UserError if they are gone."""
     description = read_description(folder)
     names = {description["source_model"], description["target_model"], description["vocabulary"]} - {None}
+    names |= {description[SOURCE_VOCABULARY]} if SOURCE_VOCABULARY in description else set()
     _write_files(to, {name: _read(folder / name) for name in names}, description)
 
 
@@ -119,11 +135,17 @@ def read_description(folder: epath.Path) -> dict[str, Any]:
         raise UserError(f"{path}: damaged, {' and '.join(ADDED)} should be lists of rows; take the folder from its run again")
     if not {*unwritten} <= {*added}:
         raise UserError(f"{path}: damaged, unwritten_ids should be among added_ids; take the folder from its run again")
+    for key in (SOURCE_BOS, SOURCE_EOS):
+        if type(description.get(key, True)) is not bool:
+            raise UserError(f"{path}: damaged, {key} should be true or false; take the tokenizer's folder from its run again")
     # A run folder may be a stranger's: it must not lead to files elsewhere.
     names = [description["source_model"], description["target_model"]]
     names += [] if description["vocabulary"] is None else [description["vocabulary"]]
+    names += [description[SOURCE_VOCABULARY]] if SOURCE_VOCABULARY in description else []
     if not all(map(_is_name, names)):
         raise UserError(f"{path}: source_model, target_model and vocabulary should be names of files in the same folder")
+    if SOURCE_VOCABULARY in description and description["vocabulary"] is None:
+        raise UserError(f"{path}: damaged, {SOURCE_VOCABULARY} without a vocabulary of the target; take the folder again")
     return description
 
 
@@ -139,6 +161,23 @@ def read_vocabulary(path: epath.Path, special: list[int], unknown_id: int, added
         return vocabulary, Vocabulary.to_json(json.loads(content)).encode()
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); take the tokenizer's folder from its run again") from None
+
+
+def read_source_vocabulary(
+    folder: epath.Path, description: Mapping[str, Any], pieces: Sequence[str]
+) -> tuple[Vocabulary, bytes]:
+    """As `read_vocabulary`, the source's own, where the target has `pieces`. Raises UserError also for a special id of sources
+    that is no row of the source's embedding table."""
+    path, unknown = folder / description[SOURCE_VOCABULARY], description["unknown_id"]
+    listed = read_vocabulary(path, [], unknown, [])[0].pieces
+    size = len(listed)
+    keys = ["pad_id", "eos_id", "unknown_id", *(["bos_id"] if description.get(SOURCE_BOS, False) else [])]
+    wrong = [key for key in keys if not 0 <= description[key] < size]
+    if wrong:
+        raise UserError(f"{folder / _DESCRIPTION}: {wrong[0]} should be below {size}, the pieces of {path.name}")
+    names = {pieces[description[key]] for key in SPECIAL_IDS}
+    special = {description[key] for key in keys} | {row for row, piece in enumerate(listed) if piece in names}
+    return read_vocabulary(path, sorted(special), unknown, [])
 
 
 def read_model(path: epath.Path) -> tuple[sentencepiece.SentencePieceProcessor, bytes]:

@@ -12,6 +12,7 @@ from transformer_jax.data.sources import fetch, parse_sources, read_sources, tex
 from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.distributed import collectives
+from transformer_jax.errors import UserError
 from transformer_jax.runs.run_folder import Run, is_begun
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -73,6 +74,10 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     if collectives.is_first() and store.words is not None:
         run.keep_words(store.words)
     joins = [source.spec.join for source in parse_sources(config.data)]
+    if any(joins) and (tokenizer.source_bos or not tokenizer.source_eos):
+        raise UserError(
+            "data.train: join= is for sources that have EOS at the end, alone; this imported model's do not; leave it out"
+        )
     stream = BatchStream(store, config.batch, tokenizer, config.train.seed, counts, sampling.count if sampling else 1, joins)
     log.info(
         "%s pairs an epoch, of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
