@@ -269,7 +269,7 @@ def test_all_of_marians_options_that_we_have_not_are_named(tmp_path):
         ("hugging_face", "model.safetensors", "junk", "model.safetensors: not a whole safetensors file"),
         ("hugging_face", "model.safetensors", None, "has neither model.safetensors nor pytorch_model.bin"),
         ("opus", "opus.npz", "junk", "opus.npz: not a whole .npz file"),
-        ("opus", "opus.npz", None, "neither a config.json (a MarianMTModel's folder) nor an .npz file"),
+        ("opus", "opus.npz", None, "nor a config.json (a MarianMTModel's folder) nor an .npz file"),
         ("opus", "decoder.yml", "models: [a.npz, b.npz]", "decoder.yml: names 2 models"),
         ("opus", "decoder.yml", "]", "decoder.yml: damaged, expected YAML"),
         ("opus", "opus.vocab.yml", "a b", "opus.vocab.yml: line 1: 'a b' should be a piece, a colon, and its number"),
@@ -370,7 +370,8 @@ def test_the_commands(tmp_path):
     assert found.returncode == 2
     assert (
         found.stderr
-        == f"error: {tmp_path}/none: no such folder; expected one with a Marian model, Hugging Face's or OPUS-MT's\n"
+        == f"error: {tmp_path}/none: no such folder; expected one with a Marian model (Hugging Face's or OPUS-MT's) or a "
+        "CTranslate2 model, or an .argosmodel file\n"
     )
 
 

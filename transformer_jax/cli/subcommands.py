@@ -19,7 +19,7 @@ COMMANDS = {
     "translate": "translates sentences or files",
     "average": "averages the parameters of checkpoints, in a copy of the run without optimizer state",
     "export": "writes a run's model for CTranslate2 or Hugging Face",
-    "import": "makes a run folder of a Marian model (OPUS-MT), or of Hugging Face's MarianMTModel",
+    "import": "makes a run folder of a model of Marian (OPUS-MT), Hugging Face or CTranslate2 (Argos Translate)",
 }
 _MODULES = {"import": "import_model"}  # where the module cannot have the subcommand's name
 

@@ -1,23 +1,29 @@
 """A model of another system as its reader returns it, and what the readers share."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import sentencepiece
+from etils import epath
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
+from transformer_jax.models.layers import sinusoids
 from transformer_jax.storage.files import read_plain
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = [
     "LARGEST_SIZE",
     "Foreign",
     "find_one",
+    "kind_of_sinusoids",
     "languages_of",
     "load_sentencepiece",
+    "parse_json",
     "read_file",
     "read_json",
     "read_sentencepiece",
@@ -27,6 +33,7 @@ __all__ = [
 ]
 
 _LARGEST_FILE = 1 << 40  # bytes
+_LARGEST_FIRST_POSITION = 1000  # that `model.first_position` can be
 LARGEST_SIZE = 1 << 20  # of a model's widths, layers, heads and rows; a file that says more is damaged
 
 
@@ -34,22 +41,17 @@ class Foreign(NamedTuple):
     """The content of another system's files, from which a run folder is made."""
 
     model: ModelConfig
-    weights: Mapping[str, np.ndarray]  # by their names, in their shapes (see `places`)
-    naming: str  # of the weights: `marian_weights.HUGGING_FACE` or `MARIAN`
-    where: Path  # the weights' file
-    source_model: bytes  # SentencePiece's
-    target_model: bytes
-    pieces: list[str | None]  # one for each row of the embedding tables
-    ids: dict[str, int]  # the tokenizer's special ids
+    parameters: Callable[[], Any]  # makes them, a tree of float32 arrays, when `model` was found valid
+    tokenizer: Callable[[epath.PathLike], Tokenizer]  # writes it to a folder, and loads it
+    vocab_size: int  # of the target
     longest: int  # most tokens of a source
     decode: dict[str, Any]  # fields of DecodeConfig
     languages: tuple[str, str] | None  # of source and target, if the files name them
     notes: list[str]  # for the user: what the run folder does differently
-    added: dict[int, bool]  # as `Tokenizer.added_pieces`
-    rows_are_pieces: bool  # is there one SentencePiece model, whose piece i has row i?
+    normalize: bool = False  # whether the tokenizer normalises text
 
 
-def require_supported(wrong: Sequence[str], where: Path) -> None:
+def require_supported(wrong: Sequence[str], where: Path | str) -> None:
     """Raises UserError if any of a model's options is `wrong`, naming all that are."""
     if wrong:
         raise UserError(f"{where}: no model of ours is like this one: {'; '.join(wrong)}")
@@ -67,13 +69,18 @@ def read_file(path: Path, what: str) -> bytes:
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """The object in a file. Raises UserError, saying `what` it should hold, if it cannot be read or is not JSON."""
+    return parse_json(read_file(path, what), path)
+
+
+def parse_json(content: bytes, where: Path | str) -> dict[str, Any]:
+    """The object that the bytes of the file `where` are. Raises UserError if they are no JSON, or no object."""
     try:
-        content = json.loads(read_file(path, what))
-        if not isinstance(content, dict):
+        parsed = json.loads(content)
+        if not isinstance(parsed, dict):
             raise ValueError("not an object with keys")
-        return content
+        return parsed
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged, expected JSON ({error}); download it again") from None
+        raise UserError(f"{where}: damaged, expected JSON ({error}); download it again") from None
 
 
 def read_sentencepiece(folder: Path, side: str) -> bytes:
@@ -84,7 +91,7 @@ def read_sentencepiece(folder: Path, side: str) -> bytes:
     return content
 
 
-def load_sentencepiece(content: bytes, path: Path) -> sentencepiece.SentencePieceProcessor:
+def load_sentencepiece(content: bytes, path: Path | str) -> sentencepiece.SentencePieceProcessor:
     """The SentencePiece model that a file's bytes are. Raises UserError, naming `path`, if they are damaged."""
     try:
         if not content:
@@ -137,3 +144,21 @@ def languages_of(source: Any, target: Any) -> tuple[str, str] | None:
     (('eng', 'deu'), None)
     """
     return (source, target) if isinstance(source, str) and isinstance(target, str) and source and target else None
+
+
+def kind_of_sinusoids(table: np.ndarray, width: int) -> tuple[str, int] | None:
+    """The values of `ModelConfig.positions` and `first_position` whose sinusoids are in a table; None for any other table.
+
+    >>> kind_of_sinusoids(np.asarray(sinusoids(jnp.arange(2, 9), 8, "sinusoidal_marian")), 8)
+    ('sinusoidal_marian', 2)
+    """
+    if table.ndim != 2 or table.shape[1] != width:
+        return None
+    table = table.astype(np.float32)
+    for kind in ("sinusoidal_concatenated", "sinusoidal", "sinusoidal_marian"):
+        expected = np.asarray(sinusoids(jnp.arange(len(table) + _LARGEST_FIRST_POSITION), width, kind))
+        # Numbers of 16 bits are up to 2e-3 off.
+        for first in np.flatnonzero(np.isclose(expected[: _LARGEST_FIRST_POSITION + 1], table[:1], atol=2e-3).all(axis=1)):
+            if np.allclose(table, expected[first : first + len(table)], atol=2e-3):
+                return kind, int(first)
+    return None

@@ -1,10 +1,10 @@
 """Reads the folder of a Hugging Face `MarianMTModel` and `MarianTokenizer` without their library, and that of a
 `PegasusForConditionalGeneration` with such a tokenizer, as `hugging_face_writer` writes it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import ModelConfig
@@ -12,6 +12,7 @@ from transformer_jax.errors import UserError, pip_install
 from transformer_jax.interop.foreign_model import (
     LARGEST_SIZE,
     Foreign,
+    kind_of_sinusoids,
     languages_of,
     read_json,
     read_sentencepiece,
@@ -20,9 +21,9 @@ from transformer_jax.interop.foreign_model import (
     rows_of,
 )
 from transformer_jax.interop.hugging_face_tokens import added_tokens, special_ids
-from transformer_jax.interop.marian_weights import HUGGING_FACE
+from transformer_jax.interop.marian_weights import HUGGING_FACE, to_parameters
 from transformer_jax.interop.safetensors import read_safetensors
-from transformer_jax.models.layers import sinusoids
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["EPSILON", "MAX_POSITIONS", "POSITION_TABLES", "read_hugging_face"]
 
@@ -66,7 +67,6 @@ _WITHOUT_FIELD = {
     "renormalize_logits": False,
     "num_return_sequences": 1,
 }
-_LARGEST_FIRST_POSITION = 1000  # that `model.first_position` can be
 POSITION_TABLES = "model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"  # names of weights
 MAX_POSITIONS = 512  # of an imported model at most, of an exported one at least
 
@@ -90,21 +90,16 @@ def read_hugging_face(folder: Path) -> Foreign:
     ids = special_ids(search, tokenizer_options, vocabulary, size, generation if generation.exists() else path)
     added, token_notes = added_tokens(folder, tokenizer_options, pieces, {*ids.values()})
     decode, search_notes = _decode(search, ids)
+    models = read_sentencepiece(folder, "source"), read_sentencepiece(folder, "target")
     return Foreign(
         model=model,
-        weights=weights,
-        naming=HUGGING_FACE,
-        where=where,
-        source_model=read_sentencepiece(folder, "source"),
-        target_model=read_sentencepiece(folder, "target"),
-        pieces=pieces,
-        ids=ids,
+        parameters=partial(to_parameters, weights, model, size, HUGGING_FACE, str(where)),
+        tokenizer=lambda to: Tokenizer.of_models(*models, pieces, ids, to, added),
+        vocab_size=size,
         longest=min(MAX_POSITIONS, options.get("max_position_embeddings", 1024)),
         decode=decode,
         languages=languages_of(tokenizer_options.get("source_lang"), tokenizer_options.get("target_lang")),
         notes=token_notes + search_notes,
-        added=added,
-        rows_are_pieces=False,
     )
 
 
@@ -187,7 +182,7 @@ def _without_copies(
     """Removes the tables that are tied to another one and those of positions, which determine `model.positions` and
     `first_position`."""
     tables = [weights[name] for name in POSITION_TABLES if name in weights]
-    kinds = [_kind_of(table, model.width) for table in tables]
+    kinds = [kind_of_sinusoids(table, model.width) for table in tables]
     if None in kinds or len(set(kinds)) > 1:
         raise UserError(
             f"{where}: {' and '.join(POSITION_TABLES)} are no sinusoids that we know; learned positions are not supported"
@@ -204,24 +199,6 @@ def _without_copies(
     if kinds:
         model.positions, model.first_position = kinds[0]
     return model, kept
-
-
-def _kind_of(table: np.ndarray, width: int) -> tuple[str, int] | None:
-    """The values of `ModelConfig.positions` and `first_position` whose sinusoids are in a table; None for any other table.
-
-    >>> _kind_of(np.asarray(sinusoids(jnp.arange(2, 9), 8, "sinusoidal_marian")), 8)
-    ('sinusoidal_marian', 2)
-    """
-    if table.ndim != 2 or table.shape[1] != width:
-        return None
-    table = table.astype(np.float32)
-    for kind in ("sinusoidal_concatenated", "sinusoidal", "sinusoidal_marian"):
-        expected = np.asarray(sinusoids(jnp.arange(len(table) + _LARGEST_FIRST_POSITION), width, kind))
-        # Numbers of 16 bits are up to 2e-3 off.
-        for first in np.flatnonzero(np.isclose(expected[: _LARGEST_FIRST_POSITION + 1], table[:1], atol=2e-3).all(axis=1)):
-            if np.allclose(table, expected[first : first + len(table)], atol=2e-3):
-                return kind, int(first)
-    return None
 
 
 def _decode(search: dict[str, Any], ids: dict[str, int]) -> tuple[dict[str, Any], list[str]]:

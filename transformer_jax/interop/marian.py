@@ -38,50 +38,25 @@ trained or tuned here use `transformer_jax.interop.ctranslate2`.
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from transformer_jax.config import Config, ModelConfig, validate
+from transformer_jax.config import Config, ModelConfig
 from transformer_jax.errors import UserError
-from transformer_jax.interop.foreign_model import Foreign
-from transformer_jax.interop.hugging_face_reader import EPSILON, read_hugging_face
+from transformer_jax.interop.hugging_face_reader import EPSILON
 from transformer_jax.interop.hugging_face_writer import class_of, remedies, unsupported, write_hugging_face
-from transformer_jax.interop.marian_npz import read_marian
-from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters, to_parameters
+from transformer_jax.interop.importing import import_run
+from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters
 from transformer_jax.interop.parameters import NORMALIZE, expected_parameters, flat_parameters
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.checkpoint_name import CheckpointName
-from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["completed", "export_run", "import_run", "write_model"]
-
-
-def import_run(source: str, output: str, languages: tuple[str, str] | None = None) -> list[str]:
-    """Writes the model in the folder `source` as a run folder, `output`, that is new or empty.
-
-    Its parameters are the checkpoint of step 0. `languages` are those of source and target, for the names of files, if the
-    folder does not name them. Returns notes about differences. Raises UserError for a folder that is no whole Marian model, for
-    options that no model here supports, and if `output` cannot be written.
-    """
-    require_possible_output(output)
-    foreign = _read(Path(source))
-    config = _config(foreign, languages)
-    params = to_parameters(foreign.weights, config.model, len(foreign.pieces), foreign.naming, str(foreign.where))
-    with written_whole(output) as unfinished:
-        run = Run.open_or_create(unfinished, config)
-        pieces = None if foreign.rows_are_pieces else foreign.pieces
-        models = foreign.source_model, foreign.target_model
-        tokenizer = Tokenizer.of_models(*models, pieces, foreign.ids, run.tokenizer_folder, foreign.added)
-        with run.checkpoint_writer() as checkpoints:
-            state = SimpleNamespace(params=params, optimizer_state=None, ema=None)
-            checkpoints.save(state, TrainProgress(tokenizer=tokenizer.fingerprint))
-    return foreign.notes
 
 
 def export_run(workdir: str, output: str, checkpoint: str = "best") -> tuple[str, list[str]]:
@@ -132,33 +107,6 @@ def completed(params: Any, config: ModelConfig, vocab_size: int) -> tuple[Any, M
         if name not in flat
     }
     return unflatten_dict(flat | zeros, sep="/"), complete
-
-
-def _read(folder: Path) -> Foreign:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with a Marian model, Hugging Face's or OPUS-MT's")
-    if (folder / "config.json").is_file():
-        return read_hugging_face(folder)
-    if list(folder.glob("*.npz")):
-        return read_marian(folder)
-    raise UserError(f"{folder}: has neither a config.json (a MarianMTModel's folder) nor an .npz file (Marian's)")
-
-
-def _config(foreign: Foreign, languages: tuple[str, str] | None) -> Config:
-    config = Config()
-    config.model = foreign.model
-    config.tokenizer.vocab_size = len(foreign.pieces)
-    config.tokenizer.normalize = False  # their SentencePiece models normalize
-    config.data.train = config.data.dev = ""  # the training text is not known
-    config.data.source_language, config.data.target_language = languages or foreign.languages or ("en", "de")
-    for name, value in foreign.decode.items():
-        setattr(config.decode, name, value)
-    # For a training that starts from the imported parameters: rows as long as its longest sentences, and small updates.
-    config.batch.max_length = foreign.longest
-    config.batch.row_multiple = 8
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.warmup_steps = 500
-    return validate(config)
 
 
 def _require_representable(model: ModelConfig, tokenizer: Tokenizer) -> None:

@@ -1,6 +1,7 @@
 """Reads a model in Marian's own files, as OPUS-MT ships them: `.npz`, vocabulary, SentencePiece models, `decoder.yml`."""
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from transformer_jax.interop.foreign_model import (
     require_supported,
 )
 from transformer_jax.interop.marian_vocabulary import MarianVocabulary, model_with_rows, read_vocabulary, with_rows
-from transformer_jax.interop.marian_weights import MARIAN
+from transformer_jax.interop.marian_weights import MARIAN, to_parameters
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["read_marian"]
 
@@ -68,28 +70,24 @@ def read_marian(folder: Path) -> Foreign:
     rows = len(weights[table]) if table in weights and weights[table].ndim else len(vocabulary.rows)
     pieces = with_rows(vocabulary, rows)
     decode, notes = _decode(decoder)
-    source_model, target_model = _models(folder, vocabulary, pieces)
+    models = _models(folder, vocabulary, pieces)
+    ids = {
+        "pad_id": rows,
+        "eos_id": vocabulary.eos_id,
+        "unknown_id": vocabulary.unknown_id,
+        "bos_id": vocabulary.bos_id,
+        "decoder_start_id": rows,
+    }
+    listed = pieces if vocabulary.model is None else None
     return Foreign(
         model=model,
-        weights=_with_start(weights),
-        naming=MARIAN,
-        where=path,
-        source_model=source_model,
-        target_model=target_model,
-        pieces=pieces,
-        ids={
-            "pad_id": rows,
-            "eos_id": vocabulary.eos_id,
-            "unknown_id": vocabulary.unknown_id,
-            "bos_id": vocabulary.bos_id,
-            "decoder_start_id": rows,
-        },
+        parameters=partial(to_parameters, _with_start(weights), model, len(pieces), MARIAN, str(path)),
+        tokenizer=partial(Tokenizer.of_models, *models, listed, ids),
+        vocab_size=len(pieces),
         longest=_LONGEST,
         decode=decode,
         languages=None,
         notes=notes,
-        added={},
-        rows_are_pieces=vocabulary.model is not None,
     )
 
 
