@@ -1,5 +1,5 @@
-"""A Marian model to a run folder, and a run folder to Hugging Face: `transformer-jax import` and `export`, and
-`python -m transformer_jax.interop.marian`."""
+"""Another system's model to a run folder, and a run folder to Hugging Face and Marian: `transformer-jax import` and `export`,
+and `python -m transformer_jax.interop.marian`."""
 
 from collections.abc import Sequence
 
@@ -32,6 +32,13 @@ def run() -> None:
 def write_hugging_face(workdir: str, output: str, checkpoint: str) -> None:
     """As `interop.marian.export_run`, and prints what was written."""
     name, notes = marian.export_run(workdir, output, checkpoint)
+    print(f"{output}: {name} of {workdir}")
+    _print_notes(notes)
+
+
+def write_marian(workdir: str, output: str, checkpoint: str) -> None:
+    """As `interop.marian.export_marian`, and prints what was written."""
+    name, notes = marian.export_marian(workdir, output, checkpoint)
     print(f"{output}: {name} of {workdir}")
     _print_notes(notes)
 

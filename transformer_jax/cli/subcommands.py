@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": "scores checkpoints on test sets: BLEU, chrF, TER, ROUGE",
     "translate": "translates sentences or files",
     "average": "averages the parameters of checkpoints, in a copy of the run without optimizer state",
-    "export": "writes a run's model for CTranslate2 or Hugging Face",
+    "export": "writes a run's model for CTranslate2, Hugging Face or Marian",
     "import": "makes a run folder of a model of Marian (OPUS-MT), Hugging Face or CTranslate2 (Argos Translate)",
 }
 _MODULES = {"import": "import_model"}  # where the module cannot have the subcommand's name

@@ -9,7 +9,7 @@ import numpy as np
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
 from transformer_jax.interop.ctranslate2_model import TransformerOfFile
-from transformer_jax.interop.foreign_model import require_supported
+from transformer_jax.interop.foreign_model import aligned, require_supported
 from transformer_jax.interop.model_files import ModelFiles
 
 __all__ = ["Pieces", "read_pieces"]
@@ -62,7 +62,7 @@ def read_pieces(files: ModelFiles, options: Mapping[str, Any], found: Transforme
         return Pieces(listed["target"], listed["source"], target, None, [], ids, notes)
     ids["pad_id"] = ids["pad_id"] if ids["pad_id"] < rows["source"] else ids["unknown_id"]
     keys = ["eos_id", "unknown_id", "pad_id", *(["bos_id"] if options["add_source_bos"] else [])]
-    source, order = _aligned(pieces["source"], {ids[key]: target[ids[key]] for key in keys}, files.where("model.bin"))
+    source, order = aligned(pieces["source"], {ids[key]: target[ids[key]] for key in keys}, files.where("model.bin"))
     return Pieces(listed["target"], listed["source"], target, source, order, ids, notes)
 
 
@@ -116,22 +116,3 @@ def _ids(target: Sequence[str | None], options: Mapping[str, Any], model: ModelC
     own = [rows[piece] for piece in _PADDING if piece in rows]
     usual = ids["unknown_id"] if ids["decoder_start_id"] == ids["eos_id"] else ids["decoder_start_id"]
     return {"pad_id": own[0] if own else usual} | ids
-
-
-def _aligned(source: Sequence[str | None], special: Mapping[int, str | None], where: str) -> tuple[list[str | None], list[int]]:
-    """The source's pieces with each `special` one in its row, and the former row of each; -1 for one that was not there.
-
-    >>> _aligned(["a", "</s>", "b"], {0: "</s>", 2: "<unk>"}, "here")
-    (['</s>', 'a', '<unk>', 'b'], [1, 0, -1, 2])
-    """
-    pieces, order = [*source], [*range(len(source))]
-    for row, piece in special.items():
-        if piece not in pieces:
-            pieces.append(piece)
-            order.append(-1)
-        now = pieces.index(piece)
-        if row >= len(pieces):
-            raise UserError(f"{where}: {piece!r} has row {row} of the target, and the source {len(pieces)} rows; expected more")
-        for each in (pieces, order):
-            each[row], each[now] = each[now], each[row]
-    return pieces, order

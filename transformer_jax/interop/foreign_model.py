@@ -19,6 +19,7 @@ from transformer_jax.tokenization.tokenizer import Tokenizer
 __all__ = [
     "LARGEST_SIZE",
     "Foreign",
+    "aligned",
     "find_one",
     "kind_of_sinusoids",
     "languages_of",
@@ -162,3 +163,22 @@ def kind_of_sinusoids(table: np.ndarray, width: int) -> tuple[str, int] | None:
             if np.allclose(table, expected[first : first + len(table)], atol=2e-3):
                 return kind, int(first)
     return None
+
+
+def aligned(source: Sequence[str | None], special: Mapping[int, str | None], where: str) -> tuple[list[str | None], list[int]]:
+    """The source's pieces with each `special` one in its row, and the former row of each; -1 for one that was not there.
+
+    >>> aligned(["a", "</s>", "b"], {0: "</s>", 2: "<unk>"}, "here")
+    (['</s>', 'a', '<unk>', 'b'], [1, 0, -1, 2])
+    """
+    pieces, order = [*source], [*range(len(source))]
+    for row, piece in special.items():
+        if piece not in pieces:
+            pieces.append(piece)
+            order.append(-1)
+        now = pieces.index(piece)
+        if row >= len(pieces):
+            raise UserError(f"{where}: {piece!r} has row {row} of the target, and the source {len(pieces)} rows; expected more")
+        for each in (pieces, order):
+            each[row], each[now] = each[now], each[row]
+    return pieces, order

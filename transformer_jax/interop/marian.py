@@ -36,12 +36,8 @@ Hugging Face's models assumes that the decoder starts with zeros, which is true 
 trained or tuned here use `transformer_jax.interop.ctranslate2`.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from flax.traverse_util import unflatten_dict
 
 from transformer_jax.config import Config, ModelConfig
 from transformer_jax.errors import UserError
@@ -49,14 +45,15 @@ from transformer_jax.interop.hugging_face_reader import EPSILON
 from transformer_jax.interop.hugging_face_writer import class_of, remedies, unsupported, write_hugging_face
 from transformer_jax.interop.importing import import_run
 from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters
-from transformer_jax.interop.parameters import NORMALIZE, expected_parameters, flat_parameters
+from transformer_jax.interop.marian_writer import write_marian
+from transformer_jax.interop.parameters import NORMALIZE, completed
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["completed", "export_run", "import_run", "write_model"]
+__all__ = ["completed", "export_marian", "export_run", "import_run", "write_model"]
 
 
 def export_run(workdir: str, output: str, checkpoint: str = "best") -> tuple[str, list[str]]:
@@ -76,6 +73,17 @@ def export_run(workdir: str, output: str, checkpoint: str = "best") -> tuple[str
     return name, write_model(params, tokenizer, run.config, output)
 
 
+def export_marian(workdir: str, output: str, checkpoint: str = "best") -> tuple[str, list[str]]:
+    """As `export_run`, in Marian's own files (`marian_writer.py`)."""
+    require_possible_output(output)
+    run = Run(workdir)
+    tokenizer = run.tokenizer()
+    model = build_model(run.config.model, tokenizer.vocab_size)
+    with run.checkpoints() as checkpoints:
+        params, name = checkpoints.parameters(CheckpointName.parse(checkpoint), abstract_parameters(model), tokenizer)
+    return name, write_marian(params, tokenizer, run.config, output)
+
+
 def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str | Path) -> list[str]:
     """Does what `export_run` does for parameters in memory: a tree of arrays of the model that `config.model` describes.
     Returns notes about differences."""
@@ -92,21 +100,6 @@ def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str |
     if tokenizer.normalizes:
         notes.append(f"tokenizer.normalize: theirs takes text as it is; {NORMALIZE}")
     return notes
-
-
-def completed(params: Any, config: ModelConfig, vocab_size: int) -> tuple[Any, ModelConfig]:
-    """Adds the biases that Marian has and the model lacks, as zeros, which changes no output; also returns the config with
-    them.
-
-    Raises UserError if `params` are not those of the model that `config` describes."""
-    complete = dataclasses.replace(config, attention_bias=True, output_bias=True)
-    flat = flat_parameters(params, config, vocab_size)
-    zeros = {
-        name: np.zeros(leaf.shape, leaf.dtype)
-        for name, leaf in expected_parameters(complete, vocab_size).items()
-        if name not in flat
-    }
-    return unflatten_dict(flat | zeros, sep="/"), complete
 
 
 def _require_representable(model: ModelConfig, tokenizer: Tokenizer) -> None:

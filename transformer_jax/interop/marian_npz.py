@@ -1,6 +1,7 @@
 """Reads a model in Marian's own files, as OPUS-MT ships them: `.npz`, vocabulary, SentencePiece models, `decoder.yml`."""
 
 import io
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,20 @@ from transformer_jax.errors import UserError
 from transformer_jax.interop.foreign_model import (
     LARGEST_SIZE,
     Foreign,
+    aligned,
     find_one,
     read_file,
     read_sentencepiece,
     require_supported,
+    rows_of,
 )
-from transformer_jax.interop.marian_vocabulary import MarianVocabulary, model_with_rows, read_vocabulary, with_rows
+from transformer_jax.interop.marian_vocabulary import MarianVocabulary, model_with_rows, read_vocabularies, with_rows
 from transformer_jax.interop.marian_weights import MARIAN, to_parameters
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["read_marian"]
+__all__ = ["ACTIVATIONS", "CONFIG", "EPSILON", "read_marian"]
 
-_CONFIG = "special:model.yml"
+CONFIG = "special:model.yml"  # the name of the array of the model's options
 ACTIVATIONS = {"swish": "silu", "relu": "relu", "gelu": "gelu_sigmoid"}  # Marian's names -> this project's
 # The only supported value of each option, and the value that counts where an older version of Marian left the option out.
 _ONLY = {
@@ -43,7 +46,7 @@ _ONLY = {
     "ulr": (False, False),
 }
 _NORM = {("", "an", ""): "post", ("n", "a", "n"): "pre"}  # preprocess, postprocess, postprocess-top, without dropout
-_EPSILON = 1e-6  # of the layer norm in Marian's Transformer; Hugging Face's has 1e-5
+EPSILON = 1e-6  # of the layer norm in Marian's Transformer; Hugging Face's has 1e-5
 _LONGEST = 512  # the number of positions that OPUS-MT's models were trained with
 
 
@@ -63,14 +66,13 @@ def read_marian(folder: Path) -> Foreign:
     decoder = _yaml(folder / "decoder.yml") if (folder / "decoder.yml").exists() else {}
     path = _one(folder, decoder.get("models"), "*.npz", "model")
     weights = _read_npz(path)
-    options = _parse(weights.pop(_CONFIG).tobytes().rstrip(b"\0"), f"{path}: {_CONFIG}")
+    options = _parse(weights.pop(CONFIG).tobytes().rstrip(b"\0"), f"{path}: {CONFIG}")
     model = _model(options, path)
-    vocabulary = read_vocabulary(folder, decoder.get("vocabs"))
+    source, vocabulary = read_vocabularies(folder, decoder.get("vocabs"))
     table = "Wemb" if model.tied_embeddings == "all" else "decoder_Wemb"
     rows = len(weights[table]) if table in weights and weights[table].ndim else len(vocabulary.rows)
     pieces = with_rows(vocabulary, rows)
     decode, notes = _decode(decoder)
-    models = _models(folder, vocabulary, pieces)
     ids = {
         "pad_id": rows,
         "eos_id": vocabulary.eos_id,
@@ -78,11 +80,16 @@ def read_marian(folder: Path) -> Foreign:
         "bos_id": vocabulary.bos_id,
         "decoder_start_id": rows,
     }
-    listed = pieces if vocabulary.model is None else None
+    weights = _with_start(weights, ("encoder_Wemb",) if source is vocabulary else ())
+    if source is vocabulary:
+        models, listed = _models(folder, vocabulary, pieces), pieces if vocabulary.model is None else None
+        tokenizer = partial(Tokenizer.of_models, *models, listed, ids)
+    else:
+        tokenizer, weights, model = _with_own_source(folder, (source, vocabulary), pieces, ids, weights, model, path)
     return Foreign(
         model=model,
-        parameters=partial(to_parameters, _with_start(weights), model, len(pieces), MARIAN, str(path)),
-        tokenizer=partial(Tokenizer.of_models, *models, listed, ids),
+        parameters=partial(to_parameters, weights, model, len(pieces), MARIAN, str(path)),
+        tokenizer=tokenizer,
         vocab_size=len(pieces),
         longest=_LONGEST,
         decode=decode,
@@ -98,13 +105,38 @@ def _models(folder: Path, vocabulary: MarianVocabulary, pieces: list[str | None]
     return (model_with_rows(vocabulary.model, pieces),) * 2
 
 
-def _with_start(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _with_own_source(
+    folder: Path,
+    vocabularies: tuple[MarianVocabulary, MarianVocabulary],
+    pieces: list[str | None],
+    ids: dict[str, int],
+    weights: dict[str, np.ndarray],
+    model: ModelConfig,
+    path: Path,
+) -> tuple[Callable[..., Tokenizer], dict[str, np.ndarray], ModelConfig]:
+    """What writes the tokenizer, the weights and the options of a model whose source has a vocabulary of its own. Its rows are
+    exchanged so that special pieces have the target's rows."""
+    table = weights.get("encoder_Wemb")
+    if table is None or table.ndim != 2 or model.tied_embeddings == "all":
+        raise UserError(f"{path}: two vocabularies that differ, and one table for both sides; expected an encoder_Wemb")
+    own, target = vocabularies
+    ids = ids | {"pad_id": ids["unknown_id"]}
+    special = {target.eos_id: pieces[target.eos_id], target.unknown_id: pieces[target.unknown_id]}
+    source_pieces, order = aligned(rows_of(own.rows, len(table), own.where), special, str(path))
+    weights = weights | {"encoder_Wemb": np.concatenate([table, np.zeros_like(table[:1])])[order]}
+    model.source_vocab_size = len(order) if len(order) != len(pieces) else 0
+    models = (own.model, target.model) if own.model is not None else _models(folder, own, pieces)
+    tokenizer = partial(Tokenizer.of_models, *models, pieces, ids, source_pieces=source_pieces)
+    return tokenizer, weights, model
+
+
+def _with_start(weights: dict[str, np.ndarray], sources: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Adds the row of the piece that the decoder starts with. Marian's decoder starts with a vector of zeros instead of a
     piece; here, as in Hugging Face, the last row is zeros and stands for it. Its logit is 0, and it is never generated."""
     changed = dict(weights)
     if "decoder_ff_logit_out_W" in changed:  # of a model without tied embeddings, with the inputs first
         changed["decoder_ff_logit_out_Wt"] = changed.pop("decoder_ff_logit_out_W").T
-    for name in ("Wemb", "encoder_Wemb", "decoder_Wemb", "decoder_ff_logit_out_Wt"):
+    for name in ("Wemb", "decoder_Wemb", "decoder_ff_logit_out_Wt", *sources):
         if name in changed and changed[name].ndim == 2:
             changed[name] = np.pad(changed[name], ((0, 1), (0, 0)))
     bias = "decoder_ff_logit_out_b"
@@ -120,8 +152,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             weights = dict(arrays)
     except Exception as error:  # zipfile, zlib and NumPy raise many types for damaged files
         raise UserError(f"{path}: not a whole .npz file ({error}); download it again") from None
-    if _CONFIG not in weights:
-        raise UserError(f"{path}: has no {_CONFIG}, the model's options; expected an .npz file as marian writes it")
+    if CONFIG not in weights:
+        raise UserError(f"{path}: has no {CONFIG}, the model's options; expected an .npz file as marian writes it")
     return weights
 
 
@@ -171,7 +203,7 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
         output_bias=not options.get("output-omit-bias", False),
         attention_bias=True,
         norm=_NORM[order],
-        norm_epsilon=_EPSILON,
+        norm_epsilon=EPSILON,
         positions="sinusoidal_marian",
         activation=ACTIVATIONS[activation],
     )

@@ -12,13 +12,13 @@ from transformer_jax.errors import UserError
 from transformer_jax.interop.foreign_model import find_one, load_sentencepiece, read_file, rows_of
 from transformer_jax.tokenization.word_table import read_model
 
-__all__ = ["MarianVocabulary", "model_with_rows", "parse_vocabulary", "read_vocabulary", "with_rows"]
+__all__ = ["MarianVocabulary", "model_with_rows", "parse_vocabulary", "read_vocabularies", "with_rows"]
 
-_START = "<pad>"  # the name of the piece that the decoder starts with, which Marian lacks
+_STARTS = ("<pad>", "<start>")  # names of the piece that the decoder starts with, which Marian lacks: the first that is free
 
 
 class MarianVocabulary(NamedTuple):
-    """The vocabulary of source and target."""
+    """The vocabulary of a side, or of both."""
 
     where: Path
     rows: dict[str, int]  # of each piece
@@ -28,31 +28,37 @@ class MarianVocabulary(NamedTuple):
     model: bytes | None  # the SentencePiece model, if the vocabulary is one
 
 
-def read_vocabulary(folder: Path, named: Any) -> MarianVocabulary:
-    """The vocabulary that `decoder.yml` names (`named`), or else the only one in the folder, by the end of its name:
+def read_vocabularies(folder: Path, named: Any) -> tuple[MarianVocabulary, MarianVocabulary]:
+    """The vocabularies of source and target that `decoder.yml` names (`named`), or else the only one in the folder, by the ends
+    of their names; the same one twice, where they do not differ:
 
     * `.yml`, `.yaml`, `.json`: pieces and their numbers
     * `.spm`: a SentencePiece model, whose pieces have the model's numbers, special ones included; it cuts both sides' text
     * anything else: plain text, a piece a line, whose number is that of its line, from 0 (a tab and a score after it, as in
       SentencePiece's `.vocab`, are left out)
 
-    Raises UserError for missing or damaged files, and if the vocabularies of source and target differ.
+    Raises UserError for missing or damaged files, and for more than two.
     """
     if not isinstance(named, list) or not named:
         named = [find_one(folder, "*vocab*", "vocabulary").name]
     files = [folder / name for name in dict.fromkeys(Path(str(name)).name for name in named)]
     vocabularies = [_read(file) for file in files]
-    if any(vocabulary[1:] != vocabularies[0][1:] for vocabulary in vocabularies):
+    if len(files) > 2 or len({vocabulary.model is None for vocabulary in vocabularies}) > 1:
         names = " and ".join(file.name for file in files)
-        raise UserError(f"{folder}: {names} differ; a model of ours has one vocabulary for source and target")
-    return vocabularies[0]
+        raise UserError(f"{folder}: expected one vocabulary, or two of one kind, for source and target; found {names}")
+    differ = vocabularies[0][1:] != vocabularies[-1][1:]
+    return vocabularies[0], vocabularies[-1 if differ else 0]
 
 
 def with_rows(vocabulary: MarianVocabulary, rows: int) -> list[str | None]:
     """The piece of each of `rows` rows, and of the row after them, with which the decoder starts. Raises UserError if a piece
     has no row."""
     pieces = rows_of(vocabulary.rows, rows, vocabulary.where)
-    return [*pieces, _START]
+    start = next((name for name in _STARTS if name not in vocabulary.rows), None)
+    if start is None:
+        names = " and ".join(_STARTS)
+        raise UserError(f"{vocabulary.where}: has {names}; expected at most one, the other is for the decoder's start")
+    return [*pieces, start]
 
 
 def model_with_rows(model: bytes, pieces: list[str | None]) -> bytes:
@@ -104,18 +110,16 @@ def _read(path: Path) -> MarianVocabulary:
     parse = parse_vocabulary if path.suffix in (".yml", ".yaml", ".json") else _parse_lines
     rows = parse(content, path)
     missing = [piece for piece in ("</s>", "<unk>") if piece not in rows]
-    if missing or _START in rows:
-        what = f"has no {' and no '.join(missing)}" if missing else f"has a {_START}, which should be no piece of Marian's"
-        raise UserError(f"{path}: {what}; expected a vocabulary as marian-vocab writes it")
+    if missing:
+        raise UserError(f"{path}: has no {' and no '.join(missing)}; expected a vocabulary as marian-vocab writes it")
     return MarianVocabulary(path, rows, rows["</s>"], rows["<unk>"], rows["</s>"], None)
 
 
 def _of_model(content: bytes, path: Path) -> MarianVocabulary:
     model = load_sentencepiece(content, path)
     rows = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
-    if model.eos_id() < 0 or _START in rows:
-        what = f"has a {_START}, which should be no piece of Marian's" if _START in rows else "has no </s>"
-        raise UserError(f"{path}: {what}; expected a SentencePiece model as marian trains it")
+    if model.eos_id() < 0:
+        raise UserError(f"{path}: has no </s>; expected a SentencePiece model as marian trains it")
     bos = model.bos_id() if model.bos_id() >= 0 else model.eos_id()
     return MarianVocabulary(path, rows, model.eos_id(), model.unk_id(), bos, content)
 

@@ -1,14 +1,16 @@
 """What exports share: a model's parameters by their names, all there and of the right shapes, and a note about text."""
 
+import dataclasses
 from typing import Any
 
-from flax.traverse_util import flatten_dict
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 
-__all__ = ["NORMALIZE", "expected_parameters", "flat_parameters"]
+__all__ = ["NORMALIZE", "completed", "expected_parameters", "flat_parameters"]
 
 # What to do where a tokenizer's model does not normalise text, which `Tokenizer.encode_source` does before it.
 NORMALIZE = "put lines through transformer_jax.tokenization.normalization.normalize first"
@@ -33,3 +35,18 @@ def flat_parameters(params: Any, config: ModelConfig, vocab_size: int) -> dict[s
     if wrong:
         raise UserError(f"these parameters are not those of the config's model: {'; '.join(wrong)}; take them from its run")
     return flat
+
+
+def completed(params: Any, config: ModelConfig, vocab_size: int) -> tuple[Any, ModelConfig]:
+    """Adds the biases that Marian has and the model lacks, as zeros, which changes no output; also returns the config with
+    them.
+
+    Raises UserError if `params` are not those of the model that `config` describes."""
+    complete = dataclasses.replace(config, attention_bias=True, output_bias=True)
+    flat = flat_parameters(params, config, vocab_size)
+    zeros = {
+        name: np.zeros(leaf.shape, leaf.dtype)
+        for name, leaf in expected_parameters(complete, vocab_size).items()
+        if name not in flat
+    }
+    return unflatten_dict(flat | zeros, sep="/"), complete

@@ -1,10 +1,12 @@
-"""Writes the model of a run for another system: CTranslate2, or Hugging Face Transformers.
+"""Writes the model of a run for another system: CTranslate2, Hugging Face Transformers, or Marian.
 
     transformer-jax export runs/demo demo_ct2 --format=ctranslate2 --quantization=int8
     transformer-jax export runs/demo demo_hf --format=hugging_face
+    transformer-jax export runs/opus opus_again --format=marian
 
 CTranslate2 takes every Transformer, Hugging Face those with sinusoidal positions: for MarianMTModel with model.norm=post, for
-PegasusForConditionalGeneration with model.norm=pre. The tokenizer is MarianTokenizer for both.
+PegasusForConditionalGeneration with model.norm=pre. The tokenizer is MarianTokenizer for both. Marian takes those with
+model.positions=sinusoidal_marian whose decoder begins with zeros, as imported models do, and runs with model.zero_start=true.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from transformer_jax.cli.parser import Parser
 
 __all__ = ["make_parser", "run"]
 
-_FORMATS = ("ctranslate2", "hugging_face")
+_FORMATS = ("ctranslate2", "hugging_face", "marian")
 
 
 def make_parser(prog: str | None = None) -> Parser:
@@ -42,9 +44,10 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
 
         write_ctranslate2(flags.workdir, flags.output, flags.checkpoint, flags.quantization or "float32")
     else:
-        from transformer_jax.cli.marian import write_hugging_face
+        from transformer_jax.cli.marian import write_hugging_face, write_marian
 
-        write_hugging_face(flags.workdir, flags.output, flags.checkpoint)
+        write = write_marian if flags.format == "marian" else write_hugging_face
+        write(flags.workdir, flags.output, flags.checkpoint)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     transformer-jax import opus-mt-en-de runs/opus
     transformer-jax import translate-en_de-1_0.argosmodel runs/argos
 
-The run translates, is scored, tuned, exported and shown like any other. A CTranslate2 model needs its SentencePiece model beside
-it, as in Argos Translate's packages, packed or unpacked; its weights may have 8 or 16 bits, and become float32.
+The run translates, is scored, tuned, exported and shown like any other. A CTranslate2 model needs its SentencePiece model
+beside it, as in Argos Translate's packages, packed or not; its weights may have 8 or 16 bits, and become float32.
 """
 
 from collections.abc import Sequence
