@@ -237,6 +237,9 @@ class TrainConfig:
     # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with: model and tokenizer.* must be as there (but
     # dropout, compute_dtype, first_position, positions unless learned, tokenizer.samples, alpha); empty: with fresh ones
     init_from: str = ""
+    # patterns of the parameters that do not change, commas between: of their paths, or of a path's beginning up to a slash,
+    # such as `encoder_*, *embedding`; empty: all change
+    freeze: str = ""
     label_smoothing: Fraction = 0.1  # the share of the target distribution that is spread over all pieces
     # each batch passes through the model twice, and the loss also has how far the two predictions are apart: simcut (Gao et al.
     # 2022), without and with the embeddings of some tokens | rdrop (Liang et al. 2021), with two dropout masks | none, one pass

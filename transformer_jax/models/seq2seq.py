@@ -30,7 +30,7 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.models.lstm import LSTM
 from transformer_jax.models.transformer import Transformer
 
-__all__ = ["abstract_parameters", "build_model", "count_parameters", "init_parameters"]
+__all__ = ["abstract_parameters", "build_model", "count_parameters", "init_parameters", "parameter_paths"]
 
 
 def build_model(config: ModelConfig, vocab_size: int) -> nn.Module:
@@ -61,6 +61,15 @@ def count_parameters(params: Any) -> int:
     10
     """
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def parameter_paths(params: Any) -> list[str]:
+    """The path of every array in a tree of parameters or of `abstract_parameters`, sorted.
+
+    >>> parameter_paths(abstract_parameters(build_model(ModelConfig(family="lstm", attention="none", num_layers=1), 8)))[:3]
+    ['decoder_0/input/bias', 'decoder_0/input/kernel', 'decoder_0/recurrent']
+    """
+    return sorted(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(params))
 
 
 def _init(model: nn.Module, key: jax.Array) -> Any:

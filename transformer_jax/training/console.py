@@ -57,10 +57,12 @@ class Console:
             log.info(line)
         platform.tell_unused_accelerator()
 
-    def prepared(self, stream: BatchStream, params: Mapping[str, Any]) -> None:
-        """Reports the size of the model and the number of epochs."""
+    def prepared(self, stream: BatchStream, params: Mapping[str, Any], trained: str = "") -> None:
+        """Reports the size of the model, how much of it is `trained` (in words, empty: all) and the number of epochs."""
         config, self._shapes = self._config, len(stream.shapes)
         log.info(describe_parameters(params, config.model.tied_embeddings != "none"))
+        if trained:
+            log.info(trained)
         epochs, too_many = describe_epochs(config, stream.batches_per_epoch, stream.pairs)
         log.info(epochs)
         _warn(too_many)

@@ -32,6 +32,7 @@ from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.preemption import Preemption
 from transformer_jax.training.prepare import open_run, prepare
 from transformer_jax.training.step import TrainState, make_train_step
+from transformer_jax.training.trainable import Trainable
 from transformer_jax.training.visible_log import visible_log
 
 __all__ = ["train"]
@@ -58,6 +59,8 @@ def train(config: Config, workdir: str, extend: bool = False, *, verbose: bool =
 
 
 def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, console: Console) -> TrainProgress:
+    # Patterns that name no parameter are reported before any text is read. Paths do not depend on the vocabulary.
+    trainable = Trainable(config.train, build_model(config.model, vocab_size=8))
     with Preemption() as preemption, first_speaks(), locked(workdir):
         run = open_run(workdir, config, extend)
         console.starting()
@@ -69,15 +72,17 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
         rate = learning_rate(config)
         init_key, step_key = jax.random.split(key_of(seed_words(config.train.seed)))
         decay = config.train.ema_decay
-        state = parallel.create(lambda key: TrainState.create(init_parameters(model, key), optimizer, decay), init_key)
+        state = parallel.create(
+            lambda key: TrainState.create(init_parameters(model, key), optimizer, decay, trainable), init_key
+        )
         progress = TrainProgress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus, usual_length=stream.usual_length)
-        console.prepared(stream, state.params)
+        console.prepared(stream, state.params, trainable.describe(state.params))
         preemption.hold()
         with run.checkpoint_writer() as checkpoints:
             state, progress = _resume(run, checkpoints.reader, parallel, state, progress)
             if config.train.init_from and not progress.step:
                 params = first_parameters(config, model, tokenizer)
-                state = parallel.create(lambda params: TrainState.create(params, optimizer, decay), params)
+                state = parallel.create(lambda params: TrainState.create(params, optimizer, decay, trainable), params)
             batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.process_shard))
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
             metrics = MetricsWriter(run.workdir, progress.step, evaluated=progress.score is not None)

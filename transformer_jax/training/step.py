@@ -1,6 +1,5 @@
 """One update and one evaluation as pure functions of state, batch and key."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from transformer_jax.inference.alignment import hard_alignment
 from transformer_jax.training.consistency import consistency_sums
 from transformer_jax.training.objective import LossSums, loss_sums
 from transformer_jax.training.optimizer import optimizer_average
+from transformer_jax.training.trainable import Trainable
 
 __all__ = ["StepSums", "TrainState", "make_eval_step", "make_train_step", "moving_average"]
 
@@ -29,11 +29,18 @@ class TrainState(NamedTuple):
     skipped: Array | int = 0  # int32 []: how many of the steps changed no parameter (`config.max_skipped`)
 
     @classmethod
-    def create(cls, params: Any, optimizer: optax.GradientTransformation, ema_decay: float = 0.0) -> "TrainState":
-        """The state before the first update: a new optimizer state, and with `ema_decay` or an optimizer that averages the
-        parameters an average equal to the parameters."""
-        optimizer_state = optimizer.init(params)
-        averages = ema_decay or optimizer_average(optimizer_state, params) is not None
+    def create(
+        cls,
+        params: Any,
+        optimizer: optax.GradientTransformation,
+        ema_decay: float = 0.0,
+        trainable: Trainable | None = None,
+    ) -> "TrainState":
+        """The state before the first update: a new optimizer state of the parameters that are `trainable` (None: all), and with
+        `ema_decay` or an optimizer that averages the parameters an average equal to the parameters."""
+        trained = trainable.split(params)[0] if trainable else params
+        optimizer_state = optimizer.init(trained)
+        averages = ema_decay or optimizer_average(optimizer_state, trained) is not None
         # A copy: both are donated to the step.
         ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if averages else None
         return cls(jnp.zeros((), jnp.int32), params, optimizer_state, ema, jnp.zeros((), jnp.int32))
@@ -49,7 +56,7 @@ class StepSums(NamedTuple):
 
     loss: LossSums
     source_tokens: Array
-    gradient_norm: Array  # before clipping
+    gradient_norm: Array  # before clipping, of the parameters that train
     finite: Array  # 1 if the loss, the gradient's norm and all new parameters are finite numbers, else 0
     steps: Array  # 1
     divergence: Array | None = None  # of the two passes, over the target tokens; None with `config.consistency` "none"
@@ -71,18 +78,34 @@ def moving_average(ema: Any, params: Any, step: Array, decay: float) -> Any:
     return optax.incremental_update(params, ema, jnp.maximum(1 - decay, 9 / (10 + step)))
 
 
-def _new_average(state: TrainState, params: Any, optimizer_state: optax.OptState, ema_decay: float) -> Any:
-    """The `ema` of the state that follows `state` with these parameters and this state of the optimizer."""
+def _new_average(
+    state: TrainState, trained: Any, optimizer_state: optax.OptState, ema_decay: float, trainable: Trainable
+) -> Any:
+    """The `ema` of the state that follows `state` with these trained parameters and this state of the optimizer. That of a
+    frozen parameter is not computed, which would round it, but stays."""
+    if state.ema is None:
+        return None
+    before, frozen = trainable.split(state.ema)
     if ema_decay:
-        return moving_average(state.ema, params, state.step + 1 - state.skipped, ema_decay)
-    return optimizer_average(optimizer_state, params)
+        return trainable.merge(moving_average(before, trained, state.step + 1 - state.skipped, ema_decay), frozen)
+    return trainable.merge(optimizer_average(optimizer_state, trained), frozen)
 
 
 def _objective(
-    params: Any, batch: Any, key: Array, *, model: nn.Module, config: TrainConfig, gather_params: Callable | None
+    trained: Any,
+    frozen: Any,
+    batch: Any,
+    key: Array,
+    *,
+    model: nn.Module,
+    config: TrainConfig,
+    trainable: Trainable,
+    gather_params: Callable | None,
 ) -> tuple[Array, tuple[LossSums, Array | None]]:
     """The sum of the objective over the target tokens of these rows, and all sums of the step."""
-    params = gather_params(params) if gather_params else params
+    if gather_params:
+        trained, frozen = gather_params(trained), frozen and gather_params(frozen)
+    params = trainable.merge(trained, frozen)
     if config.consistency == "none":
         logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
         sums, divergence = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing), None
@@ -102,11 +125,17 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
     places the parameters for the model. With `config.ema_decay` the state's `ema` follows the new parameters; with an optimizer
     that averages them, it is `optimizer_average`. With `config.max_skipped`, an update in which a number is not finite changes
     only `step` and `skipped`, and of its sums only `steps` is not 0: the learning rate, the optimizer's state and the decay of
-    the moving average continue from the last update that was applied.
+    the moving average continue from the last update that was applied. With `config.freeze` only the parameters that are
+    `Trainable` have gradients and change. Raises UserError as `Trainable` does.
     """
+    trainable = Trainable(config, model)
 
-    def accumulate(params, batch, key, gather_params):
-        of_rows = functools.partial(_objective, model=model, config=config, gather_params=gather_params)
+    def accumulate(params, frozen, batch, key, gather_params):
+        def of_rows(params, batch, key):
+            return _objective(
+                params, frozen, batch, key, model=model, config=config, trainable=trainable, gather_params=gather_params
+            )
+
         gradient_of = jax.grad(of_rows, has_aux=True)
         count = config.accumulation
         if count == 1:
@@ -127,19 +156,20 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         source_tokens = jnp.sum(batch.source_segment > 0, dtype=jnp.float32)
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        total = (*accumulate(state.params, batch, key, gather_params), source_tokens)
+        trained, frozen = trainable.split(state.params)
+        total = (*accumulate(trained, frozen, batch, key, gather_params), source_tokens)
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
         gradient, (sums, divergence), source_tokens = total
         gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.tokens, 1), gradient)
         norm = optax.tree.norm(gradient)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, trained)
+        trained = optax.apply_updates(trained, updates)
         # The new parameters too: a finite gradient times a huge rate overflows, and a save may come before the next loss.
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in (sums.loss, norm, *jax.tree.leaves(params))]).all()
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in (sums.loss, norm, *jax.tree.leaves(trained))]).all()
         step_sums = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()), divergence)
-        ema = _new_average(state, params, optimizer_state, config.ema_decay)
-        new = TrainState(state.step + 1, params, optimizer_state, ema, state.skipped)
+        ema = _new_average(state, trained, optimizer_state, config.ema_decay, trainable)
+        new = TrainState(state.step + 1, trainable.merge(trained, frozen), optimizer_state, ema, state.skipped)
         if config.max_skipped:
             unchanged = state._replace(step=new.step, skipped=state.skipped + 1)
             new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, unchanged)
