@@ -363,13 +363,14 @@ def test_an_evaluation_that_is_not_in_the_checkpoint_is_made_again_and_not_told_
         writer.write(1, "dev", {"bleu": 1.0})
         writer.write(2, "train", {"loss": 0.2})
         writer.write(2, "dev", {"bleu": 2.0})
+        writer.write(2, "watch:old/dev", {"bleu": 1.5})
     with MetricsWriter(tmp_path, 2, evaluated) as writer:
         writer.write(3, "train", {"loss": 0.3})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["split"]) for line in lines] == [
         (1, "dev"),
         (2, "train"),
-        *[(2, "dev")] * evaluated,
+        *[(2, "dev"), (2, "watch:old/dev")] * evaluated,
         (3, "train"),
     ]
 

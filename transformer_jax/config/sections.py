@@ -71,6 +71,9 @@ class DataConfig:
 
     train: str | list[TextSource] = "demo:train"  # the training text: one source or several, as above
     dev: str = "demo:dev"  # the text that evaluations translate and score: one source
+    # more sets, commas between, each as dev: evaluations score them too and decide nothing by them, so that it shows what a
+    # training forgets; empty: none
+    watch: Annotated[str, MayChange()] = ""
     source_language: str = "en"  # the ending of the source's file, PREFIX.en; it also chooses where sentences end
     target_language: str = "de"  # the ending of the target's file, PREFIX.de
     max_words: int = 250  # training pairs with more white-space separated words on a side are dropped

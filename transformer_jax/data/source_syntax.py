@@ -9,7 +9,7 @@ from typing import NamedTuple
 from transformer_jax.data.joining import MOST_JOINED, Join
 from transformer_jax.errors import UserError
 
-__all__ = ["FILTERS", "Spec", "parse_list", "parse_spec", "without_join"]
+__all__ = ["FILTERS", "Spec", "parse_list", "parse_spec", "parse_watched", "without_join"]
 
 FILTERS = ("max_words", "max_ratio", "deduplicate")  # options of a source of `data.train`: fields of `DataConfig`
 
@@ -81,12 +81,33 @@ def parse_list(text: str) -> list[Spec]:
     >>> [(spec.name, spec.weight) for spec in parse_list('europarl, "my, own" * 2.5 (max_ratio=3)')]
     [('europarl', 1.0), ('my, own', 2.5)]
     """
+    items = _items(text)
+    return [_parse(item, text, len(items) > 1) for item in items]
+
+
+def parse_watched(text: str) -> list[Spec]:
+    """Parses `data.watch`, dev sets separated by commas; none where it is empty. Raises UserError where one does not have the
+    form that `parse_spec` reads, or comes twice.
+
+    >>> [spec.name for spec in parse_watched("news/dev, demo:dev (tag=<x>)")], parse_watched("")
+    (['news/dev', 'demo:dev'], [])
+    """
+    items = _items(text) if text.strip() else []
+    for item in items:
+        if not item:
+            raise UserError(f"data.watch={text!r}: the name of a set is empty, expected NAME, NAME, ...")
+        if items.count(item) > 1:
+            raise UserError(f"data.watch: {item} comes twice; leave one of them")
+    return [parse_spec(item) for item in items]
+
+
+def _items(text: str) -> list[str]:
     items, position = [], 0
     while position is not None:
         match = _ITEM.match(text, position)
         items.append(match[1].strip())
         position = match.end() if match[2] else None
-    return [_parse(item, text, len(items) > 1) for item in items]
+    return items
 
 
 def without_join(text: str) -> str:

@@ -93,6 +93,7 @@ def text_fingerprint(data: DataConfig) -> str:
     the text and is made without reading it. The option `join` is left out, which changes no pair. The files of the built-in
     corpus are those of its program. Empty where a source is not in local files. Raises UserError as `parse_sources` does."""
     settings = dataclasses.asdict(data) | {"train": without_join(train_text(data.train)), "dev": "", "cache_dir": ""}
+    del settings["watch"]
     facts: list = [__version__, settings]
     for source in parse_sources(data):
         files = _files(source.spec, data)

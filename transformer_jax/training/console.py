@@ -133,11 +133,14 @@ class Console:
         self._bar.set_description_str(f"evaluating {done:,} of {lines:,} lines ")
 
     def evaluated(self, step: int, evaluation: Evaluation, progress: TrainProgress) -> None:
-        """Reports the scores on the dev set, the best step, sample translations, and the end of the training by `patience`."""
+        """Reports the scores on the dev set and on those that are watched, the best step, sample translations, and the end of
+        the training by `patience`."""
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in evaluation.numbers.items())
         self._best = describe_best(self._config, progress)
         best = " (best so far)" if progress.best_step == step else f" (best at step {progress.best_step})"
         log.info("step %d: dev %s%s", step, numbers, best)
+        for name, of_name in evaluation.watched.items():
+            log.info("step %d: watched %s: %s", step, name, ", ".join(f"{key} {value:.4g}" for key, value in of_name.items()))
         for sample in evaluation.samples:
             log.info("  %s", sample)
         if progress.stopped:

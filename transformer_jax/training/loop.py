@@ -30,7 +30,7 @@ from transformer_jax.training.metrics import Meter
 from transformer_jax.training.metrics_writer import MetricsWriter
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.preemption import Preemption
-from transformer_jax.training.prepare import open_run, prepare
+from transformer_jax.training.prepare import open_run, prepare, read_watched
 from transformer_jax.training.step import TrainState, make_train_step
 from transformer_jax.training.trainable import Trainable
 from transformer_jax.training.visible_log import visible_log
@@ -62,13 +62,14 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
     # Patterns that name no parameter are reported before any text is read. Paths do not depend on the vocabulary.
     trainable = Trainable(config.train, build_model(config.model, vocab_size=8))
     with Preemption() as preemption, first_speaks(), locked(workdir):
+        watched = read_watched(config)  # first: a set that cannot be read changes no config.json
         run = open_run(workdir, config, extend)
         console.starting()
         tokenizer, stream, dev = prepare(run)
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
         check, usual_length, shown = preemption.check, stream.usual_length, console.evaluating
-        evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, check, usual_length, shown)
+        evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, check, usual_length, shown, watched)
         rate = learning_rate(config)
         init_key, step_key = jax.random.split(key_of(seed_words(config.train.seed)))
         decay = config.train.ema_decay
@@ -166,6 +167,8 @@ class _Session:
         self.progress = self.progress.evaluated(evaluation.score, self._config.patience, evaluation.alignment_layer)
         numbers = evaluation.numbers | self._compilations.take_numbers()
         self._writer.write(self.progress.step, "dev", numbers, evaluation.samples)
+        for name, of_name in evaluation.watched.items():
+            self._writer.write(self.progress.step, f"watch:{name}", of_name)
         self._console.evaluated(self.progress.step, evaluation, self.progress)
 
     def make_up_evaluation(self) -> None:

@@ -14,7 +14,7 @@ __all__ = ["MetricsWriter"]
 
 class MetricsWriter:
     """Writes numbers from `start_step` on; the lines that a killed training wrote beyond that step are removed first, and so is
-    the dev set's line of that step unless its checkpoint has been `evaluated`: a killed training can leave it, and the
+    the lines of that step's evaluation unless its checkpoint has been `evaluated`: a killed training can leave them, and the
     evaluation is made again.
 
     Of several processes only the first writes.
@@ -49,7 +49,8 @@ class MetricsWriter:
         texts for TensorBoard.
 
         `split` is "train", with the numbers of `metrics.Meter.take`, the epoch and the learning rate, or "dev", with those of
-        `evaluator.Evaluation`. Both have the counts of `compilations.Compilations` since the last line.
+        `evaluator.Evaluation`. Both have the counts of `compilations.Compilations` since the last line. A set that is watched
+        has the split "watch:NAME", with its numbers in that `Evaluation`.
         """
         if not self._board:
             return
@@ -91,4 +92,5 @@ def _is_before(line: str, start_step: int, evaluated: bool) -> bool:
         step, split = entry["step"], entry.get("split")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
-    return type(step) is int and (step < start_step or (step == start_step and (evaluated or split != "dev")))
+    of_evaluation = split == "dev" or str(split).startswith("watch:")
+    return type(step) is int and (step < start_step or (step == start_step and (evaluated or not of_evaluation)))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from transformer_jax.config import Config, schedule_ends_with_steps
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.preparation_cache import PreparationCache
+from transformer_jax.data.source_syntax import parse_watched
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, text_fingerprint
 from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream
@@ -19,7 +20,7 @@ from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.init_from import first_tokenizer
 from transformer_jax.training.optimizer import learning_rate
 
-__all__ = ["open_run", "prepare"]
+__all__ = ["open_run", "prepare", "read_watched"]
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,15 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
             f"{stream.joined.cut:,}",
         )
     return tokenizer, stream, dev
+
+
+def read_watched(config: Config) -> dict[str, Pairs]:
+    """The sets of `data.watch`, by their names as they are written there. Raises UserError for one that cannot be read."""
+    data, specs = config.data, parse_watched(config.data.watch)
+    if specs:
+        with collectives.first_before_others("watched sets"):
+            fetch(specs)
+    return {spec.text: read_pairs(spec, data.source_language, data.target_language) for spec in specs}
 
 
 def _prepare_text(config: Config) -> tuple[Pairs, ReadText]:
