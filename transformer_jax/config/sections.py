@@ -238,8 +238,15 @@ class TrainConfig:
     # of the first parameters, the order of the text and dropout; 2**64 - 1 at most
     seed: Annotated[int, AtLeast(0), AtMost((1 << 64) - 1)] = 0
     # RUN or RUN:CHECKPOINT, whose parameters and tokenizer a new run begins with: model and tokenizer.* must be as there (but
-    # dropout, compute_dtype, first_position, positions unless learned, tokenizer.samples, alpha); empty: with fresh ones
+    # dropout, compute_dtype, first_position, positions unless learned, tokenizer.samples, alpha), unless the next two keys say
+    # otherwise; empty: with fresh ones
     init_from: str = ""
+    # same: the tokenizer of that run | own: one trained on this run's text; rows of pieces that both have are taken, and
+    # a new piece begins with the mean of the rows of its parts (Gee et al. 2022)
+    init_tokenizer: Literal["same", "own"] = "same"
+    # same: the model of that run | partial: another one, such as one of more layers; parameters with a name and shape that both
+    # have are taken, the others begin fresh, and the log names them
+    init_model: Literal["same", "partial"] = "same"
     # patterns of the parameters that do not change, commas between: of their paths, or of a path's beginning up to a slash,
     # such as `encoder_*, *embedding`; empty: all change
     freeze: str = ""

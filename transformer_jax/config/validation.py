@@ -32,6 +32,9 @@ def validate(config: Config) -> Config:
     _validate_optimizer(config.optimizer, config.train.ema_decay)
     _validate_batch(config.batch, config.train.accumulation)
     _validate_consistency(config.train, config.model)
+    for name in ("init_tokenizer", "init_model"):
+        value, expected = getattr(config.train, name), "same without train.init_from: there is no other run"
+        _require(config.train.init_from != "" or value == "same", f"train.{name}", value, expected)
     return config
 
 

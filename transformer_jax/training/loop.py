@@ -82,7 +82,7 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
         with run.checkpoint_writer() as checkpoints:
             state, progress = _resume(run, checkpoints.reader, parallel, state, progress)
             if config.train.init_from and not progress.step:
-                params = first_parameters(config, model, tokenizer)
+                params = first_parameters(config, model, tokenizer, init_key)
                 state = parallel.create(lambda params: TrainState.create(params, optimizer, decay, trainable), params)
             batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.process_shard))
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
