@@ -50,6 +50,11 @@ class DataConfig:
 
     * `(tag=WORD)` puts WORD and a space before each source sentence, for example to tell back-translated text from other
     * `(columns=3,1)`, of a `FILE.tsv` of any number of columns, says which are source and target, from 1
+    * `(upper=0.05 typos=0.1)` changes each pair with these chances, independently: the noises of `transformer_jax.data.noise`,
+      `upper`, `title`, `lower`, `typos`, `spaces`, `quotes`, `no_end_punctuation`, `emoji`. A name alone, as in `(upper)`, is
+      for every pair. It is drawn once; with `tokenizer.samples`, for each of the samples anew. Filters see the text before its
+      noise, and pairs of sources with other noise are no duplicates: `mine, mine * 0.1 (upper)` adds a tenth of the text in
+      capitals. The word of `tag` has no noise
 
     `train` may list several, each with a weight, how often an epoch has each of its pairs, and filters of its own:
     `wmt/europarl, wmt/news * 2, mined/web * 0.5 (max_ratio=3 tag=<web>)`. A path with a comma, a star or parentheses goes in

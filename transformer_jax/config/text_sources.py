@@ -14,6 +14,8 @@ class TextSource:
     "wmt/news, new" * 2.5 (tag=<news> max_ratio=3)
     >>> print(TextSource("talks", join="0.2:2-4", swap=True))
     "talks" (join=0.2:2-4 swap=true)
+    >>> print(TextSource("news", weight=0.1, noise="upper=1"))
+    "news" * 0.1 (upper=1)
     """
 
     name: str  # as `DataConfig` describes it; it may have any character
@@ -25,6 +27,7 @@ class TextSource:
     deduplicate: bool | None = None
     join: str = ""  # SHARE:PAIRS or SHARE:LEAST-MOST: the share of examples that are so many pairs joined (`data.joining`)
     swap: bool = False  # source and target change places
+    noise: str = ""  # noises and the chance of each, as in "upper=0.05 typos=0.1" (`data.noise`)
 
     def __str__(self) -> str:
         options = {
@@ -38,7 +41,7 @@ class TextSource:
         }
         name = '"' + self.name.replace('"', '""') + '"'
         weight = f" * {self.weight}" if self.weight != 1 else ""
-        text = " ".join(f"{key}={value}" for key, value in options.items() if value is not None)
+        text = " ".join([*(f"{key}={value}" for key, value in options.items() if value is not None), *self.noise.split()])
         return f"{name}{weight} ({text})" if text else f"{name}{weight}"
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from etils import epath
 
+from transformer_jax.data.noise import change_pairs
 from transformer_jax.data.source_syntax import Spec, parse_spec
 from transformer_jax.errors import UserError
 from transformer_jax.storage.files import is_remote, to_path
@@ -41,6 +42,7 @@ def read_pairs(spec: str | Spec, source_language: str, target_language: str) -> 
         tfds:wmt14_translate/de-en#validation    a data set of TFDS (see `tfds_source`), without #SPLIT its training split
         data/all.tsv (columns=3,1) of more columns than two: those of source and target, from 1
         any of these (tag=WORD)    with WORD and a space before each source sentence
+        any of these (upper)       each line with this noise (`data.noise`), the same at each call; some, with (upper=0.2)
         "data/new (1), b" (...)    a path in double quotes, which may have anything in it
 
     Raises UserError, in one line, where there is no such source or file, the sides differ in number, a file is empty or a line
@@ -59,6 +61,8 @@ def iter_pairs(spec: str | Spec, source_language: str, target_language: str) -> 
     pairs = _iter_source(spec, source_language, target_language)
     if spec.swap:
         pairs = ((source, target) for target, source in pairs)
+    if spec.noise:
+        pairs = change_pairs(spec.noise, pairs)
     return ((f"{spec.tag} {source}", target) for source, target in pairs) if spec.tag else pairs
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from transformer_jax.data.lines_on_disk import CHUNK, joined
+from transformer_jax.data.noised_lines import as_sample
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
@@ -35,7 +36,8 @@ def encode_lines(
     """Chunk by chunk, the ids int32 [tokens] of `lines`, EOS included, and the number of ids of each line, int64 [lines].
 
     `side` is source or target. `processes` is how many other processes encode; 0: as many as there are cores, none for few
-    lines. With `sampling` all lines come `sampling.count` times over, each time segmented anew; the same at each call.
+    lines. With `sampling` all lines come `sampling.count` times over, each time segmented anew, with the noise of that sample
+    (`NoisedLines`); the same at each call.
     `on_block` is called with each chunk of the text in its order (`lines_on_disk.joined`), once.
 
     Raises RuntimeError if one of the other processes ends before its time.
@@ -60,8 +62,9 @@ def _tasks(
 ) -> Iterator[tuple[bytes, tuple[float, int] | None]]:
     """Each chunk of the text, with the alpha and the seed of its segmentation."""
     for time in range(times):
+        drawn = as_sample(lines, time)
         for start in range(0, len(lines), _CHUNK):
-            block = joined(lines, start, min(start + _CHUNK, len(lines)))
+            block = joined(drawn, start, min(start + _CHUNK, len(lines)))
             if on_block and not time:
                 on_block(block)
             yield block, sampling and (sampling.alpha, _seed(time, start))

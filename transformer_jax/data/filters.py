@@ -17,7 +17,8 @@ class Cleaning:
     * `too long`: a side has more than `config.max_words` words
     * `length ratio`: the longer side has more than `config.max_ratio` times the words of the shorter, plus 5
     * `duplicate`: the same pair came before, here or in another `Cleaning` with the same `seen` (if `config.deduplicate`).
-      Pairs are compared by 64 bits of a hash: of ten million pairs, one is left out by mistake with probability 1 in 400,000
+      Pairs are compared by 64 bits of a hash: of ten million pairs, one is left out by mistake with probability 1 in 400,000.
+      Pairs of another `kind` are others: the text of one source may be there plain and with noise
 
     >>> cleaning = Cleaning(DataConfig())
     >>> [cleaning.keeps(*pair) for pair in [("a b", "c"), ("", "d"), ("a b", "c")]]
@@ -26,8 +27,8 @@ class Cleaning:
     {'empty': 1, 'too long': 0, 'length ratio': 0, 'duplicate': 1, 'kept': 1}
     """
 
-    def __init__(self, config: DataConfig, seen: set[int] | None = None):
-        self._config, self._seen = config, set() if seen is None else seen
+    def __init__(self, config: DataConfig, seen: set[int] | None = None, kind: str = ""):
+        self._config, self._seen, self._kind = config, set() if seen is None else seen, kind
         self.counts = dict.fromkeys(("empty", "too long", "length ratio", "duplicate", "kept"), 0)
 
     def keeps(self, source: str, target: str) -> bool:
@@ -45,7 +46,7 @@ class Cleaning:
         if longer > self._config.max_ratio * shorter + 5:
             return "length ratio"
         if self._config.deduplicate:
-            pair_hash = _pair_hash(source, target)
+            pair_hash = _pair_hash(source, f"{target}\n{self._kind}" if self._kind else target)
             if pair_hash in self._seen:
                 return "duplicate"
             self._seen.add(pair_hash)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from transformer_jax.data.joining import MOST_JOINED, Join
+from transformer_jax.data.noise import NOISES
 from transformer_jax.errors import UserError
 
 __all__ = ["FILTERS", "Spec", "parse_list", "parse_spec", "parse_watched", "without_join"]
@@ -14,7 +15,8 @@ __all__ = ["FILTERS", "Spec", "parse_list", "parse_spec", "parse_watched", "with
 FILTERS = ("max_words", "max_ratio", "deduplicate")  # options of a source of `data.train`: fields of `DataConfig`
 
 _OF_TRAINING = ("join", "swap")  # the other options that only a source of `data.train` has
-_OF_ANY = ("tag", "columns")
+_OF_ANY = ("tag", "columns", *NOISES)
+_BARE_NOISE = re.compile(rf"(?<![^\s,])({'|'.join(NOISES)})(?![^\s,])")  # for every line
 _LARGEST_WEIGHT = 1_000_000
 _IN_QUOTES = "a path that has a comma, a star or parentheses goes in double quotes"
 # A quotation mark matters at the start alone; inside, two of them are one.
@@ -27,7 +29,7 @@ class Spec(NamedTuple):
 
     text: str  # as it was written
     name: str  # what is read: demo:train, PREFIX, FILE.tsv, ... (`DataConfig`)
-    options: dict[str, str]  # of `tag`, `columns` and, in training text, `FILTERS`, `join` and `swap`
+    options: dict[str, str]  # of `tag`, `columns`, `NOISES` and, in training text, `FILTERS`, `join` and `swap`
     weight: float = 1.0  # how often an epoch has each of its pairs
     advice: str = ""  # how a path is written of which this name may be a part; for a message if there is no such file
 
@@ -52,6 +54,16 @@ class Spec(NamedTuple):
         """Whether the sides are exchanged: the text of the target is the source."""
         return self.options.get("swap") == "true"
 
+    @property
+    def noise(self) -> dict[str, float]:
+        """The chance of each noise that the source has, in the order of `NOISES`."""
+        return {name: float(self.options[name]) for name in NOISES if name in self.options}
+
+    @property
+    def without_noise(self) -> "Spec":
+        """The same source as it is read before its noise is drawn."""
+        return self._replace(options={key: value for key, value in self.options.items() if key not in NOISES})
+
 
 def parse_spec(text: str) -> Spec:
     """Parses the name of a dev or test set. Raises UserError unless it has the form of `Spec`, without a weight, `FILTERS`,
@@ -62,6 +74,8 @@ def parse_spec(text: str) -> Spec:
     ('backtranslated/news.tsv', (3, 1), '<bt>')
     >>> parse_spec('"data (1)/test, new"').name
     'data (1)/test, new'
+    >>> parse_spec("demo:test (upper typos=0.5)").noise
+    {'typos': 0.5, 'upper': 1.0}
     """
     name, weight, options = _parts(text.strip(), text, False)
     if weight is not None:
@@ -163,10 +177,11 @@ def _options(text: str | None, where: str) -> dict[str, str]:
     if text is None:
         return {}
     options: dict[str, str] = {}
-    for item in re.split(r"[\s,]+(?=[^\s,=]+=)", text.strip(" \t,")):
+    for item in re.split(r"[\s,]+(?=[^\s,=]+=)", _BARE_NOISE.sub(r"\1=1", text).strip(" \t,")):
         key, _, value = item.partition("=")
         if not key or not value:
-            raise _no_option(where)
+            near = difflib.get_close_matches(item, NOISES, n=1)
+            raise _no_option(where, f" (did you mean {near[0]}?)" if near else "")
         if key in options:
             raise UserError(f"{where}: {key} comes twice; leave one of them")
         options[key] = re.sub(r"\s", "", value) if key == "columns" else value
@@ -181,6 +196,8 @@ def _checked(options: dict[str, str], name: str, where: str, allowed: Sequence[s
             raise UserError(f"{where}: {key} is none of the options of a source: {', '.join(allowed)}{hint}")
         if key != "columns" and re.search(r"[\s,]", value):
             raise _no_option(where)
+        if key in NOISES and not _is_chance(value):
+            raise UserError(f"{where}: {key}={value} should be a chance above 0, 1 at most, as in {key}=0.1")
         if key == "swap" and value not in ("true", "false"):
             raise UserError(f"{where}: swap={value} should be true or false")
         if key == "join" and not _join_of(value):
@@ -196,6 +213,10 @@ def _checked(options: dict[str, str], name: str, where: str, allowed: Sequence[s
     return options
 
 
+def _is_chance(text: str) -> bool:
+    return bool(re.fullmatch(r"(\d+|\d*\.\d+)(e-\d\d?)?", text)) and 0 < float(text) <= 1
+
+
 def _join_of(text: str) -> Join | None:
     """
     >>> _join_of("0.2:2-4"), _join_of("1:3"), _join_of("1:1")
@@ -208,5 +229,6 @@ def _join_of(text: str) -> Join | None:
     return join if 0 < join.share <= 1 and 2 <= join.least <= join.most <= MOST_JOINED else None
 
 
-def _no_option(where: str) -> UserError:
-    return UserError(f"{where}: expected KEY=VALUE between the parentheses, such as (max_ratio=3 tag=<bt>); {_IN_QUOTES}")
+def _no_option(where: str, hint: str = "") -> UserError:
+    expected = "expected KEY=VALUE between the parentheses, such as (max_ratio=3 tag=<bt>)"
+    return UserError(f"{where}: {expected}{hint}; {_IN_QUOTES}")

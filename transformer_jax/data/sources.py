@@ -14,6 +14,7 @@ from transformer_jax.config.text_sources import train_text
 from transformer_jax.data.corpus import Pairs, iter_pairs, text_files
 from transformer_jax.data.filters import Cleaning
 from transformer_jax.data.lines_on_disk import Spool
+from transformer_jax.data.noised_lines import Part, with_noise
 from transformer_jax.data.source_syntax import FILTERS, Spec, parse_list, parse_spec, without_join
 from transformer_jax.data.store import local_cache
 from transformer_jax.errors import UserError
@@ -49,12 +50,13 @@ def read_sources(data: DataConfig, normalized: bool = False) -> tuple[Pairs, lis
     """The cleaned pairs of all sources of `data.train`, one source after the other, and for each source the number of its pairs
     and its weight. A pair that several sources have is kept in the first of them. If `normalized`, sentences are normalised
     (`normalize`) before they are cleaned: a sentence of invisible characters is empty, and pairs that differ in these alone are
+    duplicates. Filters see the text without noise; it is drawn after them, and pairs of sources with other noise are no
     duplicates. The pairs are not in memory, but in a temporary file in the cache. Raises UserError as `read_pairs` does."""
     folder = local_cache(data.cache_dir)
-    pairs, counts, seen = Pairs(Spool(folder), Spool(folder)), [], set()
+    pairs, counts, seen, parts = Pairs(Spool(folder), Spool(folder)), [], set(), []
     for spec, weight, filters in parse_sources(data):
-        cleaning = Cleaning(filters, seen)
-        for source, target in iter_pairs(spec, data.source_language, data.target_language):
+        cleaning = Cleaning(filters, seen, str(spec.noise or ""))
+        for source, target in iter_pairs(spec.without_noise, data.source_language, data.target_language):
             if normalized:
                 source, target = normalize(source), normalize(target)
             if cleaning.keeps(source, target):
@@ -63,7 +65,8 @@ def read_sources(data: DataConfig, normalized: bool = False) -> tuple[Pairs, lis
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in cleaning.counts.items())
         log.info("training text %s: %s", spec.text, reasons)
         counts.append((cleaning.counts["kept"], weight))
-    return pairs, counts
+        parts.append(Part(cleaning.counts["kept"], spec.noise, normalize(spec.tag) if normalized else spec.tag))
+    return with_noise(pairs, parts), counts
 
 
 def fetch(specs: Iterable[str | Spec]) -> None:

@@ -17,6 +17,7 @@ from etils import epath
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.data.encode_lines import encode_lines
 from transformer_jax.data.lines_on_disk import CHUNK, joined
+from transformer_jax.data.noised_lines import clean_pairs, noise_identity
 from transformer_jax.data.training_words import WordHashes
 from transformer_jax.errors import UserError
 from transformer_jax.storage.cache_folders import default_cache_dir
@@ -86,8 +87,8 @@ def local_cache(cache_dir: str | Path = "") -> Path:
 def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", sampling: Sampling | None = None) -> Store:
     """The store of `pairs`, tokenised now or, where all that goes into it is as in an earlier call, read from `cache_dir`.
 
-    With `sampling` it has each pair `sampling.count` times over, each time segmented anew at random: first all pairs once, then
-    all of them again. They are the same at each call.
+    With `sampling` it has each pair `sampling.count` times over, each time segmented anew at random, and with its noise drawn
+    anew where its source has any: first all pairs once, then all of them again. They are the same at each call.
 
     It is written to a temporary folder that gets its name, a hash of the text and the tokenizer, when it is complete: a store
     that is half written is never found, and of two processes that write the same store the second throws its own away. The text
@@ -175,14 +176,15 @@ def _has_store_of(cache: Path, pairs: int) -> bool:
 
 def _hash(pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> str:
     digest = _start_hash(pairs, tokenizer, sampling)
-    for lines in pairs:
+    for lines in clean_pairs(pairs):
         for start in range(0, len(lines), CHUNK):
             _add_block(digest, joined(lines, start, min(start + CHUNK, len(lines))))
     return digest.hexdigest()
 
 
 def _start_hash(pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> Any:
-    return hashlib.blake2b(f"{identity(tokenizer, sampling)} {len(pairs.source)}\n".encode(), digest_size=16)
+    settings = f"{identity(tokenizer, sampling)} {len(pairs.source)}{noise_identity(pairs)}\n"
+    return hashlib.blake2b(settings.encode(), digest_size=16)
 
 
 def _add_block(digest: Any, block: bytes) -> None:
@@ -190,14 +192,17 @@ def _add_block(digest: Any, block: bytes) -> None:
 
 
 def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> str:
-    """Writes the store of `pairs`, whose text is passed over once (with `sampling`, once for each sample). Returns its name."""
-    digest, words = _start_hash(pairs, tokenizer, sampling), WordHashes()
+    """Writes the store of `pairs`, whose text is passed over once (with `sampling`, once for each sample). Returns its name: a
+    hash of the clean text, where it has noise, and of what the noise depends on."""
+    digest, words, is_clean = _start_hash(pairs, tokenizer, sampling), WordHashes(), clean_pairs(pairs) is pairs
 
     def add_source(block: bytes) -> None:
-        _add_block(digest, block)
+        if is_clean:
+            _add_block(digest, block)
 
     def add_target(block: bytes) -> None:
-        _add_block(digest, block)
+        if is_clean:
+            _add_block(digest, block)
         words.add(block.decode("utf-8"))
 
     kind = np.dtype(np.uint16 if max(tokenizer.vocab_size, tokenizer.source_vocab_size) < 1 << 16 else np.int32)
@@ -207,7 +212,7 @@ def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling 
         np.save(folder / f"{side}_offsets.npy", np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths])))
     np.save(folder / _WORDS, words.hashes())
     write_manifest(folder)
-    return digest.hexdigest()
+    return digest.hexdigest() if is_clean else _hash(pairs, tokenizer, sampling)
 
 
 def _write_ids(path: Path, kind: np.dtype, rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:

@@ -1,12 +1,12 @@
 """From the training text to the stream of batches, in three steps: the text, the tokenizer, the store."""
 
 import functools
-import itertools
 import logging
 from collections.abc import Callable
 
 from transformer_jax.config import Config, schedule_ends_with_steps
 from transformer_jax.data.corpus import Pairs, read_pairs
+from transformer_jax.data.noised_lines import tokenizer_lines
 from transformer_jax.data.preparation_cache import PreparationCache
 from transformer_jax.data.source_syntax import parse_watched
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, text_fingerprint
@@ -128,10 +128,9 @@ def _prepare_tokenizer(run: Run, cache: PreparationCache, read_text: ReadText) -
         if first and made_before:
             made_before.copy_to(run.tokenizer_folder)
         elif first and not is_there:
-            pairs, _ = read_text(config.tokenizer.normalize)
-            cache.put_tokenizer(
-                config.tokenizer, Tokenizer.train(itertools.chain(*pairs), config.tokenizer, run.tokenizer_folder)
-            )
+            pairs, counts = read_text(config.tokenizer.normalize)
+            lines = tokenizer_lines(pairs, [weight for _, weight in counts])
+            cache.put_tokenizer(config.tokenizer, Tokenizer.train(lines, config.tokenizer, run.tokenizer_folder))
         return run.tokenizer()
 
 
