@@ -279,6 +279,21 @@ class TestEvaluate:
         assert [(each["label"], each["sentences"]) for each in written["analysis"]["by_unseen"]] == [("0", 4)]
         assert str(other) in html.read_text(encoding="utf-8")
 
+    def test_robustness_has_a_report_for_each_noise_and_a_table(self, here, evaluated, capfd, tmp_path):
+        files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "html")}
+        options = dict(report=str(files["json"]), html=str(files["html"]), bootstrap=0)
+        found = evaluated(robustness=["upper", "typos"], **options)
+        assert [each.test for each in found] == [here.dev, f"{here.dev} (upper)", f"{here.dev} (typos)"]
+        (alone,) = evaluated_run(here.run, f"{here.dev} (upper)", bootstrap=0)
+        assert (alone.hypotheses, alone.scores) == (found[1].hypotheses, found[1].scores) and alone.robustness is None
+        printed = capfd.readouterr().out
+        assert printed.count("robustness:") == 1 and re.search(r"\n  upper .* 4  changed alike\n", printed)
+        written = json.loads(files["json"].read_text(encoding="utf-8"))
+        for each in written:
+            assert each["robustness"]["difference"] == each["scores"][0]["value"] - written[0]["scores"][0]["value"]
+            assert each["robustness"]["looping"] == len(each["checks"]["looping"])
+        assert '"noise":"upper"' in files["html"].read_text(encoding="utf-8")
+
     def test_without_the_training_text_the_report_has_the_words_that_were_kept_or_says_why_not(self, here, evaluated, tmp_path):
         (found,) = evaluated(report=str(tmp_path / "report.json"), bootstrap=0)
         assert [(each.label, each.sentences) for each in found.analysis.by_unseen] == [("0", 4)]

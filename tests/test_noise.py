@@ -1,6 +1,7 @@
 """Noise: what each kind does to a pair, that it is drawn in the same way everywhere, and as an option of sources."""
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import subprocess
@@ -20,7 +21,7 @@ from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.noise import NOISES, SHARE, change_pairs, changes_target, quotes, title, typos, upper
 from transformer_jax.data.noised_lines import Part, clean_pairs, tokenizer_lines, with_noise
 from transformer_jax.data.sources import parse_sources, read_sources, text_fingerprint
-from transformer_jax.data.store import open_store
+from transformer_jax.data.store import identity, open_store
 from transformer_jax.errors import UserError
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.tokenization.subword_sampling import Sampling
@@ -237,6 +238,13 @@ def test_a_store_is_found_by_the_clean_text_and_its_noise(tokenizer, tmp_path):
     # With every source in small letters these have the same noised text, and would have others in another sample.
     small = Pairs([line.lower() for line in TEXT.source], TEXT.target)
     assert len({first, fingerprint(small, 1.0), fingerprint(TEXT, 0.5), open_store(TEXT, tokenizer, tmp_path).fingerprint}) == 4
+
+
+def test_without_noise_a_store_has_the_name_that_it_had(tokenizer, tmp_path):
+    digest = hashlib.blake2b(f"{identity(tokenizer, None)} {len(TEXT.source)}\n".encode(), digest_size=16)
+    for side in TEXT:
+        digest.update("".join(f"{line}\n" for line in side).encode())
+    assert open_store(TEXT, tokenizer, tmp_path).fingerprint == digest.hexdigest()
 
 
 def test_the_text_has_another_fingerprint(tmp_path):

@@ -15,8 +15,10 @@ from transformer_jax.cli.translation_formats import COLUMNS, TranslatedLine, as_
 from transformer_jax.config import Config
 from transformer_jax.config.keys import key_values
 from transformer_jax.evaluation.analysis import Analysis, Group, Sentence
+from transformer_jax.evaluation.checks import Checks, Copied, ShortLines
 from transformer_jax.evaluation.metrics import Score
 from transformer_jax.evaluation.report import Report
+from transformer_jax.evaluation.robustness import Robustness
 from transformer_jax.evaluation.significance import Comparison, Difference
 from transformer_jax.recipes import first_lines
 from transformer_jax.runs.progress import TrainProgress
@@ -109,7 +111,7 @@ def test_every_example_is_shown_with_its_text_and_its_code(references):
 def test_the_page_of_file_formats_has_every_key_and_column():
     page = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
     told = {name for code in re.findall(r"`([^`\n]+)`", page) for name in re.findall(r"\w+", code)}
-    of_reports = (Report, Score, Comparison, Difference, Analysis, Group, Sentence)
+    of_reports = (Report, Score, Comparison, Difference, Analysis, Group, Sentence, Checks, Copied, ShortLines, Robustness)
     names = {field.name for cls in (*of_reports, TrainProgress) for field in dataclasses.fields(cls)}
     metrics = (RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     names |= {key for line in metrics for key in json.loads(line)} | {"time", "bleu", "ema_decay"} | set(COLUMNS)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from transformer_jax.cli.evaluation_files import check_files, write_files
+from transformer_jax.cli.evaluation_files import check_files, robustness_tables, write_files
 from transformer_jax.cli.evaluation_job import EvaluationJob
 from transformer_jax.cli.progress_bar import lines_bar
 from transformer_jax.data.corpus import Pairs, read_pairs
@@ -19,6 +19,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation.analysis import analyse, training_targets, unseen_words
 from transformer_jax.evaluation.metrics import metrics
 from transformer_jax.evaluation.report import Report, evaluate, in_words
+from transformer_jax.evaluation.robustness import PLAIN, NoisedSet, Robustness, noised_sets, references_of
 from transformer_jax.evaluation.significance import Comparison, differences
 from transformer_jax.evaluation.watch_checkpoints import new_checkpoints
 from transformer_jax.inference.translator import Translator, load_others
@@ -37,6 +38,7 @@ Systems = Iterator[tuple[Translator, str]]  # with the name of the checkpoint
 class _TestSet(NamedTuple):
     name: str
     pairs: Pairs
+    noised: NoisedSet | None = None  # with `--robustness`
 
 
 class _OtherSystem(NamedTuple):
@@ -92,8 +94,12 @@ def evaluate_run(job: EvaluationJob) -> list[Report]:
             translator.align_with(job.alignment_layer)
         for index, test_set in enumerate(sets):
             reports.append(_report(setting, translator, checkpoint, index, test_set))
+            if test_set.noised:
+                reports[-1].robustness = _robustness(reports, test_set.noised)
             if first:
                 print(reports[-1].as_line() if job.watch else reports[-1].as_text(), flush=True)
+                if _ends_table(sets, index):
+                    print(robustness_tables(reports)[-1], flush=True)
                 write_files(job, reports, [sets[i % len(sets)].pairs for i in range(len(reports))])
     return reports
 
@@ -126,6 +132,25 @@ def _report(setting: _Setting, translator: Translator, checkpoint: str, index: i
     return report
 
 
+def _robustness(reports: Sequence[Report], noised: NoisedSet) -> Robustness:
+    """The row of the last report, beside the last one of a set without noise."""
+    bleu, chrf, *_ = (score.value for score in reports[-1].scores)
+    plain = next((report.scores[0].value for report in reversed(reports) if _is_plain(report)), bleu)
+    difference, looping = (0.0 if noised.noise == PLAIN else bleu - plain), len(reports[-1].checks.looping)
+    references = references_of(noised.noise)
+    return Robustness(noised.plain, noised.noise, noised.changed, references, bleu, chrf, difference, looping)
+
+
+def _is_plain(report: Report) -> bool:
+    return report.robustness is not None and report.robustness.noise == PLAIN
+
+
+def _ends_table(sets: Sequence[_TestSet], index: int) -> bool:
+    """Whether the test set with this index is the last row of a table of robustness."""
+    following = sets[index + 1 :]
+    return bool(sets[index].noised) and (not following or following[0].noised.noise == PLAIN)
+
+
 def _aligns(job: EvaluationJob, run: Run) -> bool:
     """Are words aligned? For a page, unless the model has no attention; a layer that is named must exist."""
     has_attention = (run.config.model.family, run.config.model.attention) != ("lstm", "none")
@@ -136,6 +161,9 @@ def _read_sets(job: EvaluationJob, run: Run) -> list[_TestSet]:
     data = run.config.data
     with collectives.first_before_others("test sets"):
         fetch(job.test)
+    if job.robustness is not None:
+        noised = [each for name in job.test for each in noised_sets(name, data, job.robustness)]
+        return [_TestSet(each.name, each.pairs, each) for each in noised]
     return [_TestSet(name, read_pairs(name, data.source_language, data.target_language)) for name in job.test]
 
 
@@ -172,7 +200,7 @@ def _other_system(job: EvaluationJob, run: Run, sets: Sequence[_TestSet]) -> _Ot
     asked for. Raises UserError."""
     compare, data = job.compare, run.config.data
     if to_path(compare).is_file():
-        lines, sizes = read_lines(compare), [len(pairs.target) for _, pairs in sets]
+        lines, sizes = read_lines(compare), [len(each.pairs.target) for each in sets]
         if len(lines) != sum(sizes):
             raise UserError(f"--compare={compare}: has {len(lines)} lines, expected {sum(sizes)}: one for each sentence")
         rest = iter(lines)
@@ -200,7 +228,7 @@ def _training_text(job: EvaluationJob, run: Run, sets: Sequence[_TestSet], first
     if not (job.report or job.html):
         return None
     trained_here = job.watch or _was_trained_here(run)  # by all processes, as they read checkpoints together
-    return _unseen_words(run, trained_here, [line for _, pairs in sets for line in pairs.target]) if first else None
+    return _unseen_words(run, trained_here, [line for each in sets for line in each.pairs.target]) if first else None
 
 
 def _was_trained_here(run: Run) -> bool:

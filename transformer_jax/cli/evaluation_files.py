@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from transformer_jax.cli.evaluation_job import EvaluationJob
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.evaluation.report import Report
+from transformer_jax.evaluation.robustness import PLAIN, as_table
 from transformer_jax.storage.files import finite_or_null
 from transformer_jax.storage.text_files import check_writable, open_output
 from transformer_jax.visualization.report_page import write_report_page
 
-__all__ = ["check_files", "write_files"]
+__all__ = ["check_files", "robustness_tables", "write_files"]
 
 
 def check_files(job: EvaluationJob) -> None:
@@ -33,7 +34,23 @@ def write_files(job: EvaluationJob, reports: Sequence[Report], pairs: Sequence[P
 
 
 def _as_text(reports: Sequence[Report]) -> str:
-    return "\n\n".join(f"{report.as_text()}\n{report.analysis.as_text()}" for report in reports) + "\n"
+    return "\n\n".join([*map(_report_as_text, reports), *robustness_tables(reports)]) + "\n"
+
+
+def robustness_tables(reports: Sequence[Report]) -> list[str]:
+    """The tables of `--robustness`, one for each test set and checkpoint."""
+    tables: list[list[Report]] = []
+    for report in reports:
+        if report.robustness and report.robustness.noise == PLAIN:
+            tables.append([])
+        if report.robustness:
+            tables[-1].append(report)
+    return [f"{table[0].checkpoint}, {as_table([report.robustness for report in table])}" for table in tables]
+
+
+def _report_as_text(report: Report) -> str:
+    checks = f"\n  {report.checks.as_text()}" * (not report.checks.notable)  # else as_text has them
+    return f"{report.as_text()}{checks}\n{report.analysis.as_text()}"
 
 
 def _as_json(reports: Sequence[Report]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformer_jax.cli.parser import check_ensemble, flag
+from transformer_jax.data.noise import check_noises
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import refuse_same_files
 
@@ -27,6 +28,9 @@ class EvaluationJob:
     lowercase: bool = flag("BLEU without regard to case", False)
     paper_bleu: bool = flag("BLEU also lower-cased, and on Moses tokens with compounds split (as in 2017)", False)
     rouge: bool = flag("ROUGE too, as without it where the run's train.metric is one", False)
+    robustness: Sequence[str] | None = flag(
+        "score each set also with these noises, all if none is named, and compare", None, nargs="*", metavar="NOISE"
+    )
     bootstrap: int = flag("resamples for the confidence intervals, 0: none (default: 1000)", 1000, metavar="N")
     compare: str | None = flag(
         "test the difference from another run, or a file of its translations", None, metavar="RUN[:CHECKPOINT]"
@@ -51,4 +55,5 @@ class EvaluationJob:
             raise UserError(f"--watch_minutes={self.watch_minutes:g} should be above 0")
         if self.alignment_layer is not None and not self.html:
             raise UserError("--alignment_layer is for --html, whose page has word alignments; leave it out")
+        check_noises(self.robustness or (), "--robustness")
         refuse_same_files(compare=self.compare, output=self.output, report=self.report, html=self.html)

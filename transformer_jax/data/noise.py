@@ -22,6 +22,7 @@ letter is changed together with its accents: text is cut into grapheme clusters.
 by which `ß` becomes `SS`; rules of single languages, such as that of the Turkish i, are not applied.
 """
 
+import difflib
 import functools
 import itertools
 import unicodedata
@@ -30,6 +31,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 import regex
 
+from transformer_jax.errors import UserError
+
 __all__ = [
     "NOISES",
     "SHARE",
@@ -37,6 +40,7 @@ __all__ = [
     "Noise",
     "change_pairs",
     "changes_target",
+    "check_noises",
     "emoji",
     "lower",
     "no_end_punctuation",
@@ -212,6 +216,15 @@ def changes_target(name: str) -> bool:
     (True, False)
     """
     return name in _OF_BOTH_SIDES
+
+
+def check_noises(names: Iterable[str], where: str) -> None:
+    """Raises UserError if one of the names, which were given as `where`, is none of `NOISES`."""
+    for name in names:
+        if name not in NOISES:
+            near = difflib.get_close_matches(name, NOISES, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UserError(f"{where}: {name} is none of the noises {', '.join(NOISES)}{hint}")
 
 
 def change_pairs(

@@ -8,7 +8,9 @@ from typing import Any
 from transformer_jax.config import SearchOptions
 from transformer_jax.data.source_syntax import parse_spec
 from transformer_jax.evaluation.analysis import Analysis
+from transformer_jax.evaluation.checks import Checks, check
 from transformer_jax.evaluation.metrics import LEAST_SENTENCES, Score, check_lines, metrics, paper_bleu, score, with_interval
+from transformer_jax.evaluation.robustness import Robustness
 from transformer_jax.evaluation.significance import Comparison
 from transformer_jax.inference.alignment import pharaoh
 from transformer_jax.inference.translation import Translation
@@ -40,12 +42,15 @@ class Report:
     comparison: Comparison | None = None  # with another system
     analysis: Analysis | None = dataclasses.field(default=None, repr=False)
     no_interval: str | None = None  # why the scores have no confidence interval, where one was asked for
+    checks: Checks | None = None  # what is copied, translations that loop, length ratio, short lines
+    robustness: Robustness | None = None  # beside the scores of the same set without noise
 
     def __str__(self) -> str:
         return self.as_text()
 
     def as_text(self) -> str:
-        """The report in some lines for a person (so prints `print(report)`), without the analysis (`Analysis.as_text`)."""
+        """The report in some lines for a person (`print(report)`), without the analysis (`Analysis.as_text`), and with
+        the checks where they are notable."""
         lines = [f"{self.test}: {self.sentences} sentences, {self.checkpoint}, {self.search}"]
         width = max(len(score.metric) for score in self.scores)
         for row in self.scores:
@@ -53,6 +58,8 @@ class Report:
         if self.no_interval:
             lines.append(f"  {self.no_interval}")
         lines.append(f"  exactly right {self.exact:.1%} of sentences")
+        if self.checks and self.checks.notable:
+            lines.append(f"  {self.checks.as_text()}")
         if self.pronouns:
             guesses = ", ".join(f"{name} {share:.1%}" for name, share in self.pronouns.items() if name != "model")
             lines.append(f"  right gender {self.pronouns['model']:.1%} of pronouns (by guessing: {guesses})")
@@ -131,6 +138,7 @@ def evaluate(
         hypotheses=hypotheses,
         alignments=[pharaoh(translation.alignment) for translation in translations] if align else None,
         alignment_layer=translator.alignment_layer or None if align else None,
+        checks=check(hypotheses, source, references, tokenize=tokenize, lowercase=lowercase),
     )
 
 
@@ -166,7 +174,10 @@ def _score_in_words(decode: SearchOptions) -> str:
 def _pronouns(test: str, translations: Sequence[Translation]) -> dict[str, float] | None:
     if not test.lstrip(' "').startswith("demo:"):
         return None
-    split = parse_spec(test).name.removeprefix("demo:")
+    spec = parse_spec(test)
+    if spec.noise:
+        return None  # its sentences are not those of the examples
+    split = spec.name.removeprefix("demo:")
     from transformer_jax.data import demo
 
     examples = demo.generate(split)

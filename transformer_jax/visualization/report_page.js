@@ -50,6 +50,21 @@ function* meanings(all) {
   yield "Of TER less is better.";
 }
 
+/** The scores under each noise beside those without, where they were asked for. */
+function drawRobustness() {
+  const rows = data.reports.filter((each) => each.robustness);
+  at("robustness").hidden = !rows.length;
+  if (!rows.length) return;
+  const names = ["BLEU", "difference", "chrF2", "looping", "lines changed", "references"];
+  const head = ["noise", ...names].map((text) => make("th", text));
+  const body = rows.map(({ name, robustness: row }) => {
+    const figures = [row.bleu.toFixed(2), signed(row.difference), row.chrf.toFixed(2), row.looping, row.changed, row.references];
+    return make("tr", [make("td", [row.noise, make("small", name)]), ...figures.map((text, i) => cell(names[i], String(text)))]);
+  });
+  at("robustness").replaceChildren(make("caption", "Robustness"), make("thead", make("tr", head)), make("tbody", body));
+  markEdges();
+}
+
 /** A cell of the table of scores; `name` is the head of its column, for phones. */
 function cell(name, content) {
   const element = make("td", content);
@@ -232,11 +247,14 @@ function choose() {
   controls.order.replaceChildren(...names.map((name) => make("option", name)));
   if (names.includes(before)) controls.order.value = before;
   at("pointing").textContent = report.links ? "Point at a word of the source or the translation, or tap it, to see what it is aligned with." : "";
+  const looping = report.looping.length ? ` Lines whose translations loop: ${report.looping.join(", ")}.` : "";
+  at("checks").textContent = report.checks ? `Checks: ${report.checks}.${looping}` : "";
   drawCharts();
   filter();
 }
 
 drawScores();
+drawRobustness();
 narrow.addEventListener("change", drawCharts);
 at("which").elements.report.replaceChildren(...data.reports.map((each, value) => make("option", each.name, { value })));
 at("which").hidden = data.reports.length < 2;
