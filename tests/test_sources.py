@@ -57,7 +57,7 @@ def test_a_list_of_sources():
         ),
         ("a (tag=<x> tag=<y>)", "tag comes twice"),
         ("a.tsv (colums=1,2)", "colums is none of .*did you mean columns"),
-        ("a (ratio=3)", "ratio is none of the options of a source: max_words, max_ratio, deduplicate, tag"),
+        ("a (ratio=3)", "ratio is none of the options of a source: max_words, max_ratio, deduplicate, filters, tag"),
         ("a (max_words=many)", "data.max_words"),
         ("a (max_words=0)", "a \\(max_words=0\\): .*max_words=0"),
         ("a (train=b)", "train is none of the options"),

@@ -71,6 +71,25 @@ class DataConfig:
       `tag` come after it. With both directions as two sources, one model learns both, from which `train.init_from` begins
       (bidirectional pretraining; Gao et al. 2022, arXiv 2206.02368)
 
+    * `(score_column=3 min_score=0.5)`, of a `FILE.tsv`, drops the pairs whose number in that column is less;
+      `(scores=FILE min_score=0.5)` takes the numbers from a file with one a line, as `transformer-jax score_pairs` writes it
+
+    `filters` names, joined by `+`, what else is dropped; a source may have its own, as in `mined/web (filters=usual+language)`:
+
+    * `encoding`: a side has U+FFFD, private-use characters or letters of a wrong encoding (`fÃ¼r`); where text is not
+      normalised (`tokenizer.normalize`), also control and zero-width characters
+    * `copies`: the target is the source, and more than names and numbers
+    * `script:0.5`: less than this share of a side's characters are letters of its language's script or digits
+    * `repeats`: one side alone has a word four times in a row, or a letter eight times
+    * `long_words:100`: a side has a word of more characters, addresses aside
+    * `numbers`: the sides do not have the same numbers; 1,234.56 and 1.234,56 are the same
+    * `urls`: they do not have the same addresses, on the web and of e-mail
+    * `currencies`: a currency sign at a number is not on the other side, nor is its name or ISO code
+    * `language:0.5`: a side of 40 characters or more is in another language with at least this probability (extra `langid`)
+
+    `usual` stands for all but `language`; `usual-numbers` takes one away; `none` is for a source that keeps all. The log has
+    the number of pairs that were dropped for each reason.
+
     Cleaning applies to training text alone; dev and test sets are never filtered.
     """
 
@@ -84,6 +103,10 @@ class DataConfig:
     max_words: int = 250  # training pairs with more white-space separated words on a side are dropped
     max_ratio: float = 9.0  # training pairs with more than this many times the other side's words, plus 5, are dropped
     deduplicate: bool = True  # keep the first of identical training pairs
+    filters: str = ""  # names of filters joined by +, as above, of every source that has none of its own; empty: none
+    # dev and test sets, separated by commas, that training must not see: training pairs are dropped one of whose sides is a
+    # sentence of them, case and white space aside
+    held_out: str = ""
     cache_dir: Annotated[str, MayChange()] = (
         ""  # where tokenised corpora are kept; empty: $XDG_CACHE_HOME/transformer_jax or ~/.cache/transformer_jax
     )

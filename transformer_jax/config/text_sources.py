@@ -22,12 +22,16 @@ class TextSource:
     weight: float = 1.0  # how often an epoch has each of its pairs
     tag: str = ""  # the word that goes before each source sentence
     columns: tuple[int, int] | None = None  # of source and target in a FILE.tsv, from 1
-    max_words: int | None = None  # this filter and the next two; None: as in `DataConfig`
+    max_words: int | None = None  # this filter, the next two and `filters`; None: as in `DataConfig`
     max_ratio: float | None = None
     deduplicate: bool | None = None
     join: str = ""  # SHARE:PAIRS or SHARE:LEAST-MOST: the share of examples that are so many pairs joined (`data.joining`)
     swap: bool = False  # source and target change places
     noise: str = ""  # noises and the chance of each, as in "upper=0.05 typos=0.1" (`data.noise`)
+    filters: str | None = None  # names joined by +, or none
+    score_column: int | None = None  # of each pair's score in a FILE.tsv, from 1
+    scores: str = ""  # or a file of the scores, a number a line
+    min_score: float | None = None  # the least score of a pair that is kept
 
     def __str__(self) -> str:
         options = {
@@ -38,6 +42,10 @@ class TextSource:
             "deduplicate": self.deduplicate,
             "join": self.join or None,
             "swap": "true" if self.swap else None,
+            "filters": self.filters,
+            "score_column": self.score_column,
+            "scores": self.scores or None,
+            "min_score": self.min_score,
         }
         name = '"' + self.name.replace('"', '""') + '"'
         weight = f" * {self.weight}" if self.weight != 1 else ""

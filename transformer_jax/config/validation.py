@@ -8,6 +8,7 @@ from transformer_jax.config.fields import OnlyFor, OnlyWith, annotations, choice
 from transformer_jax.config.keys import as_dict, key_annotations, key_values, nearest
 from transformer_jax.config.search_options import SearchOptions
 from transformer_jax.config.sections import BatchConfig, Config, ModelConfig, OptimizerConfig, TrainConfig
+from transformer_jax.config.text_filters import parse_filters
 from transformer_jax.errors import UserError
 
 __all__ = ["from_dict", "validate"]
@@ -23,6 +24,10 @@ def validate(config: Config) -> Config:
     from_dict(Config, as_dict(config), "config")
     for key, value in key_values(config).items():
         _validate_field(key, value, key_annotations()[key])
+    try:
+        parse_filters(config.data.filters)
+    except UserError as error:
+        raise UserError(f"config: data.filters={config.data.filters!r}: {error}") from None
     alpha, algorithm = config.tokenizer.alpha, config.tokenizer.algorithm
     is_chance = algorithm != "bpe" or alpha <= 1
     _require(is_chance, "tokenizer.alpha", alpha, "at most 1 with tokenizer.algorithm=bpe: a chance")

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import itertools
+import math
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.storage.files import is_remote, to_path
 from transformer_jax.storage.text_files import iter_lines
 
-__all__ = ["Pairs", "iter_pairs", "one_source", "read_pairs", "text_files"]
+__all__ = ["Pairs", "iter_pairs", "iter_scored_pairs", "one_source", "read_pairs", "text_files"]
 
 _KINDS = "demo:SPLIT, a PREFIX of two files, FILE.tsv, FILE.tsv.gz, tfds:NAME or sacrebleu:NAME"
 _NETWORK_TIMEOUT = 10.0  # seconds without an answer
@@ -64,6 +65,28 @@ def iter_pairs(spec: str | Spec, source_language: str, target_language: str) -> 
     if spec.noise:
         pairs = change_pairs(spec.noise, pairs)
     return ((f"{spec.tag} {source}", target) for source, target in pairs) if spec.tag else pairs
+
+
+def iter_scored_pairs(spec: Spec, source_language: str, target_language: str) -> Iterator[tuple[str, str, float]]:
+    """As `iter_pairs`, with the score of each pair: of `spec.score_column`, or of the file `spec.scores`. Raises UserError,
+    which names file and line, for what is not a number, for NaN, and where the file does not have a score for each pair."""
+    if spec.score_column:
+        (path,) = text_files(spec, source_language, target_language)
+        columns = *spec.columns, spec.score_column
+        for number, (source, target, score) in enumerate(_iter_tsv(path, columns), 1):
+            source, target = (target, source) if spec.swap else (source, target)
+            yield f"{spec.tag} {source}" if spec.tag else source, target, _score(score, path, number)
+        return
+    pairs = iter_pairs(spec, source_language, target_language)
+    scores = iter_lines(spec.scores, expected=True)
+    for before, (pair, score) in enumerate(itertools.zip_longest(pairs, scores)):
+        if pair is None or score is None:
+            longer = before + 1 + sum(1 for _ in itertools.chain(pairs, scores))
+            counts = (before, longer) if pair is None else (longer, before)
+            raise UserError(
+                f"{spec.name} has {counts[0]} pairs and {spec.scores} has {counts[1]} scores; expected one for each"
+            )
+        yield *pair, _score(score, spec.scores, before + 1)
 
 
 def one_source(spec: str | Spec, source_language: str, target_language: str) -> Spec:
@@ -156,17 +179,27 @@ def _iter_files(source: epath.Path, target: epath.Path) -> Iterator[tuple[str, s
         yield pair
 
 
-def _iter_tsv(path: epath.Path, columns: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+def _iter_tsv(path: epath.Path, columns: tuple[int, ...] | None) -> Iterator[tuple[str, ...]]:
     for number, line in enumerate(iter_lines(path, expected=True), 1):
         row = line.split("\t")
         if columns is None and len(row) != 2:
             more = "; name the columns of both with (columns=1,2)" if len(row) > 2 else ""
             raise UserError(f"{path}: line {number} has {len(row) - 1} tabs, expected one, between source and target{more}")
-        source, target = columns or (1, 2)
-        needed = max(source, target)
-        if len(row) < needed:
-            raise UserError(f"{path}: line {number} has only {len(row)} columns, columns={source},{target} needs {needed}")
-        yield row[source - 1], row[target - 1]
+        chosen = columns or (1, 2)
+        if len(row) < max(chosen):
+            options = f"columns={chosen[0]},{chosen[1]}" + "".join(f" score_column={column}" for column in chosen[2:])
+            raise UserError(f"{path}: line {number} has only {len(row)} columns, {options} needs {max(chosen)}")
+        yield tuple(row[column - 1] for column in chosen)
+
+
+def _score(text: str, path: str | epath.Path, number: int) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if math.isnan(score):
+        raise UserError(f"{path}: line {number}: expected a number as the pair's score, found {text!r:.60}")
+    return score
 
 
 def _iter_sacrebleu(name: str, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:

@@ -10,11 +10,12 @@ from transformer_jax.data.joining import MOST_JOINED, Join
 from transformer_jax.data.noise import NOISES
 from transformer_jax.errors import UserError
 
-__all__ = ["FILTERS", "Spec", "parse_list", "parse_spec", "parse_watched", "without_join"]
+__all__ = ["FILTERS", "Spec", "parse_list", "parse_sets", "parse_spec", "without_join"]
 
-FILTERS = ("max_words", "max_ratio", "deduplicate")  # options of a source of `data.train`: fields of `DataConfig`
+FILTERS = ("max_words", "max_ratio", "deduplicate", "filters")  # options of a source of `data.train`: fields of `DataConfig`
 
-_OF_TRAINING = ("join", "swap")  # the other options that only a source of `data.train` has
+# The other options that only a source of `data.train` has.
+_OF_TRAINING = ("join", "swap", "score_column", "scores", "min_score")
 _OF_ANY = ("tag", "columns", *NOISES)
 _BARE_NOISE = re.compile(rf"(?<![^\s,])({'|'.join(NOISES)})(?![^\s,])")  # for every line
 _LARGEST_WEIGHT = 1_000_000
@@ -29,7 +30,7 @@ class Spec(NamedTuple):
 
     text: str  # as it was written
     name: str  # what is read: demo:train, PREFIX, FILE.tsv, ... (`DataConfig`)
-    options: dict[str, str]  # of `tag`, `columns`, `NOISES` and, in training text, `FILTERS`, `join` and `swap`
+    options: dict[str, str]  # `tag`, `columns`, `NOISES`; in training text also `FILTERS`, `join`, `swap`, those of scores
     weight: float = 1.0  # how often an epoch has each of its pairs
     advice: str = ""  # how a path is written of which this name may be a part; for a message if there is no such file
 
@@ -40,8 +41,8 @@ class Spec(NamedTuple):
 
     @property
     def columns(self) -> tuple[int, int] | None:
-        """The columns of source and target, from 1; None without the option."""
-        columns = self.options.get("columns")
+        """The columns of source and target, from 1; without the option the first two if there is a `score_column`, or None."""
+        columns = self.options.get("columns", "1,2" if self.score_column else None)
         return tuple(map(int, columns.split(","))) if columns else None
 
     @property
@@ -64,10 +65,25 @@ class Spec(NamedTuple):
         """The same source as it is read before its noise is drawn."""
         return self._replace(options={key: value for key, value in self.options.items() if key not in NOISES})
 
+    @property
+    def score_column(self) -> int | None:
+        """The column of each pair's score, from 1; None without the option."""
+        return int(self.options["score_column"]) if "score_column" in self.options else None
+
+    @property
+    def scores(self) -> str:
+        """The file of the pairs' scores; empty without the option."""
+        return self.options.get("scores", "")
+
+    @property
+    def min_score(self) -> float | None:
+        """The least score of a pair that is kept; None without the option."""
+        return float(self.options["min_score"]) if "min_score" in self.options else None
+
 
 def parse_spec(text: str) -> Spec:
     """Parses the name of a dev or test set. Raises UserError unless it has the form of `Spec`, without a weight, `FILTERS`,
-    `join` and `swap`.
+    `join`, `swap` and scores.
 
     >>> spec = parse_spec("backtranslated/news.tsv (columns=3,1 tag=<bt>)")
     >>> spec.name, spec.columns, spec.tag
@@ -99,19 +115,19 @@ def parse_list(text: str) -> list[Spec]:
     return [_parse(item, text, len(items) > 1) for item in items]
 
 
-def parse_watched(text: str) -> list[Spec]:
-    """Parses `data.watch`, dev sets separated by commas; none where it is empty. Raises UserError where one does not have the
-    form that `parse_spec` reads, or comes twice.
+def parse_sets(text: str, key: str) -> list[Spec]:
+    """Parses the dev and test sets of a key of the config, separated by commas; none where it is empty. Raises UserError where
+    one does not have the form that `parse_spec` reads, or comes twice.
 
-    >>> [spec.name for spec in parse_watched("news/dev, demo:dev (tag=<x>)")], parse_watched("")
+    >>> [spec.name for spec in parse_sets("news/dev, demo:dev (tag=<x>)", "data.watch")], parse_sets("", "data.watch")
     (['news/dev', 'demo:dev'], [])
     """
     items = _items(text) if text.strip() else []
     for item in items:
         if not item:
-            raise UserError(f"data.watch={text!r}: the name of a set is empty, expected NAME, NAME, ...")
+            raise UserError(f"{key}={text!r}: the name of a set is empty, expected NAME, NAME, ...")
         if items.count(item) > 1:
-            raise UserError(f"data.watch: {item} comes twice; leave one of them")
+            raise UserError(f"{key}: {item} comes twice; leave one of them")
     return [parse_spec(item) for item in items]
 
 
@@ -203,18 +219,42 @@ def _checked(options: dict[str, str], name: str, where: str, allowed: Sequence[s
         if key == "join" and not _join_of(value):
             form = f"a share above 0, 1 at most, and a number of pairs from 2 to {MOST_JOINED}, as in 0.2:2-4 or 1:3"
             raise UserError(f"{where}: join={value} should be SHARE:PAIRS or SHARE:LEAST-MOST, {form}")
+        if key == "score_column" and not re.fullmatch(r"0*[1-9]\d{0,5}", value):
+            raise UserError(f"{where}: score_column={value} should be a column, from 1")
+        if key == "min_score" and not _is_number(value):
+            raise UserError(f"{where}: min_score={value} should be a number")
+        if key in ("columns", "score_column") and not name.endswith((".tsv", ".tsv.gz")):
+            raise UserError(f"{where}: {key}={value}: only FILE.tsv and FILE.tsv.gz have columns; leave it out")
         if key != "columns":
             continue
         numbers = re.fullmatch(r"0*([1-9]\d{0,5}),0*([1-9]\d{0,5})", value)
         if not numbers or numbers[1] == numbers[2]:
             raise UserError(f"{where}: columns={value} should be the source's and the target's, two numbers from 1, as in 3,1")
-        if not name.endswith((".tsv", ".tsv.gz")):
-            raise UserError(f"{where}: columns={value}: only FILE.tsv and FILE.tsv.gz have columns; leave it out")
+    _check_scores(options, where)
     return options
 
 
 def _is_chance(text: str) -> bool:
     return bool(re.fullmatch(r"(\d+|\d*\.\d+)(e-\d\d?)?", text)) and 0 < float(text) <= 1
+
+
+def _check_scores(options: dict[str, str], where: str) -> None:
+    given = [key for key in ("score_column", "scores") if key in options]
+    if len(given) == 2:
+        raise UserError(f"{where}: score_column and scores both say where the scores are; leave one of them")
+    if given and "min_score" not in options:
+        raise UserError(f"{where}: {given[0]} is of use only with min_score=NUMBER, the least score of a pair that is kept")
+    if "min_score" in options and not given:
+        raise UserError(f"{where}: min_score needs score_column=N or scores=FILE, which say where the scores are")
+    if "score_column" in options and int(options["score_column"]) in map(int, options.get("columns", "1,2").split(",")):
+        raise UserError(f"{where}: score_column={options['score_column']} is a column of the text; name another")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _join_of(text: str) -> Join | None:

@@ -4,25 +4,37 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 from transformer_jax.config import Config, DataConfig, override, validate
+from transformer_jax.config.text_filters import parse_filters
 from transformer_jax.config.text_sources import train_text
-from transformer_jax.data.corpus import Pairs, iter_pairs, text_files
-from transformer_jax.data.filters import Cleaning
+from transformer_jax.data.corpus import Pairs, iter_pairs, iter_scored_pairs, text_files
+from transformer_jax.data.filters import RULES, Cleaning, held_out_form
 from transformer_jax.data.lines_on_disk import Spool
 from transformer_jax.data.noised_lines import Part, with_noise
-from transformer_jax.data.source_syntax import FILTERS, Spec, parse_list, parse_spec, without_join
+from transformer_jax.data.source_syntax import FILTERS, Spec, parse_list, parse_sets, parse_spec, without_join
 from transformer_jax.data.store import local_cache
+from transformer_jax.data.text_checks import identifier_version
 from transformer_jax.errors import UserError
 from transformer_jax.storage.files import is_remote
 from transformer_jax.tokenization.normalization import normalize
 from transformer_jax.version import __version__
 
-__all__ = ["Source", "fetch", "is_on_this_disk", "parse_sources", "read_sources", "text_fingerprint"]
+__all__ = [
+    "Source",
+    "cleaned_pairs",
+    "cleaning_of",
+    "fetch",
+    "held_out_sentences",
+    "is_on_this_disk",
+    "parse_sources",
+    "read_sources",
+    "text_fingerprint",
+]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +44,7 @@ class Source(NamedTuple):
 
     spec: Spec  # for `read_pairs`
     weight: float  # how often an epoch has each of its pairs
-    filters: DataConfig  # of which `Cleaning` reads max_words, max_ratio and deduplicate
+    filters: DataConfig  # of which `Cleaning` reads max_words, max_ratio, deduplicate, filters and the languages
 
 
 def parse_sources(data: DataConfig) -> list[Source]:
@@ -54,19 +66,45 @@ def read_sources(data: DataConfig, normalized: bool = False) -> tuple[Pairs, lis
     duplicates. The pairs are not in memory, but in a temporary file in the cache. Raises UserError as `read_pairs` does."""
     folder = local_cache(data.cache_dir)
     pairs, counts, seen, parts = Pairs(Spool(folder), Spool(folder)), [], set(), []
-    for spec, weight, filters in parse_sources(data):
-        cleaning = Cleaning(filters, seen, str(spec.noise or ""))
-        for source, target in iter_pairs(spec.without_noise, data.source_language, data.target_language):
-            if normalized:
-                source, target = normalize(source), normalize(target)
-            if cleaning.keeps(source, target):
-                pairs.source.append(source)
-                pairs.target.append(target)
+    held_out = held_out_sentences(data)
+    for source in parse_sources(data):
+        spec, cleaning = source.spec, cleaning_of(source, seen, held_out, normalized)
+        for source_line, target_line in cleaned_pairs(source, cleaning, normalized):
+            pairs.source.append(source_line)
+            pairs.target.append(target_line)
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in cleaning.counts.items())
         log.info("training text %s: %s", spec.text, reasons)
-        counts.append((cleaning.counts["kept"], weight))
+        counts.append((cleaning.counts["kept"], source.weight))
         parts.append(Part(cleaning.counts["kept"], spec.noise, normalize(spec.tag) if normalized else spec.tag))
     return with_noise(pairs, parts), counts
+
+
+def held_out_sentences(data: DataConfig) -> frozenset[str]:
+    """The sentences of both sides of `data.held_out`, in `held_out_form`. Raises UserError as `read_pairs` does."""
+    languages = data.source_language, data.target_language
+    sides = (
+        side for spec in parse_sets(data.held_out, "data.held_out") for pair in iter_pairs(spec, *languages) for side in pair
+    )
+    return frozenset(map(held_out_form, sides)) - {""}
+
+
+def cleaned_pairs(source: Source, cleaning: Cleaning, normalized: bool = False) -> Iterator[tuple[str, str]]:
+    """The pairs of a source, without its noise, that `cleaning` keeps, normalised before if `normalized`. Raises UserError as `read_pairs` does."""
+    spec, languages = source.spec.without_noise, (source.filters.source_language, source.filters.target_language)
+    rows = iter_pairs(spec, *languages) if spec.min_score is None else iter_scored_pairs(spec, *languages)
+    for source_line, target_line, *score in rows:
+        if normalized:
+            source_line, target_line = normalize(source_line), normalize(target_line)
+        if cleaning.keeps(source_line, target_line, *score):
+            yield source_line, target_line
+
+
+def cleaning_of(source: Source, seen: set[int], held_out: Collection[str] = (), normalized: bool = False) -> Cleaning:
+    """The filters of a source; with `normalized` of text that is normalised before."""
+    spec = source.spec
+    tag = normalize(spec.tag) if normalized else spec.tag
+    kind = str(spec.noise or "")
+    return Cleaning(source.filters, seen, kind, tag=tag, swap=spec.swap, held_out=held_out, min_score=spec.min_score)
 
 
 def fetch(specs: Iterable[str | Spec]) -> None:
@@ -83,26 +121,36 @@ def fetch(specs: Iterable[str | Spec]) -> None:
 
 
 def is_on_this_disk(data: DataConfig) -> bool:
-    """Can all of `data.train` be read without a download? Raises UserError as `parse_sources` and `text_files` do."""
-    for spec, *_ in parse_sources(data):
-        if is_remote(spec.name) or spec.name.startswith(("tfds:", "sacrebleu:")):
+    """Can all of `data.train`, and what it is filtered by, be read without a download? Raises UserError as `parse_sources` and
+    `text_files` do."""
+    for spec in [source.spec for source in parse_sources(data)] + parse_sets(data.held_out, "data.held_out"):
+        if is_remote(spec.scores) or is_remote(spec.name) or spec.name.startswith(("tfds:", "sacrebleu:")):
             return False
         text_files(spec, data.source_language, data.target_language)
     return True
 
 
 def text_fingerprint(data: DataConfig) -> str:
-    """A hash of the names, sizes, inodes and times of change of the files of `data.train`, and of the settings: it changes with
-    the text and is made without reading it. The option `join` is left out, which changes no pair. The files of the built-in
-    corpus are those of its program. Empty where a source is not in local files. Raises UserError as `parse_sources` does."""
+    """A hash of the names, sizes, inodes and times of change of the files of `data.train`, of their scores and of the held-out
+    sets, and of the settings and the filters' rules: it changes with the text and is made without reading it. The option `join`
+    is left out, which changes no pair. The files of the built-in corpus are those of its program. Empty where a source is not
+    in local files. Raises UserError as `parse_sources` does."""
     settings = dataclasses.asdict(data) | {"train": without_join(train_text(data.train)), "dev": "", "cache_dir": ""}
     del settings["watch"]
-    facts: list = [__version__, settings]
-    for source in parse_sources(data):
-        files = _files(source.spec, data)
-        if not files or any(map(is_remote, files)):
+    # Without what is not used, so that what was kept before there were these fields is found.
+    facts: list = [__version__, {key: value for key, value in settings.items() if value or key not in ("filters", "held_out")}]
+    sources = parse_sources(data)
+    if filters := {name for source in sources for name in parse_filters(source.filters.filters)}:
+        facts.append([RULES, identifier_version() if "language" in filters else ""])
+    held_out = parse_sets(data.held_out, "data.held_out")
+    specs = [source.spec for source in sources]
+    specs += [spec for spec in held_out if not spec.name.startswith("sacrebleu:")]  # whose sets never change
+    files = [_files(spec, data) for spec in specs]
+    files += [[source.spec.scores] for source in sources if source.spec.scores]
+    for paths in files:
+        if not paths or any(map(is_remote, paths)):
             return ""
-        for path in map(Path, files):
+        for path in map(Path, paths):
             if not path.is_file():
                 return ""  # reading it says what is wrong
             status = path.stat()

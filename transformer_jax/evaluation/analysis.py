@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from sacrebleu.metrics import CHRF
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data.corpus import Pairs, iter_pairs
-from transformer_jax.data.filters import Cleaning
-from transformer_jax.data.sources import parse_sources
+from transformer_jax.data.corpus import Pairs
+from transformer_jax.data.sources import cleaned_pairs, cleaning_of, held_out_sentences, parse_sources
 from transformer_jax.data.training_words import words_of, words_of_part
 from transformer_jax.evaluation.metrics import LEAST_SENTENCES, check_lines, metrics, score_with, with_interval
 
@@ -146,12 +145,12 @@ def unseen_words(references: Iterable[str], training: Iterable[str]) -> set[str]
 def training_targets(data: DataConfig) -> Iterator[str]:
     """The target sentences of `data.train` that training uses, one at a time, read from the files as they are now. Raises
     UserError as `read_pairs` does."""
-    for spec, _, filters in parse_sources(data):
+    held_out = held_out_sentences(data)
+    for source in parse_sources(data):
         # Duplicates have no new words, and finding them takes memory.
-        cleaning = Cleaning(dataclasses.replace(filters, deduplicate=False))
-        for pair in iter_pairs(spec, data.source_language, data.target_language):
-            if cleaning.keeps(*pair):
-                yield pair[1]
+        source = source._replace(filters=dataclasses.replace(source.filters, deduplicate=False))
+        for _, target in cleaned_pairs(source, cleaning_of(source, set(), held_out)):
+            yield target
 
 
 _chrf = CHRF()

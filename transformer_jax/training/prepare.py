@@ -8,7 +8,7 @@ from transformer_jax.config import Config, schedule_ends_with_steps
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.noised_lines import tokenizer_lines
 from transformer_jax.data.preparation_cache import PreparationCache
-from transformer_jax.data.source_syntax import parse_watched
+from transformer_jax.data.source_syntax import parse_sets
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, text_fingerprint
 from transformer_jax.data.store import Store, open_store
 from transformer_jax.data.stream import BatchStream
@@ -101,7 +101,7 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
 
 def read_watched(config: Config) -> dict[str, Pairs]:
     """The sets of `data.watch`, by their names as they are written there. Raises UserError for one that cannot be read."""
-    data, specs = config.data, parse_watched(config.data.watch)
+    data, specs = config.data, parse_sets(config.data.watch, "data.watch")
     if specs:
         with collectives.first_before_others("watched sets"):
             fetch(specs)
@@ -113,7 +113,7 @@ def _prepare_text(config: Config) -> tuple[Pairs, ReadText]:
     text is read."""
     data = config.data
     with collectives.first_before_others("data sets"):
-        fetch([*(source.spec for source in parse_sources(data)), data.dev])
+        fetch([*(source.spec for source in parse_sources(data)), *parse_sets(data.held_out, "data.held_out"), data.dev])
     dev = read_pairs(data.dev, data.source_language, data.target_language)
     return dev, functools.cache(functools.partial(read_sources, data))
 
