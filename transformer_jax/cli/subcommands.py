@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "trains a translation model, or goes on with a training",
     "evaluate": "scores checkpoints on test sets: BLEU, chrF, TER, ROUGE",
     "translate": "translates sentences or files",
+    "score_pairs": "scores sentence pairs by models of both directions, to keep the better part of a text",
     "average": "averages the parameters of checkpoints, in a copy of the run without optimizer state",
     "export": "writes a run's model for CTranslate2, Hugging Face or Marian",
     "import": "makes a run folder of a model of Marian (OPUS-MT), Hugging Face or CTranslate2 (Argos Translate)",
