@@ -243,6 +243,41 @@ def test_search_and_scores_are_those_of_one_process(mode, config_file, tmp_path)
     assert all(each == found[0] for each in found)
 
 
+def test_processes_share_a_file_of_lines_are_stopped_and_go_on(tmp_path):
+    run, source = ROOT / "tests" / "runs" / "9f7c919", tmp_path / "in.en"
+    source.write_text("".join(f"The dog sees {number} cats.\n" for number in range(60)), encoding="utf-8")
+    flags = [f"--workdir={run}", f"--input={source}", "--resume", "--batch_size=4", "--temperature=1", "--max_length_ratio=0.5"]
+
+    def translating(output: str, count: int) -> Processes:
+        return Processes(["translate.py", *flags, f"--output={tmp_path / output}"], tmp_path / output, count)
+
+    assert_ended(translating("one", 1), 0)
+    stopped = translating("two", 2)
+    note = tmp_path / "two.progress"
+    while not note.exists() or json.loads(note.read_text())["lines"] < 8:
+        time.sleep(0.02)
+    stopped.send(1, signal.SIGTERM)
+    assert_ended(stopped, 75, 75)
+    assert 8 <= (tmp_path / "two").read_bytes().count(b"\n") < 60
+    assert_ended(translating("two", 2), 0, 0)
+    assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
+    again = translating("two", 2)
+    assert_ended(again, 0, 0)
+    assert ["nothing to do" in log.read_text() for log in again.logs] == [True, False]
+
+
+def test_processes_that_read_different_texts_end_with_a_line(tmp_path):
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for folder, line in zip(folders, ("A dog.", "A cat."), strict=True):
+        folder.mkdir()
+        (folder / "in.en").write_text(f"{line}\n", encoding="utf-8")
+    run = ROOT / "tests" / "runs" / "9f7c919"
+    command = [str(ROOT / "translate.py"), f"--workdir={run}", "--input=in.en", f"--output={tmp_path / 'out'}", "--resume"]
+    processes = Processes(command, tmp_path / "log", 2, folders=folders)
+    assert processes.codes(120) == [2, 2], processes.told()
+    assert "each process has read another text up to line 1; give all the same file" in processes.told()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("to", [0, 1])
 def test_a_signal_to_one_stops_all_at_the_same_step(to, number, config_file, tmp_path):

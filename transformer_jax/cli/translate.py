@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,9 @@ from tqdm import tqdm
 from transformer_jax.cli.progress_bar import count_lines, is_terminal, lines_bar
 from transformer_jax.cli.translation_formats import WRITERS, TranslatedLine, as_log_prob
 from transformer_jax.cli.translation_job import TranslationJob
+from transformer_jax.cli.translation_output import begun_files, open_files, require_shared_input
+from transformer_jax.distributed import collectives
+from transformer_jax.distributed.log_of_first import first_speaks
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import pharaoh
 from transformer_jax.inference.terminology import Terminology, read_terms
@@ -19,7 +23,9 @@ from transformer_jax.inference.translation import Translation
 from transformer_jax.inference.translator import Translator, load_others, load_translator
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
-from transformer_jax.storage.text_files import STANDARD, iter_lines, open_output
+from transformer_jax.storage.growing_files import LinesDone
+from transformer_jax.storage.text_files import STANDARD, iter_lines
+from transformer_jax.training.preemption import Preemption
 from transformer_jax.visualization.attention_maps import draw
 from transformer_jax.visualization.attention_page import write_page
 
@@ -40,35 +46,93 @@ def translate_lines(job: TranslationJob) -> None:
     `job.batch_size` lines are written before the next are read, so that memory does not grow with the file. Standard error
     reports lines that were too long for the model, and at the end the terms that never occurred; on a terminal it has a bar,
     unless the translations go there. Where standard input is a terminal and nothing else is named, each line is asked for by a
-    prompt, and answered before the next. Raises UserError for bad input; the lines before a bad one are written.
+    prompt, and answered before the next.
+
+    With `job.resume` the output grows in blocks of `job.batch_size` lines beside a note (`storage.growing_files`), and a call
+    with the same job goes on after the last of them; SIGTERM, SIGHUP and Ctrl-C raise ToBeContinued. The blocks are those of an
+    uninterrupted call, and so is the result: what is drawn is a function of the seed and the line. Of several processes all
+    come here, with the same job and input; they share the lines of a block, and the first writes.
+
+    Raises UserError for bad input (the lines before a bad one are written, with `job.resume` whole blocks of them), and where
+    an output cannot be gone on with.
     """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(first_speaks())
+        between = stack.enter_context(Preemption()).check if job.resume else None
+        _translate_blocks(job, between)
+
+
+def _translate_blocks(job: TranslationJob, between: Callable[[], None] | None) -> None:
+    require_shared_input(job)
     terms = read_terms(job.terminology, job.terminology_case) if job.terminology else None
     translator = _load(job)
+    growing = begun_files(job, translator, terms)
+    before = LinesDone(*collectives.from_first(lambda: growing.done if growing else LinesDone()))
     asks = not job.text and job.input is None and is_terminal(sys.stdin)
-    blocks = _blocks(_lines_of(job, asks), 1 if asks else job.batch_size)
+    lines = _CountedLines(_lines_of(job, asks))
+    lines.skip(before, job)
+    blocks = _blocks(lines, 1 if asks else job.batch_size, job.resume)
     first = next(blocks, [])  # before the output is opened: input that cannot be read should not empty a file
+    if before.complete and not first:
+        _tell(f"{job.output}: has the translations of all {before.lines:,} lines, nothing to do")
+        return
     write = as_log_prob if job.score and job.format == "text" else WRITERS[job.format]
-    done = 0
     bar = lines_bar("translating", _count_lines(job), shown=not (asks or _writes_to_terminal(job)))
-    with open_output(job.output) as output, _open_alignments(job) as alignments, bar as show:
+    with open_files(job, growing) as append, bar as show:
         for block in itertools.chain([first], blocks):
+            lines.require_the_same()
+            done = lines.count - len(block)
             progress = show and functools.partial(_show, show, done)
-            translations = _score(job, translator, block) if job.score else _translate(job, translator, block, terms, progress)
+            shared = terms, progress, between
+            translations = _score(job, translator, block) if job.score else _translate(job, translator, block, *shared)
+            written = []
             for number, (line, translation) in enumerate(zip(block, translations, strict=True), done + 1):
                 if translation.too_long:
                     _tell(f"line {number}: too long for the model, translated in {translation.parts} pieces")
-                output.write(write(TranslatedLine(number, line.source, translation, translator.tokenizer.pieces)))
-                if alignments:
-                    alignments.write(f"{pharaoh(translation.alignment)}\n")
-            for file in filter(None, (output, alignments)):
-                file.flush()
-            if job.attention and block is first:
+                written.append(write(TranslatedLine(number, line.source, translation, translator.tokenizer.pieces)))
+            links = [f"{pharaoh(translation.alignment)}\n" for translation in translations] if job.alignments else []
+            append("".join(written), "".join(links), lines.done())
+            if job.attention and block is first and collectives.is_first():
                 _draw_first(job, translator, block, translations)
-            done += len(block)
             if show:
-                show(done)
+                show(lines.count)
+        append("", "", lines.done()._replace(complete=True))
     if terms:
-        _report_unmatched("standard input" if job.terminology == STANDARD else job.terminology, terms)
+        name = "standard input" if job.terminology == STANDARD else job.terminology
+        _report_unmatched(name, terms, before.lines)
+
+
+class _CountedLines(Iterator[_Line]):
+    """Lines as they are read, with their number and a hash of them."""
+
+    def __init__(self, lines: Iterator[_Line]):
+        self._lines, self._hash, self.count = lines, hashlib.blake2b(digest_size=16), 0
+
+    def __next__(self) -> _Line:
+        line = next(self._lines)
+        self._hash.update("\n".join((*line, "")).encode("utf-8", "surrogatepass"))
+        self.count += 1
+        return line
+
+    def done(self) -> LinesDone:
+        return LinesDone(self.count, self._hash.hexdigest())
+
+    def skip(self, before: LinesDone, job: TranslationJob) -> None:
+        """Reads the lines that are done. Raises UserError where they are others than those that were translated."""
+        for _ in itertools.islice(self, before.lines):
+            pass
+        if before.lines and self.done() != before._replace(complete=False):
+            raise UserError(
+                f"{job.input}: its first {before.lines:,} lines are not those whose translations {job.output} has; bring them "
+                "back, or name another --output"
+            )
+
+    def require_the_same(self) -> None:
+        """Raises UserError where another process has read other lines."""
+        if len({tuple(done) for done in collectives.gather(self.done())}) > 1:
+            raise UserError(
+                f"--input: among the first {self.count:,} lines each process has read others; give all the same file"
+            )
 
 
 def _load(job: TranslationJob) -> Translator:
@@ -78,10 +142,6 @@ def _load(job: TranslationJob) -> Translator:
     if job.alignments is not None or job.alignment_layer is not None:
         translator.align_with(job.alignment_layer)
     return translator
-
-
-def _open_alignments(job: TranslationJob) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext() if job.alignments is None else open_output(job.alignments)
 
 
 def _score(job: TranslationJob, translator: Translator, block: Sequence[_Line]) -> list[Translation]:
@@ -96,6 +156,7 @@ def _translate(
     block: Sequence[_Line],
     terms: Terminology | None,
     progress: Callable[[int, int], None] | None,
+    between: Callable[[], None] | None,
 ) -> list[Translation]:
     return translator.translate(
         [line.source for line in block],
@@ -106,6 +167,7 @@ def _translate(
         terminology=terms,
         align=job.alignments is not None,
         nbest=job.nbest,
+        between=between,
         progress=progress,
         **job.search,
     )
@@ -170,12 +232,14 @@ def _show(show: Callable[[int], None], before: int, done: int, _: int) -> None:
 
 
 def _tell(message: str) -> None:
-    """Prints a line on standard error, above the bar if there is one."""
-    tqdm.write(message, file=sys.stderr)
+    """Prints a line on standard error, above the bar if there is one; of several processes the first does."""
+    if collectives.is_first():
+        tqdm.write(message, file=sys.stderr)
 
 
-def _blocks(lines: Iterator[_Line], size: int) -> Iterator[list[_Line]]:
-    """Lists of `size` lines, the last perhaps shorter. The lines before a UserError come as a list before it is raised."""
+def _blocks(lines: Iterator[_Line], size: int, whole: bool = False) -> Iterator[list[_Line]]:
+    """Lists of `size` lines, the last perhaps shorter. The lines before a UserError come as a list before it is raised; where
+    blocks must be `whole` they do not."""
     block = []
     try:
         for line in lines:
@@ -184,18 +248,20 @@ def _blocks(lines: Iterator[_Line], size: int) -> Iterator[list[_Line]]:
                 yield block
                 block = []
     except UserError:
-        if block:
+        if block and not whole:
             yield block
         raise
     if block:
         yield block
 
 
-def _report_unmatched(file: str, terms: Terminology) -> None:
+def _report_unmatched(file: str, terms: Terminology, before: int) -> None:
+    """`before` is how many lines an earlier call has translated, whose terms are not known."""
     unmatched, shown = terms.unmatched(), 5
     if unmatched:
         names = ", ".join(unmatched[:shown]) + ", ..." * (len(unmatched) > shown)
-        print(f"{file}: {len(unmatched)} of {len(terms.counts)} terms never occurred in the input: {names}", file=sys.stderr)
+        where = f"the input after line {before}" if before else "the input"
+        _tell(f"{file}: {len(unmatched)} of {len(terms.counts)} terms never occurred in {where}: {names}")
 
 
 def _draw_first(

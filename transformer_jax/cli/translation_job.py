@@ -43,6 +43,9 @@ class TranslationJob:
     terminology: str | None = flag("lines of a term, a tab and what must translate it, as it is", None, metavar="FILE")
     terminology_case: str = flag("of terms: exact, start (or capital at a sentence's start), ignore", "start")
     score: str | None = flag("translate nothing, but score the translations in FILE, a line each", None, metavar="FILE")
+    resume: bool = flag(
+        "write --output in whole blocks of --batch_size lines, so that after a stop or a kill the same command goes on", False
+    )
     batch_size: int = flag("lines read before they are translated together (default: 1000)", 1000)
     attention: str | None = flag(
         "a picture (.png, .pdf, .svg) or page (.html) of the attention for the first line", None, metavar="FILE"
@@ -81,7 +84,16 @@ class TranslationJob:
             raise UserError("--nbest needs --format=tsv or --format=json: as text, N lines in are N lines out")
         if self.terminology_case != "start" and not self.terminology:
             raise UserError(f"--terminology_case={self.terminology_case} needs --terminology")
+        if self.resume:
+            self._check_resume()
         self._check_files()
+
+    def _check_resume(self) -> None:
+        """Raises UserError where `--resume` could not go on."""
+        if not self.input or self.output in (None, STANDARD) or self.alignments == STANDARD:
+            raise UserError("--resume needs --input and --output=FILE: what goes to standard output is not there to go on with")
+        if self.attention:
+            raise UserError("--attention is about the first line; draw it without --resume")
 
     def _check_files(self) -> None:
         """Raises UserError if two flags name one file or standard stream, or one names a stream that it cannot use."""

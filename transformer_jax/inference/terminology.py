@@ -1,6 +1,7 @@
 """Terms and what must translate them: a table that is compiled once and looked up in every line."""
 
 import functools
+import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,11 @@ class Terminology:
         self.counts = dict.fromkeys(terms, 0)
         for term, translation in terms.items():
             self._add(term, translation)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the table and of `case`."""
+        return hashlib.blake2b(repr((self._case, self._root)).encode(), digest_size=16).hexdigest()
 
     def translations(self, text: str) -> list[str]:
         """The translations of the terms in `text`, each once, in the order in which the terms come; they are counted."""
