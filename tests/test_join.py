@@ -376,10 +376,10 @@ def test_other_refusals_are_clear(tmp_path):
         parse_sources(DataConfig(train="a (swap=yes)"))
     with pytest.raises(UserError, match="did you mean join"):
         parse_sources(DataConfig(train="a (jion=0.2:2)"))
-    for option in ("join=0.2:2-4", "swap=true"):
-        expected = rf"{option.partition('=')[0]} is an option of training text; leave it out: a dev or test set has only tag, "
-        with pytest.raises(UserError, match=expected):
-            read_pairs(f"{table} ({option})", "en", "de")
+    expected = "join is an option of training text; leave it out: a dev or test set has only tag, columns, swap"
+    with pytest.raises(UserError, match=expected):
+        read_pairs(f"{table} (join=0.2:2-4)", "en", "de")
+    assert read_pairs(f"{table} (swap=true tag=<x>)", "en", "de") == Pairs(["<x> b"], ["a"])
 
 
 def test_join_does_not_change_the_text(tmp_path):

@@ -55,22 +55,21 @@ class DataConfig:
       for every pair. It is drawn once; with `tokenizer.samples`, for each of the samples anew. Filters see the text before its
       noise, and pairs of sources with other noise are no duplicates: `mine, mine * 0.1 (upper)` adds a tenth of the text in
       capitals. The word of `tag` has no noise
+    * `(swap=true)` exchanges source and target: the source is the text of the target's file, column or language. Filters and
+      `tag` come after it. With both directions as two sources of `train`, one model learns both, from which `train.init_from`
+      begins (bidirectional pretraining; Gao et al. 2022, arXiv 2206.02368)
 
     `train` may list several, each with a weight, how often an epoch has each of its pairs, and filters of its own:
     `wmt/europarl, wmt/news * 2, mined/web * 0.5 (max_ratio=3 tag=<web>)`. A path with a comma, a star or parentheses goes in
     double quotes: `"wmt/news, new" * 2`. In Python it may be a list of `TextSource`; `config.json` has it as text.
 
-    Two more options are of sources of `train` alone:
+    More options are of sources of `train` alone:
 
     * `(join=0.2:2-4)`: of the examples that an epoch has of this source, a share of 0.2 are 2 to 4 pairs joined, each number
       equally likely, and the others are one pair; `(join=1:3)` always joins three. A pair is in one example only, so that an
       epoch has each pair as often as before. What is joined is drawn anew each epoch, and has at most `batch.max_length` tokens
       (bucketed: and at most `batch.tokens` / `batch.row_multiple`): a longer example is cut into several, and nothing is
       dropped. Each of the joined pairs keeps the word of `tag` (Nguyen et al. 2021, arXiv 2105.01691)
-    * `(swap=true)` exchanges source and target: the source is the text of the target's file, column or language. Filters and
-      `tag` come after it. With both directions as two sources, one model learns both, from which `train.init_from` begins
-      (bidirectional pretraining; Gao et al. 2022, arXiv 2206.02368)
-
     * `(score_column=3 min_score=0.5)`, of a `FILE.tsv`, drops the pairs whose number in that column is less;
       `(scores=FILE min_score=0.5)` takes the numbers from a file with one a line, as `transformer-jax score_pairs` writes it
 

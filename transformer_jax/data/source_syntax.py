@@ -10,13 +10,13 @@ from transformer_jax.data.joining import MOST_JOINED, Join
 from transformer_jax.data.noise import NOISES
 from transformer_jax.errors import UserError
 
-__all__ = ["FILTERS", "Spec", "parse_list", "parse_sets", "parse_spec", "without_join"]
+__all__ = ["FILTERS", "Spec", "parse_list", "parse_sets", "parse_spec", "swapped", "without_join"]
 
 FILTERS = ("max_words", "max_ratio", "deduplicate", "filters")  # options of a source of `data.train`: fields of `DataConfig`
 
 # The other options that only a source of `data.train` has.
-_OF_TRAINING = ("join", "swap", "score_column", "scores", "min_score")
-_OF_ANY = ("tag", "columns", *NOISES)
+_OF_TRAINING = ("join", "score_column", "scores", "min_score")
+_OF_ANY = ("tag", "columns", "swap", *NOISES)
 _BARE_NOISE = re.compile(rf"(?<![^\s,])({'|'.join(NOISES)})(?![^\s,])")  # for every line
 _LARGEST_WEIGHT = 1_000_000
 _IN_QUOTES = "a path that has a comma, a star or parentheses goes in double quotes"
@@ -30,7 +30,7 @@ class Spec(NamedTuple):
 
     text: str  # as it was written
     name: str  # what is read: demo:train, PREFIX, FILE.tsv, ... (`DataConfig`)
-    options: dict[str, str]  # `tag`, `columns`, `NOISES`; in training text also `FILTERS`, `join`, `swap`, those of scores
+    options: dict[str, str]  # `tag`, `columns`, `swap`, `NOISES`; in training text also `FILTERS`, `join`, those of scores
     weight: float = 1.0  # how often an epoch has each of its pairs
     advice: str = ""  # how a path is written of which this name may be a part; for a message if there is no such file
 
@@ -83,7 +83,7 @@ class Spec(NamedTuple):
 
 def parse_spec(text: str) -> Spec:
     """Parses the name of a dev or test set. Raises UserError unless it has the form of `Spec`, without a weight, `FILTERS`,
-    `join`, `swap` and scores.
+    `join` and scores.
 
     >>> spec = parse_spec("backtranslated/news.tsv (columns=3,1 tag=<bt>)")
     >>> spec.name, spec.columns, spec.tag
@@ -150,6 +150,22 @@ def without_join(text: str) -> str:
     if not any(spec.join for spec in specs):
         return text
     return ", ".join(_item_without_join(spec) if spec.join else spec.text for spec in specs)
+
+
+def swapped(text: str) -> str:
+    """One source or a list of them, of which each has its sides exchanged: for a model of the other direction.
+
+    >>> swapped('europarl, "my, own" * 2 (tag=<own>), c.tsv (columns=3,1 swap=true)')
+    'europarl (swap=true), "my, own" * 2.0 (tag=<own> swap=true), c.tsv (columns=3,1)'
+    """
+    return ", ".join(map(_item_swapped, parse_list(text)))
+
+
+def _item_swapped(spec: Spec) -> str:
+    options = {key: value for key, value in spec.options.items() if key != "swap"} | ({} if spec.swap else {"swap": "true"})
+    name = '"' + spec.name.replace('"', '""') + '"' if re.search(r'[,*()"]|^\s|\s$', spec.name) else spec.name
+    weight = f" * {spec.weight}" if spec.weight != 1 else ""
+    return f"{name}{weight}" + (f" ({' '.join(map('='.join, options.items()))})" if options else "")
 
 
 def _item_without_join(spec: Spec) -> str:

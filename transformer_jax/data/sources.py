@@ -89,7 +89,8 @@ def held_out_sentences(data: DataConfig) -> frozenset[str]:
 
 
 def cleaned_pairs(source: Source, cleaning: Cleaning, normalized: bool = False) -> Iterator[tuple[str, str]]:
-    """The pairs of a source, without its noise, that `cleaning` keeps, normalised before if `normalized`. Raises UserError as `read_pairs` does."""
+    """The pairs of a source, without its noise, that `cleaning` keeps, normalised before if `normalized`. Raises UserError as
+    `read_pairs` does."""
     spec, languages = source.spec.without_noise, (source.filters.source_language, source.filters.target_language)
     rows = iter_pairs(spec, *languages) if spec.min_score is None else iter_scored_pairs(spec, *languages)
     for source_line, target_line, *score in rows:

@@ -172,7 +172,7 @@ def _score_in_words(decode: SearchOptions) -> str:
 
 
 def _pronouns(test: str, translations: Sequence[Translation]) -> dict[str, float] | None:
-    if not test.lstrip(' "').startswith("demo:"):
+    if not test.lstrip(' "').startswith("demo:") or parse_spec(test).swap:
         return None
     spec = parse_spec(test)
     if spec.noise:
