@@ -72,7 +72,8 @@ class ModelFiles:
 
     def folder(self, name: str) -> Path | None:
         """A folder beside the model; None where there is none, and in a zip file."""
-        return None if self._zip else next((path for each in self._folders if (path := each / name).is_dir()), None)
+        path = None if self._zip else self._folders[0] / name
+        return path if path and path.is_dir() else None
 
     def read(self, name: str, what: str) -> bytes:
         """The bytes of a file. Raises UserError, saying `what` it should hold, if it cannot be read."""
