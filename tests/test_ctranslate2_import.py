@@ -530,3 +530,106 @@ def test_a_run_whose_config_and_tokenizer_differ_is_refused(small, tmp_path):
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"config\.json: model\.source_vocab_size=7 should be \d+, the source's pieces"):
         Run(tmp_path / "run").tokenizer()
+
+
+def converted(kind: str, pieces: list[str]):
+    """A small random model as CTranslate2's converters of OpenNMT-py, Marian and fairseq make it."""
+    from ctranslate2.specs import TransformerSpec
+    from ctranslate2.specs.common_spec import Activation
+
+    random = np.random.default_rng(len(kind))
+    target = ["</s>", "<unk>", *pieces] if kind == "Marian" else with_own_specials(["<", *pieces])
+    source = target[:-3] if kind == "OpenNMT" else target
+    activation = {"OpenNMT": Activation.GELU, "Marian": Activation.SWISH, "fairseq": Activation.RELU}[kind]
+    spec = TransformerSpec.from_config((2, 1), 2, pre_norm=kind == "OpenNMT", activation=activation)
+    width, inner = 16, 24
+
+    def fill(layer, name: str, *shape: int) -> None:
+        noise = random.standard_normal(shape) * (0.3 if len(shape) > 1 else 0.2)
+        setattr(layer, name, (noise + (name == "gamma")).astype(np.float32))
+
+    def attention(layer, parts) -> None:
+        for linear, rows in zip(layer.linear, [*parts, 1], strict=True):
+            fill(linear, "weight", rows * width, width)
+            fill(linear, "bias", rows * width)
+        fill(layer.layer_norm, "gamma", width), fill(layer.layer_norm, "beta", width)
+
+    for side, size in ((spec.encoder, len(source)), (spec.decoder, len(target))):
+        embeddings = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
+        fill(embeddings, "weight", size, width)
+        for layer in side.layer:
+            attention(layer.self_attention, [3])
+            if side is spec.decoder:
+                attention(layer.attention, [1, 2])
+            fill(layer.ffn.linear_0, "weight", inner, width), fill(layer.ffn.linear_0, "bias", inner)
+            fill(layer.ffn.linear_1, "weight", width, inner), fill(layer.ffn.linear_1, "bias", width)
+            fill(layer.ffn.layer_norm, "gamma", width), fill(layer.ffn.layer_norm, "beta", width)
+        if kind == "OpenNMT":
+            fill(side.layer_norm, "gamma", width), fill(side.layer_norm, "beta", width)
+            side.position_encodings.encodings = np.array(sinusoids(jnp.arange(100), width))
+        if kind == "fairseq":
+            side.position_encodings.encodings = np.array(sinusoids(2 + jnp.arange(100), width, "sinusoidal_marian"))
+            side.scale_embeddings = float(width) ** 0.5
+        # Marian's here without a table, so that CTranslate2 makes its own, which begins at position 1
+    fill(spec.decoder.projection, "weight", len(target), width), fill(spec.decoder.projection, "bias", len(target))
+    if kind != "OpenNMT":
+        spec.decoder.embeddings.weight = spec.decoder.projection.weight
+        spec.encoder.embeddings[0].weight = spec.decoder.projection.weight
+        spec.config.add_source_eos = True
+    spec.decoder.projection.bias[target.index("</s>")] += 2  # translations end
+    spec.decoder.projection.bias[target.index("<unk>")] = -1e4  # which theirs might generate
+    spec.decoder.start_from_zero_embedding = kind == "Marian"
+    spec.config.decoder_start_token = "<s>" if kind == "OpenNMT" else "</s>"
+    spec.register_source_vocabulary(source)
+    spec.register_target_vocabulary(target)
+    return spec
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("quantization", [None, "float16", "int16", "int8"])
+@pytest.mark.parametrize("kind", ["OpenNMT", "Marian", "fairseq"])
+def test_their_package_translates_and_scores_the_same(kind, quantization, sentencepiece, tmp_path):
+    ctranslate2 = pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed; make test-interop installs it")
+    model, pieces = sentencepiece
+    spec = converted(kind, [piece for piece in pieces if not piece.startswith("<")])
+    spec.validate()
+    spec.optimize(quantization)
+    (tmp_path / "model").mkdir()
+    spec.save(str(tmp_path / "model"))
+    (tmp_path / "model" / "sentencepiece.model").write_bytes(model)
+    assert import_run(str(tmp_path / "model"), str(tmp_path / "run")) == []
+    ours, theirs = Translator.load(tmp_path / "run"), ctranslate2.Translator(str(tmp_path / "model"), compute_type="float32")
+    tokenizer, lines, targets = ours.tokenizer, letters(25, 9, seed=5), letters(25, 9, seed=6)
+    assert tokenizer.has_source_vocabulary == (kind == "OpenNMT") and tokenizer.source_eos == (kind != "OpenNMT")
+    rows = [tokenizer.source_pieces(row) for row in tokenizer.encode_source(lines, add_eos=False)]
+    scored = theirs.score_batch(rows, [tokenizer.pieces(row) for row in tokenizer.encode_target(targets, add_eos=False)])
+    for expected, found in zip(scored, ours.score(lines, targets), strict=True):
+        np.testing.assert_allclose(found.token_log_probs, expected.log_probs, atol=1e-3)
+    for beam in (1, 4):
+        found = ours.translate(lines, beam=beam, length_penalty=0, max_length_extra=100)
+        expected = theirs.translate_batch(rows, beam_size=beam, length_penalty=0, min_decoding_length=0)
+        assert [tokenizer.pieces(each.tokens[:-1]) for each in found] == [each.hypotheses[0] for each in expected]
+        assert len({each.tokens for each in found}) > 3
+
+
+@pytest.mark.interop
+def test_a_run_that_was_exported_comes_back_whole(tmp_path):
+    """The same bits, the same search, the same translations; and from 8 bits nearly the same probabilities."""
+    pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed; make test-interop installs it")
+    from transformer_jax.interop.ctranslate2 import export
+
+    run = Path(__file__).parent / "runs" / "9f7c919"
+    before = Translator.load(run, "latest")
+    for quantization in ("float32", "int8"):
+        export(str(run), str(tmp_path / quantization), "latest", quantization)
+        assert import_run(str(tmp_path / quantization), str(tmp_path / f"run_{quantization}")) == []
+    after = Translator.load(tmp_path / "run_float32")
+    assert_trees_equal(after.params, before.params)
+    assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
+    again, first = Run(tmp_path / "run_float32").config, Run(run).config
+    assert (again.decode, again.data.source_language) == (first.decode, first.data.source_language)
+    lines = ["The dog sleeps.", "A red book.", "I see the old teacher."]
+    assert [each.tokens for each in after.translate(lines)] == [each.tokens for each in before.translate(lines)]
+    near = Translator.load(tmp_path / "run_int8")
+    scores = [[each.log_prob for each in translator.score(lines, lines)] for translator in (before, near)]
+    np.testing.assert_allclose(*scores, rtol=0.05)
