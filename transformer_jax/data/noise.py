@@ -54,8 +54,7 @@ __all__ = [
 VERSION = 1  # of these noises; stores of noised text have it in their names
 SHARE = 0.1  # of the words, how many have a typo
 
-# What source and target become, a function of these and of what the generator draws.
-Noise = Callable[[str, str, np.random.Generator], tuple[str, str]]
+Noise = Callable[[str, str, np.random.Generator], tuple[str, str]]  # source and target, and what they become
 
 _BLOCK = 1000  # pairs whose chances are drawn together; which pairs have a noise depends on it
 _FEWEST_LETTERS = 3  # of a word that gets a typo
@@ -195,7 +194,6 @@ def emoji(source: str, target: str, random: np.random.Generator) -> tuple[str, s
     return f"{source}{space}{signs}", f"{target}{space}{signs}"
 
 
-# In the order in which a pair gets them: of capitals and small letters the last one is seen.
 NOISES: Mapping[str, Noise] = {
     "no_end_punctuation": no_end_punctuation,
     "quotes": quotes,
@@ -205,7 +203,7 @@ NOISES: Mapping[str, Noise] = {
     "upper": upper,
     "spaces": spaces,
     "emoji": emoji,
-}
+}  # in the order in which a pair gets them: of capitals and small letters the last one is seen
 _OF_BOTH_SIDES = ("upper", "title", "no_end_punctuation", "emoji")
 
 
