@@ -275,7 +275,7 @@ def test_processes_that_read_different_texts_end_with_a_line(tmp_path):
     command = [str(ROOT / "translate.py"), f"--workdir={run}", "--input=in.en", f"--output={tmp_path / 'out'}", "--resume"]
     processes = Processes(command, tmp_path / "log", 2, folders=folders)
     assert processes.codes(120) == [2, 2], processes.told()
-    assert "each process has read another text up to line 1; give all the same file" in processes.told()
+    assert "the processes have read different lines up to 1; give all the same file" in processes.told()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

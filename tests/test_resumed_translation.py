@@ -269,13 +269,16 @@ def test_the_program_killed_and_terminated_goes_on(tmp_path):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
 
-    assert begin("straight").wait(300) == 0
+    def finish(output: str) -> None:
+        with begin(output) as process:
+            assert process.wait(300) == 0, process.stderr.read()
+
+    finish("straight")
     for lines_done, number, code in ((4, signal.SIGKILL, -signal.SIGKILL), (20, signal.SIGTERM, 75)):
-        process = begin("out")
-        wait_for(lines_done, process)
-        process.send_signal(number)
-        assert process.wait(300) == code, process.stderr.read()
-        process.stderr.close()
+        with begin("out") as process:
+            wait_for(lines_done, process)
+            process.send_signal(number)
+            assert process.wait(300) == code, process.stderr.read()
     assert 20 <= (tmp_path / "out").read_bytes().count(b"\n") < 60
-    assert begin("out").wait(300) == 0
+    finish("out")
     assert (tmp_path / "out").read_bytes() == (tmp_path / "straight").read_bytes()

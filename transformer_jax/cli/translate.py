@@ -130,9 +130,7 @@ class _CountedLines(Iterator[_Line]):
     def require_the_same(self) -> None:
         """Raises UserError where another process has read other lines."""
         if len({tuple(done) for done in collectives.gather(self.done())}) > 1:
-            raise UserError(
-                f"--input: among the first {self.count:,} lines each process has read others; give all the same file"
-            )
+            raise UserError(f"--input: the processes have read different lines up to {self.count:,}; give all the same file")
 
 
 def _load(job: TranslationJob) -> Translator:
