@@ -278,6 +278,27 @@ def test_processes_that_read_different_texts_end_with_a_line(tmp_path):
     assert "the processes have read different lines up to 1; give all the same file" in processes.told()
 
 
+def test_a_workflow_of_two_processes_is_that_of_one(config_file, tmp_path):
+    """Stopped in a translation, and gone on with."""
+    config = config_file(decode__tokens=32, decode__beam=2)
+    lines = tmp_path / "mono.txt"
+    lines.write_text("".join(f"a b {'c ' * (number % 5)}d\n" for number in range(40)), encoding="utf-8")
+    recipe = ["recipes/back_translation.py", f"--config={config}", f"--monolingual={lines}", "--batch_size=4"]
+    assert_ended(Processes([*recipe, f"--workdir={tmp_path / 'one'}"], tmp_path / "log", 1), 0)
+    note = tmp_path / "two" / "synthetic.txt.progress"
+    stopped = Processes([*recipe, f"--workdir={tmp_path / 'two'}"], tmp_path / "log", 2)
+    while not note.exists() or json.loads(note.read_text())["lines"] < 4:
+        time.sleep(0.01)
+    stopped.send(0, signal.SIGTERM)
+    assert_ended(stopped, 75, 75)
+    again = Processes([*recipe, f"--workdir={tmp_path / 'two'}"], tmp_path / "log", 2)
+    assert_ended(again, 0, 0)
+    assert ["reverse: loss" in log.read_text() and "done before" in log.read_text() for log in again.logs] == [True, False]
+    pairs = [(tmp_path / name / "synthetic.tsv").read_text().splitlines() for name in ("one", "two")]
+    assert len(pairs[0]) == len(pairs[1]) == 40 and [line.split("\t")[1] for line in pairs[0]] == lines.read_text().splitlines()
+    assert_same_training(tmp_path / "two" / "reverse", tmp_path / "one" / "reverse")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("to", [0, 1])
 def test_a_signal_to_one_stops_all_at_the_same_step(to, number, config_file, tmp_path):
