@@ -79,6 +79,7 @@ def test_every_model_that_marian_has_comes_back(norm, tied, activation, tokenize
     assert foreign.model == dataclasses.replace(model, zero_start=False, dropout=0.1, compute_dtype="auto")
 
 
+@pytest.mark.slow
 def test_it_translates_and_scores_the_same(tokenizer, tmp_path):
     config, params = made(tokenizer, norm="pre", output_bias=True)
     params["target_embedding"]["table"] *= 6  # logits far apart

@@ -29,6 +29,7 @@ SHAPES = {
     "deep encoder, one head": dict(encoder_layers=4, encoder_attention_heads=1, decoder_attention_heads=1),
     "wide, ReLU": dict(d_model=64, encoder_ffn_dim=96, decoder_ffn_dim=96, decoder_layers=3, activation_function="relu"),
     "GELU, embeddings not scaled": dict(activation_function="gelu_new", scale_embedding=False),
+    "exact GELU": dict(activation_function="gelu"),
     "target tied": dict(share_encoder_decoder_embeddings=False),
     "untied": dict(share_encoder_decoder_embeddings=False, tie_word_embeddings=False),
 }
