@@ -55,7 +55,10 @@ def run(recipe: Callable[["Workflow", Namespace], None], parser: Parser, argumen
     with program.report_to_all(processes):
         file = ConfigFile(flags.config)
     program.set_up(processes)
-    recipe(Workflow(flags, file, overrides), flags)
+    from transformer_jax.training.preemption import Preemption
+
+    with Preemption():  # also between trainings and translations, which have their own
+        recipe(Workflow(flags, file, overrides), flags)
 
 
 def main(recipe: Callable[["Workflow", Namespace], None], parser: Parser) -> NoReturn:

@@ -1,5 +1,6 @@
 """SIGTERM, SIGHUP and Ctrl-C as a request to stop, which all processes follow between the same two steps."""
 
+import itertools
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ from jax.experimental import multihost_utils
 from transformer_jax.errors import ToBeContinued
 
 __all__ = ["Preemption"]
+
+_CHECKS = itertools.count(1)
 
 
 class Preemption:
@@ -24,7 +27,6 @@ class Preemption:
     def __init__(self):
         self._asked = self._held = False
         self._before: dict[int, object] = {}
-        self._checks = 0
 
     def __enter__(self) -> "Preemption":
         if threading.current_thread() is threading.main_thread():
@@ -46,10 +48,10 @@ class Preemption:
     def check(self) -> None:
         """Raises ToBeContinued if a signal has arrived; with several processes, in all of them at the same call if it arrived
         at any."""
-        # JAX answers yes at one number only, the same in all processes: each counts its calls from 1.
-        self._checks += 1
+        # JAX answers yes at one number only, the same in all processes: each counts its calls, of all its trainings, from 1.
+        number = next(_CHECKS)
         if jax.process_count() > 1:
-            self._asked |= multihost_utils.reached_preemption_sync_point(self._checks)
+            self._asked |= multihost_utils.reached_preemption_sync_point(number)
         if self._asked:
             raise _to_be_continued()
 
