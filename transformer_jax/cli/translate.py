@@ -29,7 +29,7 @@ from transformer_jax.training.preemption import Preemption
 from transformer_jax.visualization.attention_maps import draw
 from transformer_jax.visualization.attention_page import write_page
 
-__all__ = ["translate_lines"]
+__all__ = ["load_for", "report_unmatched", "translate_lines"]
 
 
 class _Line(NamedTuple):
@@ -65,7 +65,7 @@ def translate_lines(job: TranslationJob) -> None:
 def _translate_blocks(job: TranslationJob, between: Callable[[], None] | None) -> None:
     require_shared_input(job)
     terms = read_terms(job.terminology, job.terminology_case) if job.terminology else None
-    translator = _load(job)
+    translator = load_for(job)
     growing = begun_files(job, translator, terms)
     before = LinesDone(*collectives.from_first(lambda: growing.done if growing else LinesDone()))
     asks = not job.text and job.input is None and is_terminal(sys.stdin)
@@ -98,8 +98,7 @@ def _translate_blocks(job: TranslationJob, between: Callable[[], None] | None) -
                 show(lines.count)
         append("", "", lines.done()._replace(complete=True))
     if terms:
-        name = "standard input" if job.terminology == STANDARD else job.terminology
-        _report_unmatched(name, terms, before.lines)
+        report_unmatched(job.terminology, terms, before.lines)
 
 
 class _CountedLines(Iterator[_Line]):
@@ -133,7 +132,9 @@ class _CountedLines(Iterator[_Line]):
             raise UserError(f"--input: the processes have read different lines up to {self.count:,}; give all the same file")
 
 
-def _load(job: TranslationJob) -> Translator:
+def load_for(job: TranslationJob) -> Translator:
+    """The translator that a job names, with its ensemble and its layer for alignments. Raises UserError as
+    `Translator.load` does."""
     translator, _ = load_translator(Run(job.workdir), CheckpointName.parse(job.checkpoint))
     if job.ensemble:
         translator = translator.together_with(load_others(job.ensemble), job.ensemble_weights or None)
@@ -253,8 +254,10 @@ def _blocks(lines: Iterator[_Line], size: int, whole: bool = False) -> Iterator[
         yield block
 
 
-def _report_unmatched(file: str, terms: Terminology, before: int) -> None:
-    """`before` is how many lines an earlier call has translated, whose terms are not known."""
+def report_unmatched(file: str, terms: Terminology, before: int = 0) -> None:
+    """Says on standard error which terms of a file never occurred in the input. `before` is how many lines an earlier call has
+    translated, whose terms are not known."""
+    file = "standard input" if file == STANDARD else file
     unmatched, shown = terms.unmatched(), 5
     if unmatched:
         names = ", ".join(unmatched[:shown]) + ", ..." * (len(unmatched) > shown)

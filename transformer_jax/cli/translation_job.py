@@ -7,6 +7,7 @@ from typing import Any
 from transformer_jax.cli.parser import check_ensemble, flag
 from transformer_jax.cli.translation_formats import WRITERS
 from transformer_jax.errors import UserError
+from transformer_jax.inference.markup.tree import MARKUPS
 from transformer_jax.storage.text_files import STANDARD, refuse_same_files, refuse_shared_stream
 
 __all__ = ["TranslationJob"]
@@ -42,6 +43,10 @@ class TranslationJob:
     phrase_ends: str | None = flag("of phrases and terms: word (default), or anywhere (letters may follow)", None)
     terminology: str | None = flag("lines of a term, a tab and what must translate it, as it is", None, metavar="FILE")
     terminology_case: str = flag("of terms: exact, start (or capital at a sentence's start), ignore", "start")
+    markup: str | None = flag("html or xml: the text has elements, and each file or argument is one text", None)
+    ignore_tags: str | None = flag("elements of --markup whose text stays as it is, separated by commas", None, metavar="NAMES")
+    splitting_tags: str | None = flag("elements of XML that separate sentences", None, metavar="NAMES")
+    non_splitting_tags: str | None = flag("elements of XML that belong to the sentence around them", None, metavar="NAMES")
     score: str | None = flag("translate nothing, but score the translations in FILE, a line each", None, metavar="FILE")
     resume: bool = flag(
         "write --output in whole blocks of --batch_size lines, so that after a stop or a kill the same command goes on", False
@@ -86,6 +91,7 @@ class TranslationJob:
             raise UserError(f"--terminology_case={self.terminology_case} needs --terminology")
         if self.resume:
             self._check_resume()
+        self._check_markup()
         self._check_files()
 
     def _check_resume(self) -> None:
@@ -94,6 +100,22 @@ class TranslationJob:
             raise UserError("--resume needs --input and --output=FILE: what goes to standard output is not there to go on with")
         if self.attention:
             raise UserError("--attention is about the first line; draw it without --resume")
+
+    def _check_markup(self) -> None:
+        """Raises UserError for flags that have no meaning for whole texts, or none without --markup."""
+        if not self.markup:
+            for name in ("ignore_tags", "splitting_tags", "non_splitting_tags"):
+                if getattr(self, name):
+                    raise UserError(f"--{name} is about elements: it needs --markup=html or --markup=xml")
+            return
+        if self.markup not in MARKUPS:
+            raise UserError(f"--markup={self.markup} should be one of {', '.join(MARKUPS)}")
+        of_lines = dict(score=self.score, prefixes=self.prefixes, phrases=self.phrases, nbest=self.nbest)
+        for name, value in (of_lines | dict(alignments=self.alignments, attention=self.attention, resume=self.resume)).items():
+            if value:
+                raise UserError(f"--{name} is about lines, and with --markup each file or argument is one text; leave it out")
+        if self.format != "text":
+            raise UserError(f"--format={self.format} is about lines; with --markup leave it at text")
 
     def _check_files(self) -> None:
         """Raises UserError if two flags name one file or standard stream, or one names a stream that it cannot use."""

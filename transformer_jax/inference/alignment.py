@@ -20,8 +20,10 @@ __all__ = [
     "Links",
     "alignment_error_rate",
     "best_aligning_layer",
+    "complete_links",
     "hard_alignment",
     "join_links",
+    "layer_attention",
     "log_coverage",
     "mean_attention",
     "mutual_information",
@@ -45,6 +47,15 @@ def hard_alignment(sown: Mapping[str, Any], source: Array, eos_id: int) -> Array
         return None
     mean = jnp.where((source == eos_id)[None, :, None], -1, cross.mean(axis=2))  # [L, B, T, S]
     return jnp.argmax(mean, axis=-1)
+
+
+def layer_attention(sown: Mapping[str, Any], source: Array, eos_id: int, layer: int) -> Array:
+    """What each target token gave to each source token in one layer, from 1, in the mean over its heads, and 0 to EOS: float32
+    [B, T, S]. The rest is as in `hard_alignment`. Raises UserError for a model without attention to the source."""
+    cross = attention_of(sown.get("intermediates", {})).get("cross")
+    if cross is None:
+        raise UserError("this model has no attention to the source: it cannot align words")
+    return jnp.where((source == eos_id)[:, None, :], 0.0, cross[layer - 1].mean(axis=1))
 
 
 def mean_attention(sown: Mapping[str, Any]) -> Array:
@@ -77,6 +88,29 @@ def word_links(places: np.ndarray, source_words: np.ndarray, target_words: np.nd
     """
     pairs = zip(source_words[places[: len(target_words)]].tolist(), target_words.tolist(), strict=True)
     return tuple(sorted({pair for pair in pairs if min(pair) >= 0}))
+
+
+def complete_links(weights: np.ndarray, source_words: np.ndarray, target_words: np.ndarray) -> Links:
+    """Links of every word of both sides, from `layer_attention`, float32 [T or more, S or more], of one pair.
+
+    The attention of a target word to a source word is the sum over their pieces, divided by what the target word gave to all
+    words. Each target word is linked to the source word that it gave most to, and each source word that is left without a link
+    to the target word that gave most to it. The numbers of words are as in `word_links`.
+
+    >>> weights = np.array([[0.6, 0.4, 0], [0.7, 0.2, 0], [0, 0, 1]])
+    >>> complete_links(weights, np.array([0, 1, -1]), np.array([0, 1, -1]))
+    ((0, 0), (0, 1), (1, 0))
+    """
+    x, y = source_words >= 0, target_words >= 0
+    if not x.any() or not y.any():
+        return ()
+    given = np.zeros((int(target_words.max()) + 1, int(source_words.max()) + 1))
+    at = np.ix_(np.flatnonzero(y), np.flatnonzero(x))
+    np.add.at(given, (target_words[y][:, None], source_words[x][None]), weights[at])
+    given /= np.maximum(given.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    links = {(int(i), j) for j, i in enumerate(given.argmax(axis=1))}
+    linked = {i for i, _ in links}
+    return tuple(sorted(links | {(i, int(j)) for i, j in enumerate(given.argmax(axis=0)) if i not in linked}))
 
 
 def join_links(line: str, sources: Sequence[str], targets: Sequence[str], links: Sequence[Links]) -> Links:

@@ -14,7 +14,7 @@ from transformer_jax.data.batching import Batch, bucketed_batch
 from transformer_jax.data.store import Store
 from transformer_jax.distributed.rows_over_devices import over_rows
 from transformer_jax.errors import UserError
-from transformer_jax.inference.alignment import hard_alignment, log_coverage, mean_attention
+from transformer_jax.inference.alignment import hard_alignment, layer_attention, log_coverage, mean_attention
 from transformer_jax.inference.length_batches import fill_devices, length_batches
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
@@ -32,6 +32,7 @@ class ForcedDecoder:
         self._tokenizer = tokenizer
         self._max_positions = max_positions
         self._hard_alignments = over_rows(_make_hard_alignments(model, tokenizer.eos_id))
+        self._layer_attentions = over_rows(_make_layer_attentions(model, tokenizer.eos_id))
         self._token_log_probs = over_rows(_make_token_log_probs(model))
 
     def token_log_probs(
@@ -56,6 +57,18 @@ class ForcedDecoder:
             if places is None:
                 return None
             for i, row in zip(numbers, places, strict=False):
+                results[i] = row
+        return results
+
+    def layer_attentions(
+        self, params: Any, source: Sequence[np.ndarray], target: Sequence[np.ndarray], tokens: int, layer: int
+    ) -> list[np.ndarray]:
+        """`alignment.layer_attention` of every row, in the layer `layer` from 1: float32 [T or more, S or more]. Raises
+        UserError if a row is too long for the model, or the model has no attention to the source."""
+        function = functools.partial(self._layer_attentions, layer=layer)
+        results: list[np.ndarray] = [None] * len(source)
+        for numbers, weights in self._batches(function, params, source, target, tokens):
+            for i, row in zip(numbers, weights, strict=False):
                 results[i] = row
         return results
 
@@ -88,6 +101,14 @@ def _make_hard_alignments(model: nn.Module, eos_id: int) -> Callable[[Any, Batch
         return None if places is None else places.swapaxes(0, 1)  # [B, L, T]
 
     return hard_alignments
+
+
+def _make_layer_attentions(model: nn.Module, eos_id: int) -> Callable[..., jax.Array]:
+    def layer_attentions(params: Any, batch: Batch, *, layer: int) -> jax.Array:
+        _, sown = model.apply({"params": params}, batch, train=False, mutable=["intermediates"])
+        return layer_attention(sown, batch.source, eos_id, layer)
+
+    return layer_attentions
 
 
 def _make_token_log_probs(model: nn.Module) -> Callable[..., tuple[jax.Array, jax.Array]]:

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,12 +14,13 @@ from flax import linen as nn
 from transformer_jax.config import Config, SearchOptions, validate
 from transformer_jax.decoding.length_penalty import score_of
 from transformer_jax.errors import UserError
-from transformer_jax.inference.alignment import Links
+from transformer_jax.inference.alignment import Links, complete_links, renumbered_links
 from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
 from transformer_jax.inference.attention import Attention, attention_of_pair
 from transformer_jax.inference.batched_search import Searcher, positions_at_once
 from transformer_jax.inference.forced_decoding import ForcedDecoder
 from transformer_jax.inference.line_pieces import Piece, PieceMaker, with_prefixes_and_phrases
+from transformer_jax.inference.markup.translation import MarkupTranslation, TagNames, translate_texts
 from transformer_jax.inference.piece_search import Member, translate_pieces
 from transformer_jax.inference.terminology import Terminology
 from transformer_jax.inference.translation import Translation, empty_translation, join_pieces, on_one_line
@@ -143,7 +144,7 @@ class Translator:
         phrases: Sequence[Sequence[str]] | None = None,
         phrase_ends: str = "word",
         terminology: Mapping[str, str] | Terminology | None = None,
-        align: bool = False,
+        align: bool | Literal["complete"] = False,
         between: Callable[[], None] | None = None,
         progress: Callable[[int, int], None] | None = None,
         **options: Any,
@@ -157,7 +158,8 @@ class Translator:
         what `terminology` has for words of it, must occur in them, in whole words, or with `phrase_ends="anywhere"` perhaps
         followed by letters; one place may satisfy several. Lines whose translation lacks some are searched once more, with a
         wider beam (`Searcher.search`). Of a line in pieces, the first has prefix and `phrases`; terms stay with their words.
-        With `align` each has its word alignment, as method `align` makes it.
+        With `align` each has its word alignment, as method `align` makes it, with "complete" one that leaves no word without a
+        link (`alignment.complete_links`).
 
         Where there are several processes, all of them must come here, with the same lines, and each works through a part of the
         batches. `between` is called between two of them, and `progress` after each one, with the number of lines that are done
@@ -177,13 +179,41 @@ class Translator:
         pieces = with_prefixes_and_phrases(self.tokenizer, of_lines, *rules)
         report = progress and (lambda done: progress(done * len(lines) // len(pieces), len(lines)))
         parts = self._search(pieces, search, between, report)
-        rest = iter(aligned(self._align, pieces, parts) if align and pieces else parts)
+        make_links = self._align_completely if align == "complete" else self._align
+        rest = iter(aligned(make_links, pieces, parts) if align and pieces else parts)
         return [
             join_pieces(line, of_line, [next(rest) for _ in of_line], search, self.tokenizer)
             if of_line
-            else empty_translation(align)
+            else empty_translation(bool(align))
             for line, of_line in zip(lines, of_lines, strict=True)
         ]
+
+    def translate_markup(
+        self,
+        texts: Sequence[str],
+        markup: str = "html",
+        *,
+        ignore_tags: Sequence[str] = (),
+        splitting_tags: Sequence[str] = (),
+        non_splitting_tags: Sequence[str] = (),
+        terminology: Mapping[str, str] | Terminology | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> list[MarkupTranslation]:
+        """Texts with elements in them, `markup` html or xml, translated: pages and documents, or fragments of some.
+
+        Elements such as paragraphs separate what is translated; those that belong to a sentence are put back around the words
+        that theirs became, as `align` links them (`inference.markup.projection`). Every element of the text is in its
+        translation once, with its attributes, and no others are; without its tags a sentence's translation is that of the
+        sentence without them. `inference.markup.html_reader` and `xml_reader` say what separates and what is not translated,
+        `inference.markup.tree.Element` which attributes are text. The rest is as in `translate`.
+
+        Raises UserError as `translate` does, for a model without attention to the source, and for XML that is not well-formed.
+        """
+        require_layer(self.alignment_layer, self._layers, False)
+        rest = dict(terminology=terminology, progress=progress, **options)
+        names = TagNames(ignore_tags, splitting_tags, non_splitting_tags)
+        return translate_texts(texts, markup, names, lambda lines: self.translate(lines, align="complete", **rest))
 
     def score(
         self,
@@ -272,6 +302,15 @@ class Translator:
             self.align_with(None)
             layer = self.alignment_layer
         return links_of_layer(layer, places, (source, target), (sources, targets), self.tokenizer)
+
+    def _align_completely(self, sources: list[str], source: list[np.ndarray], targets: list[np.ndarray]) -> list[Links]:
+        if not self.alignment_layer:
+            self._align(sources, source, targets)
+        require_layer(self.alignment_layer, self._layers, False)
+        tokens, words = positions_at_once(self.config), self.tokenizer.words
+        weights = self._forced.layer_attentions(self.params, source, targets, tokens, self.alignment_layer)
+        links = [complete_links(row, words(x), words(y)) for row, x, y in zip(weights, source, targets, strict=True)]
+        return [renumbered_links(*each, self.tokenizer) for each in zip(links, sources, targets, strict=True)]
 
     def _decode(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
         return [on_one_line(text) for text in self.tokenizer.decode(rows)]

@@ -6,6 +6,10 @@
 
 N lines in, N lines out, in their order; an empty line stays empty. A line is one sentence, or --split_sentences=always.
 With --resume the same command goes on after SIGTERM or Ctrl-C (exit code 75), a kill or a crash.
+
+    transformer-jax translate --workdir=runs/demo --markup=html < page.html > seite.html
+
+With --markup all of the input is one text, whose elements stay around the words that theirs became.
 """
 
 from collections.abc import Sequence
@@ -34,9 +38,15 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
     # Without --resume every task of a Slurm step translates by itself, as it always has, unless the flags say otherwise.
     together = flags["resume"] or any(value is not None for value in processes)
     program.set_up(processes if together else None)
-    from transformer_jax.cli.translate import translate_lines
+    job = job_of(TranslationJob, flags)
+    if job.markup:
+        from transformer_jax.cli.translate_markup import translate_documents
 
-    translate_lines(job_of(TranslationJob, flags))
+        translate_documents(job)
+    else:
+        from transformer_jax.cli.translate import translate_lines
+
+        translate_lines(job)
 
 
 if __name__ == "__main__":

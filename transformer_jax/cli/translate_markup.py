@@ -1,0 +1,38 @@
+"""What translate.py does with --markup: whole texts with elements to such texts in the other language."""
+
+import sys
+from collections.abc import Sequence
+
+from transformer_jax.cli.progress_bar import is_terminal, lines_bar
+from transformer_jax.cli.translate import load_for, report_unmatched
+from transformer_jax.cli.translation_job import TranslationJob
+from transformer_jax.inference.terminology import read_terms
+from transformer_jax.storage.text_files import STANDARD, iter_lines, open_output
+
+__all__ = ["translate_documents"]
+
+
+def translate_documents(job: TranslationJob) -> None:
+    """Translates each text of `job.text`, or all of the input as one text, and ends each with a line break. Raises UserError for
+    bad input; then nothing is written."""
+    terms = read_terms(job.terminology, job.terminology_case) if job.terminology else None
+    texts = list(job.text) or ["\n".join(iter_lines(job.input, errors=job.errors))]
+    translator = load_for(job)
+    names = dict(ignore_tags=_names(job.ignore_tags), splitting_tags=_names(job.splitting_tags))
+    names["non_splitting_tags"] = _names(job.non_splitting_tags)
+    shown = not (job.output in (None, STANDARD) and is_terminal(sys.stdout))
+    with lines_bar("translating", None, shown=shown) as show:
+        found = translator.translate_markup(texts, job.markup, terminology=terms, progress=show, **names, **job.search)
+    with open_output(job.output) as output:
+        for translation in found:
+            output.write(f"{translation.text}\n")
+    for translation in found:
+        for part in translation.parts:
+            if part.too_long:
+                print(f"{part.source[:40]!r}...: too long for the model, translated in {part.parts} pieces", file=sys.stderr)
+    if terms:
+        report_unmatched(job.terminology, terms)
+
+
+def _names(text: str | None) -> Sequence[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else ()
