@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from transformer_jax.cli.progress_bar import is_terminal, lines_bar
 from transformer_jax.cli.translate import load_for, report_unmatched
 from transformer_jax.cli.translation_job import TranslationJob
+from transformer_jax.cli.translation_output import require_shared_input
+from transformer_jax.distributed import collectives
 from transformer_jax.inference.terminology import read_terms
 from transformer_jax.storage.text_files import STANDARD, iter_lines, open_output
 
@@ -13,8 +15,9 @@ __all__ = ["translate_documents"]
 
 
 def translate_documents(job: TranslationJob) -> None:
-    """Translates each text of `job.text`, or all of the input as one text, and ends each with a line break. Raises UserError for
-    bad input; then nothing is written."""
+    """Translates each text of `job.text`, or all of the input as one text, and ends each with a line break. Of several processes
+    all come here, with the same texts, and the first writes. Raises UserError for bad input; then nothing is written."""
+    require_shared_input(job)
     terms = read_terms(job.terminology, job.terminology_case) if job.terminology else None
     texts = list(job.text) or ["\n".join(iter_lines(job.input, errors=job.errors))]
     translator = load_for(job)
@@ -23,6 +26,8 @@ def translate_documents(job: TranslationJob) -> None:
     shown = not (job.output in (None, STANDARD) and is_terminal(sys.stdout))
     with lines_bar("translating", None, shown=shown) as show:
         found = translator.translate_markup(texts, job.markup, terminology=terms, progress=show, **names, **job.search)
+    if not collectives.is_first():
+        return
     with open_output(job.output) as output:
         for translation in found:
             output.write(f"{translation.text}\n")

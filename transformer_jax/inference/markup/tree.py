@@ -8,7 +8,7 @@ from transformer_jax.errors import UserError
 
 __all__ = ["DEEPEST", "MARKUPS", "Element", "Node", "Raw", "Role", "require_depth", "text_of", "write"]
 
-MARKUPS = ("html", "xml")
+MARKUPS = ("html", "xml")  # the kinds of text with markup
 DEEPEST = 250  # elements inside each other; browsers stop at 512, and nobody writes so many
 
 # What an element is for a translation:
