@@ -24,6 +24,7 @@ from transformer_jax.cli.evaluation_job import EvaluationJob
 from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.subcommands import COMMANDS
 from transformer_jax.cli.translation_job import TranslationJob
+from transformer_jax.cli.workflow import make_parser
 from transformer_jax.config import Config, override
 from transformer_jax.data import demo
 from transformer_jax.errors import UserError
@@ -118,6 +119,7 @@ CASES = {
         ["dev: mean ", " of 2 seeds"],
         ["news/0/metrics.jsonl", "news/1/leaderboard.json"],
     ),
+    "markup": Case("--workdir={run}", says=["of 1000 sentences are translated as the reference", "most often wrong: "]),
     "overhead": Case(SMALL + " --rounds=1", says=["plain: ", "checkpoint: ", "logging every 2: "]),
     "preparation": Case(SMALL, [("new text",), ("prepared",), ("going on late in an epoch",)]),
     "startup": Case(SMALL + " --repeats=1", [("at first",), ("with what is kept",)]),
@@ -267,7 +269,8 @@ def parser_of(script: str) -> Parser:
     command = script.removesuffix(".py")
     if command in COMMANDS:
         return import_module(f"transformer_jax.cli.commands.{command.replace('import', 'import_model')}").make_parser()
-    tree, parser = ast.parse((ROOT / script).read_text(encoding="utf-8")), Parser("")
+    tree = ast.parse((ROOT / script).read_text(encoding="utf-8"))
+    parser = make_parser("") if script.startswith("recipes/") else Parser("")
     assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
     constants = {ast.unparse(node.targets[0]): literal(node.value, {}) for node in assigned}
     for node in ast.walk(tree):

@@ -15,8 +15,9 @@ __all__ = ["translate_documents"]
 
 
 def translate_documents(job: TranslationJob) -> None:
-    """Translates each text of `job.text`, or all of the input as one text, and ends each with a line break. Of several processes
-    all come here, with the same texts, and the first writes. Raises UserError for bad input; then nothing is written."""
+    """Translates each text of `job.text`, or all of the input as one text, and ends each with a line break. Of several
+    processes all come here, with the same texts, and the first writes. Raises UserError for bad input; then nothing is
+    written."""
     require_shared_input(job)
     terms = read_terms(job.terminology, job.terminology_case) if job.terminology else None
     texts = list(job.text) or ["\n".join(iter_lines(job.input, errors=job.errors))]

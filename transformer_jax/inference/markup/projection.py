@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["Mark", "Place", "project"]
+__all__ = ["Mark", "Place", "Word", "project", "words_of"]
 
 _UNLINKED = -0.1  # what a word without a link adds to a range: less than one that is linked to other words takes away
 
@@ -30,8 +30,10 @@ class Place(NamedTuple):
     inside: "tuple[Place, ...]" = ()  # in the order of the translation; within start and end
 
 
-class _Word(NamedTuple):
-    start: int
+class Word(NamedTuple):
+    """A word of a text, between white space."""
+
+    start: int  # characters of the text
     end: int
     core: tuple[int, int]  # without the punctuation at its ends
 
@@ -60,7 +62,7 @@ class _Projection:
 
     def __init__(self, source: str, target: str, links: Sequence[tuple[int, int]]):
         self._source, self._target = source, target
-        self._from, self._to = _words(source), _words(target)
+        self._from, self._to = words_of(source), words_of(target)
         self._sources: list[list[int]] = [[] for _ in self._to]
         self._targets: list[list[int]] = [[] for _ in self._from]
         for i, j in links:
@@ -193,22 +195,22 @@ class _Projection:
                 return word.core[0] if end > own.start else word.start
         return round(len(self._target) * at / max(len(source), 1))
 
-    def _inside_words(self, words: Sequence[_Word], span: tuple[int, int]) -> set[int]:
+    def _inside_words(self, words: Sequence[Word], span: tuple[int, int]) -> set[int]:
         """The words of which some part, punctuation aside where there is more, is within `span`."""
         return {k for k, word in enumerate(words) if word.core[0] < span[1] and span[0] < word.core[1]}
 
 
-def _words(text: str) -> list[_Word]:
+def words_of(text: str) -> list[Word]:
     """The words of a text, as `str.split` finds them.
 
-    >>> [text[slice(*word.core)] for text in ['"Ja," (nein) ...'] for word in _words(text)]
+    >>> [text[slice(*word.core)] for text in ['"Ja," (nein) ...'] for word in words_of(text)]
     ['Ja', 'nein', '...']
     """
     words = []
     for match in re.finditer(r"\S+", text):
         start, end = match.span()
         letters = [k for k in range(start, end) if _is_letter(text[k])]
-        words.append(_Word(start, end, (letters[0], letters[-1] + 1) if letters else (start, end)))
+        words.append(Word(start, end, (letters[0], letters[-1] + 1) if letters else (start, end)))
     return words
 
 
