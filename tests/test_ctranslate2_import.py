@@ -261,7 +261,7 @@ def told(folder: Path) -> str:
         ({"decoder/layer_0/ffn/linear_0/weight": np.ones((24, 16), np.int8)}, "is of int8 and needs a"),
         (
             {
-                "decoder/layer_0/ffn/linear_0/weight": np.ones((24, 16), np.int8),
+                "decoder/layer_0/ffn/linear_0/weight": np.arange(384).reshape(24, 16).astype(np.int8),
                 "decoder/layer_0/ffn/linear_0/weight_scale": np.zeros(24, np.float32),
             },
             "holds what is no finite number",

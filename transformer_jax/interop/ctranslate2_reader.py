@@ -123,6 +123,7 @@ def _options(files: ModelFiles, variables: Variables, version: int) -> dict[str,
     if quantization := given.pop("quantization_type", 0):
         wrong.append(f"quantization_type: {quantization!r:.60} (expected none, or weights of 8 or 16 bits)")
     require_supported(wrong, where)
+    options["layer_norm_epsilon"] = float(options["layer_norm_epsilon"])
     options["rest"] = {name: value for name, value in given.items() if name not in _IGNORED}
     return options
 

@@ -92,10 +92,10 @@ class Variables:
             raise UserError(
                 f"{self._where}: {shown(name)} has shape {stored.shape} instead of {expected}; convert the model again"
             )
-        if jnp.issubdtype(stored.dtype, jnp.floating):
-            weight = stored.astype(np.float32)
-        else:
-            weight = stored.astype(np.float32) * self._inverse_scale(name, stored)
+        weight = stored.astype(np.float32)
+        if not jnp.issubdtype(stored.dtype, jnp.floating):
+            with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+                weight = weight * self._inverse_scale(name, stored)
         if not np.isfinite(weight).all():
             raise UserError(f"{self._where}: {shown(name)} holds what is no finite number; convert the model again")
         return weight
@@ -114,5 +114,4 @@ class Variables:
                 f"{self._where}: {shown(name)} is of {stored.dtype.name} and needs a {shown(name)}_scale, a number for each "
                 f"of its {len(stored)} rows or one for all; download or convert the model again"
             )
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            return np.float32(1) / scale.astype(np.float32).reshape(-1, *[1] * (stored.ndim - 1))
+        return np.float32(1) / scale.astype(np.float32).reshape(-1, *[1] * (stored.ndim - 1))
