@@ -578,7 +578,8 @@ def converted(kind: str, pieces: list[str]):
         spec.encoder.embeddings[0].weight = spec.decoder.projection.weight
         spec.config.add_source_eos = True
     spec.decoder.projection.bias[target.index("</s>")] += 2  # translations end
-    spec.decoder.projection.bias[target.index("<unk>")] = -1e4  # which theirs might generate
+    never = [target.index(piece) for piece in ("<unk>", "<s>", "<blank>") if piece in target]  # theirs might generate them
+    spec.decoder.projection.bias[never] = -1e4
     spec.decoder.start_from_zero_embedding = kind == "Marian"
     spec.config.decoder_start_token = "<s>" if kind == "OpenNMT" else "</s>"
     spec.register_source_vocabulary(source)

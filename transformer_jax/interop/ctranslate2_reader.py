@@ -6,8 +6,9 @@
     sentencepiece.model, or source.spm and target.spm  beside it, or in the folder above; or a tokenizer/ of our export
 
 An Argos package has these in `model/`, the SentencePiece model above, and the languages in `metadata.json`; it may be zipped
-(`.argosmodel`). The models are the same function, with one exception: here the unknown piece is never generated. The search is
-the project's own (`ctranslate2.py` says what differs), with CTranslate2's formula of the length penalty.
+(`.argosmodel`). The models are the same function, with one exception: here the unknown piece, padding and BOS are never
+generated. The search is the project's own (`ctranslate2.py` says what differs), with CTranslate2's formula of the length
+penalty.
 """
 
 from collections.abc import Callable
