@@ -158,7 +158,11 @@ def write_config(path: Path, config: Config) -> None:
 
 def arrays_of(workdir, step: int):
     """Every array of a checkpoint as it is on disk, on however many devices it was saved, and its progress."""
-    names = [name for name in ("params", "optimizer", "ema") if (Path(workdir) / "checkpoints" / str(step) / name).is_dir()]
+    names = [
+        name
+        for name in ("params", "adapters", "optimizer", "ema")
+        if (Path(workdir) / "checkpoints" / str(step) / name).is_dir()
+    ]
     items = {name: ocp.StandardCheckpointHandler() for name in names}
     with ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints", item_handlers=items) as manager:
         targets = {

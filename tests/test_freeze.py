@@ -27,12 +27,13 @@ from helpers import (
 from transformer_jax import Translator
 from transformer_jax.config import Config, TrainConfig
 from transformer_jax.errors import UserError
+from transformer_jax.models.parameter_patterns import matching_paths
 from transformer_jax.models.seq2seq import build_model, count_parameters, parameter_paths
 from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.loop import train
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.step import TrainState, make_train_step
-from transformer_jax.training.trainable import Trainable, matching_paths
+from transformer_jax.training.trainable import Trainable
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

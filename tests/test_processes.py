@@ -221,6 +221,19 @@ def test_an_optimizer_with_a_state_of_its_own_is_the_same_on_two_processes(mode,
     assert_same_training(tmp_path / "two", tmp_path / "one")
 
 
+def test_a_part_that_trains_and_a_set_that_is_watched_are_the_same_on_two_processes(mode, one, config_file, tmp_path):
+    """Beside frozen parameters, and beside adapters, whose factors are split over devices as parameters are."""
+    what = {"pmap": dict(train__freeze="encoder_*, *embedding"), "sharded": dict(train__lora_rank=4)}[mode]
+    watch = f"{config_file().parent}/dev.tsv (tag=a)"
+    changes = dict(train__init_from=f"{one}:6", data__watch=watch, **what)
+    config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, **changes)
+    assert_ended(training(config, tmp_path / "one"), 0)
+    assert_ended(training(config, tmp_path / "two", 2, 1, "--config.train.steps=3"), 0, 0)
+    assert_ended(training(config, tmp_path / "two", 2), 0, 0)
+    assert_same_training(tmp_path / "two", tmp_path / "one")
+    assert [line["step"] for line in metrics_of(tmp_path / "two") if line["split"] == f"watch:{watch}"] == [3, 6]
+
+
 def test_search_and_scores_are_those_of_one_process(mode, config_file, tmp_path):
     """In training, where each evaluation translates the dev set, and in evaluate.py."""
     config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, train__metric="bleu", decode__tokens=32)

@@ -19,6 +19,7 @@ COMMANDS = {
     "translate": "translates sentences or files",
     "score_pairs": "scores sentence pairs by models of both directions, to keep the better part of a text",
     "average": "averages the parameters of checkpoints, in a copy of the run without optimizer state",
+    "adapter": "writes a run's adapters alone, or merges adapters into a copy of the run they belong to",
     "export": "writes a run's model for CTranslate2, Hugging Face or Marian",
     "import": "makes a run folder of a model of Marian (OPUS-MT), Hugging Face or CTranslate2 (Argos Translate)",
 }

@@ -277,6 +277,11 @@ class TrainConfig:
     # patterns of the parameters that do not change, commas between: of their paths, or of a path's beginning up to a slash,
     # such as `encoder_*, *embedding`; empty: all change
     freeze: str = ""
+    # LoRA (Hu et al. 2021): r, the rank of adapters that train beside the parameters of init_from, which stay; 0: none
+    lora_rank: Annotated[int, AtLeast(0), AtMost(1 << 16)] = 0
+    lora_alpha: Annotated[float, AtLeast(0)] = 0.0  # what they add is multiplied by lora_alpha / lora_rank; 0: as lora_rank
+    # which products have adapters: attention, feed_forward, all, or patterns as in freeze of their kernels, commas between
+    lora_on: str = "all"
     label_smoothing: Fraction = 0.1  # the share of the target distribution that is spread over all pieces
     # each batch passes through the model twice, and the loss also has how far the two predictions are apart: simcut (Gao et al.
     # 2022), without and with the embeddings of some tokens | rdrop (Liang et al. 2021), with two dropout masks | none, one pass

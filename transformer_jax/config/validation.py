@@ -37,6 +37,7 @@ def validate(config: Config) -> Config:
     _validate_optimizer(config.optimizer, config.train.ema_decay)
     _validate_batch(config.batch, config.train.accumulation)
     _validate_consistency(config.train, config.model)
+    _validate_adapters(config.train)
     for name in ("init_tokenizer", "init_model"):
         value, expected = getattr(config.train, name), "same without train.init_from: there is no other run"
         _require(config.train.init_from != "" or value == "same", f"train.{name}", value, expected)
@@ -178,6 +179,20 @@ def _validate_consistency(train: TrainConfig, model: ModelConfig) -> None:
     expected = "none where model.dropout and all others are 0: both passes would be the same; set model.dropout"
     _require(kind != "rdrop" or drops, "train.consistency", kind, expected)
     _require(kind != "simcut" or drops or train.cut > 0, "train.cut", train.cut, "more than 0 where no dropout is on")
+
+
+def _validate_adapters(train: TrainConfig) -> None:
+    if not train.lora_rank:
+        for name in ("lora_alpha", "lora_on"):
+            value, default = getattr(train, name), getattr(TrainConfig(), name)
+            _require(value == default, f"train.{name}", value, "left out without train.lora_rank: there are no adapters")
+        return
+    expected = "0 without train.init_from: the parameters beside adapters do not change, and fresh ones know nothing"
+    _require(train.init_from != "", "train.lora_rank", train.lora_rank, expected)
+    _require(train.freeze == "", "train.freeze", train.freeze, "left out with train.lora_rank: nothing but adapters trains")
+    for name in ("init_tokenizer", "init_model"):
+        value = getattr(train, name)
+        _require(value == "same", f"train.{name}", value, "same with train.lora_rank: what is new would not train")
 
 
 def _require(is_true: bool, key: str, value: Any, expected: Any) -> None:

@@ -11,6 +11,7 @@ from etils import epath
 
 from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
+from transformer_jax.models.adapters import Adapters
 from transformer_jax.runs.checkpoint_damage import MISNAMED, misnamed, none_whole, require_step, unreadable
 from transformer_jax.runs.checkpoint_name import INTERRUPTED, CheckpointName
 from transformer_jax.runs.orbax_manager import ORBAX_ERRORS, array_items, open_manager
@@ -23,7 +24,6 @@ __all__ = ["CheckpointReader"]
 log = logging.getLogger(__name__)
 
 _PROGRESS = "progress"  # the item beside the arrays
-_ITEM_OF_WEIGHTS = {"raw": "params", "ema": "ema"}
 
 
 class CheckpointReader:
@@ -33,13 +33,22 @@ class CheckpointReader:
     processes by the first, which tells the others; all processes must therefore call the same methods in the same order.
 
     `kept` is how many of the latest checkpoints the run keeps: an older one is the best, and in no average. With `ema` the
-    checkpoints have moving averages of the parameters. Raises UserError if there is no such folder.
+    checkpoints have moving averages of the parameters, with `adapters` their factors beside parameters that stay: what is read
+    for a model is merged. Raises UserError if there is no such folder.
 
     Attributes:
         folder: that of the checkpoints, with one folder for each step
     """
 
-    def __init__(self, folder: epath.Path, *, kept: int, ema: bool, manager: ocp.CheckpointManager | None = None):
+    def __init__(
+        self,
+        folder: epath.Path,
+        *,
+        kept: int,
+        ema: bool,
+        manager: ocp.CheckpointManager | None = None,
+        adapters: Adapters | None = None,
+    ):
         if manager is None:
             if not folder.is_dir():
                 raise _none_yet(folder)
@@ -47,7 +56,7 @@ class CheckpointReader:
             options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
             manager = open_manager(folder, options)
         self.folder = folder
-        self._kept, self._ema, self._manager = kept, ema, manager
+        self._kept, self._ema, self._manager, self._adapters = kept, ema, manager, adapters
         self._listing: tuple[list[int], list[int]] | None = None  # own steps, and those of the first process
         self._damage: dict[tuple[int, str], str] = {}  # of the items that were verified, by step and item
 
@@ -78,7 +87,13 @@ class CheckpointReader:
         progress = self.progress(step)
         counts = {"step": np.int32(step), "skipped": np.int32(progress.skipped)}
         return (
-            state._replace(**counts, params=arrays.params, optimizer_state=arrays.optimizer, ema=arrays.get("ema")),
+            state._replace(
+                **counts,
+                params=arrays.params,
+                optimizer_state=arrays.optimizer,
+                ema=arrays.get("ema"),
+                adapters=arrays.get("adapters"),
+            ),
             progress,
         )
 
@@ -102,12 +117,12 @@ class CheckpointReader:
         steps = self.resolve(name)
         weights = self._weights(name, steps)
         for step in steps:
-            self._require_whole(step, (_ITEM_OF_WEIGHTS[weights], _PROGRESS))
+            self._require_whole(step, self._items(weights))
         for step in steps:
             self.check_belongs(step, tokenizer.fingerprint)
         mean = None
         for step in steps:
-            params = self._parameters_at(step, _ITEM_OF_WEIGHTS[weights], abstract_params)
+            params = self._parameters_at(step, weights, abstract_params)
             # Sums in float64, so that the mean does not depend on the order.
             wide = jax.tree.map(lambda x: x.astype(np.float64), params) if len(steps) > 1 else params
             mean = wide if mean is None else jax.tree.map(np.add, mean, wide)
@@ -116,6 +131,18 @@ class CheckpointReader:
             mean = jax.tree.map(lambda x: (x / len(steps)).astype(np.float32), mean)
             described = f"average of {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
         return mean, f"{described}, {weights} weights" if self._ema else described
+
+    def adapters(self, name: CheckpointName, abstract_params: Any, tokenizer: Tokenizer) -> tuple[Any, Any, str]:
+        """Of a checkpoint of a run with adapters, the parameters that stay, the factors, and in words which these are. Raises
+        UserError as `parameters` does."""
+        (step,) = self.resolve(name)
+        weights = self._weights(name, [step])
+        self._require_whole(step, self._items(weights))
+        self.check_belongs(step, tokenizer.fingerprint)
+        item, of_factors, _ = self._items(weights)
+        params = self._arrays_at(step, item, abstract_params)
+        factors = self._arrays_at(step, of_factors, self._adapters.abstract(abstract_params))
+        return params, factors, f"step {step}, {weights} weights" if self._ema else f"step {step}"
 
     def weights(self, name: CheckpointName) -> str:
         """Which parameters `parameters` reads, "ema" (moving averages) or "raw": those that `name` asks for, else the averages
@@ -149,7 +176,7 @@ class CheckpointReader:
                     f"name average:{len(steps)} or fewer"
                 )
             return steps[-name.number :]
-        newest = self._newest_whole(steps, (_ITEM_OF_WEIGHTS[name.weights or self._usual_weights()], _PROGRESS))
+        newest = self._newest_whole(steps, self._items(name.weights or self._usual_weights()))
         if name.kind == "best":
             best = self.progress(newest).best_step
             if best not in steps:
@@ -173,10 +200,11 @@ class CheckpointReader:
             raise UserError(f"{self.folder}: was trained without train.ema_decay, there is no {name}; leave out :ema")
         usual = name.weights or self._usual_weights()
         for step in steps:  # first, so that an item that is missing but listed in the manifest counts as damage
-            self._require_whole(step, (_ITEM_OF_WEIGHTS[usual], _PROGRESS))
+            self._require_whole(step, self._items(usual))
 
         def present() -> list[bool]:
-            return [all((self._path(step) / item).is_dir() for step in steps) for item in _ITEM_OF_WEIGHTS.values()]
+            items = map(self._items, ("raw", "ema"))
+            return [all((self._path(step) / item).is_dir() for step in steps for item in of_weights) for of_weights in items]
 
         has_raw, has_averages = collectives.from_first(present)
         if name.weights and has_raw != has_averages and name.weights != ("raw" if has_raw else "ema"):
@@ -206,7 +234,21 @@ class CheckpointReader:
         if damage:
             raise UserError(f"{self._path(step)}: {damage}; choose another with --checkpoint=STEP")
 
-    def _parameters_at(self, step: int, item: str, abstract_params: Any) -> Any:
+    def _items(self, weights: str) -> tuple[str, ...]:
+        """The items that `_parameters_at` reads, and the progress."""
+        if self._adapters:
+            return "params", "adapters" if weights == "raw" else "ema", _PROGRESS
+        return "params" if weights == "raw" else "ema", _PROGRESS
+
+    def _parameters_at(self, step: int, weights: str, abstract_params: Any) -> Any:
+        item, *of_factors, _ = self._items(weights)
+        params = self._arrays_at(step, item, abstract_params)
+        if not of_factors:
+            return params
+        factors = self._arrays_at(step, of_factors[0], self._adapters.abstract(abstract_params))
+        return jax.device_get(jax.jit(self._adapters.merge)(params, factors))
+
+    def _arrays_at(self, step: int, item: str, abstract_params: Any) -> Any:
         try:
             target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_params)
         except (MemoryError, ValueError):

@@ -12,6 +12,7 @@ from etils import epath
 
 from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
+from transformer_jax.models.adapters import Adapters
 from transformer_jax.runs.checkpoint_damage import move_damaged_aside
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.orbax_manager import array_items, open_manager
@@ -37,15 +38,24 @@ class _LatestAndBest:
 class CheckpointWriter:
     """The checkpoints of a run, to write. A context manager, which waits for the last save when it ends.
 
-    A manifest of checksums is the last that is written of a checkpoint. The latest `keep` are kept, and the best; `kept` and
-    `ema` are those of the reader. Checkpoints newer than the newest whole one are moved aside first; raises UserError if none
-    is whole, unless they are `discardable` (`checkpoint_damage.move_damaged_aside`).
+    A manifest of checksums is the last that is written of a checkpoint. The latest `keep` are kept, and the best; `kept`, `ema`
+    and `adapters` are those of the reader. Checkpoints newer than the newest whole one are moved aside first; raises UserError
+    if none is whole, unless they are `discardable` (`checkpoint_damage.move_damaged_aside`).
 
     Attributes:
         reader: the `CheckpointReader` of the same checkpoints, to go on from
     """
 
-    def __init__(self, folder: epath.Path, *, keep: int, kept: int, ema: bool, discardable: bool = False):
+    def __init__(
+        self,
+        folder: epath.Path,
+        *,
+        keep: int,
+        kept: int,
+        ema: bool,
+        discardable: bool = False,
+        adapters: Adapters | None = None,
+    ):
         with collectives.first_before_others(f"damaged checkpoints of {folder}") as first:
             if first:
                 move_damaged_aside(folder, discardable)
@@ -53,7 +63,7 @@ class CheckpointWriter:
         self._policy = _LatestAndBest(keep)
         options = ocp.CheckpointManagerOptions(preservation_policy=self._policy, cleanup_tmp_directories=True)
         self._manager = open_manager(folder, options)
-        self.reader = CheckpointReader(folder, kept=kept, ema=ema, manager=self._manager)
+        self.reader = CheckpointReader(folder, kept=kept, ema=ema, manager=self._manager, adapters=adapters)
         self._thread = ThreadPoolExecutor(1)
         self._manifest: Future | None = None  # of the last save
 

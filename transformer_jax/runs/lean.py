@@ -4,8 +4,8 @@
     python -m transformer_jax.runs.lean runs/base base_lean --checkpoint average:5 best:raw
 
 The copy has the config, the tokenizer, the hashes of the training text's words, and of each checkpoint that is named the
-parameters (their moving averages, if the run has some) and the progress, with checksums. It has no optimizer state: a training
-that begins with its parameters is a run of its own, with `--config.train.init_from=demo_lean`.
+parameters (their moving averages, if the run has some; with adapters merged) and the progress, with checksums. It has no
+optimizer state: a training that begins with its parameters is a run of its own, with `--config.train.init_from=demo_lean`.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from etils import epath
 
-from transformer_jax.config import to_json
+from transformer_jax.config import Config, TrainConfig, to_json
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.checkpoint_name import CheckpointName
@@ -23,7 +23,7 @@ from transformer_jax.runs.run_folder import Run
 from transformer_jax.storage.files import write_whole
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
 
-__all__ = ["copy_run"]
+__all__ = ["copy_run", "merged"]
 
 
 def copy_run(workdir: str, output: str, which: Sequence[str] = ("best",)) -> list[str]:
@@ -44,7 +44,7 @@ def copy_run(workdir: str, output: str, which: Sequence[str] = ("best",)) -> lis
         best_step = best_step if best_step in names else next(iter(names))
         changes = {"best_step": best_step, "best_score": checkpoints.progress(best_step).score, "unwritten": {}}
         unfinished.mkdir(parents=True)
-        write_whole(epath.Path(unfinished) / "config.json", to_json(run.config))
+        write_whole(epath.Path(unfinished) / "config.json", to_json(merged(run.config)))
         copy = Run(unfinished)
         tokenizer.copy_to(copy.tokenizer_folder)
         if words is not None:
@@ -59,6 +59,18 @@ def copy_run(workdir: str, output: str, which: Sequence[str] = ("best",)) -> lis
                 writer.save(state, dataclasses.replace(checkpoints.progress(step), **changes))
                 copied.append(described)
     return copied
+
+
+def merged(config: Config) -> Config:
+    """The config of a copy, whose parameters have the adapters merged into them: there are none beside them.
+
+    >>> train = TrainConfig(init_from="runs/base", lora_rank=8)
+    >>> merged(Config(train=train)).train.lora_rank
+    0
+    """
+    default = TrainConfig()
+    without = {name: getattr(default, name) for name in ("lora_rank", "lora_alpha", "lora_on")}
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **without))
 
 
 def _by_step(checkpoints: CheckpointReader, which: Sequence[CheckpointName]) -> dict[int, CheckpointName]:

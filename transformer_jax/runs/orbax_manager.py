@@ -13,7 +13,7 @@ __all__ = ["ORBAX_ERRORS", "array_items", "open_manager"]
 
 # Exceptions of orbax's parsers for files that differ from what it wrote.
 ORBAX_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError, OSError, RecursionError)
-_ITEMS = ("params", "optimizer", "ema", "progress")
+_ITEMS = ("params", "adapters", "optimizer", "ema", "progress")
 
 
 class _Manager(ocp.CheckpointManager):
@@ -30,6 +30,8 @@ def open_manager(folder: epath.Path, options: ocp.CheckpointManagerOptions) -> o
 
 
 def array_items(state: Any) -> dict[str, Any]:
-    """The items of a checkpoint that are arrays, of a `TrainState`; there is no `ema` without moving averages."""
+    """The items of a checkpoint that are arrays, of a `TrainState`; there is no `ema` without moving averages, and there are no
+    `adapters` where parameters train."""
     items = {"params": state.params, "optimizer": state.optimizer_state, "ema": state.ema}
+    items["adapters"] = getattr(state, "adapters", None)
     return {name: tree for name, tree in items.items() if tree is not None}

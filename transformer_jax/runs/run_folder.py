@@ -3,7 +3,8 @@
     WORKDIR/config.json        the config, as data
     WORKDIR/tokenizer/         the SentencePiece model and the special ids
     WORKDIR/words.npy          hashes of the words of the training text's targets: which words of a test set are new
-    WORKDIR/checkpoints/STEP/  params, optimizer, progress, with averaged parameters also ema (orbax), and their checksums
+    WORKDIR/checkpoints/STEP/  params, optimizer, progress, with averages ema, with train.lora_rank adapters (orbax), and their
+                               checksums
     WORKDIR/interrupted/STEP/  the same, of a training that was stopped between two checkpoints; it is in no average
     WORKDIR/damaged-*/         damaged checkpoints, moved aside
     WORKDIR/metrics.jsonl      one line for each log entry and evaluation (training/metrics_writer.py)
@@ -22,6 +23,7 @@ from etils import epath
 
 from transformer_jax.config import Config, continued, differences, from_json, remedy, to_json
 from transformer_jax.errors import UserError
+from transformer_jax.models.adapters import Adapters
 from transformer_jax.runs.checkpoint_name import CHECKPOINTS, INTERRUPTED, is_step
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.checkpoint_writer import CheckpointWriter
@@ -151,17 +153,19 @@ class Run:
 
     def checkpoints(self) -> CheckpointReader:
         """The checkpoints, to read. Raises UserError if there is no folder of them."""
-        return CheckpointReader(self.workdir / CHECKPOINTS, kept=self.config.train.keep_checkpoints, ema=self._ema)
+        kept, adapters = self.config.train.keep_checkpoints, Adapters.of(self.config.train)
+        return CheckpointReader(self.workdir / CHECKPOINTS, kept=kept, ema=self._ema, adapters=adapters)
 
     def checkpoint_writer(self, keep: int | None = None) -> CheckpointWriter:
         """The checkpoints, to write: of the latest, `keep` (`train.keep_checkpoints`) stay, and the best. Raises UserError if
         there are checkpoints and none is whole."""
-        kept = self.config.train.keep_checkpoints
-        return CheckpointWriter(self.workdir / CHECKPOINTS, keep=keep or kept, kept=kept, ema=self._ema)
+        kept, adapters = self.config.train.keep_checkpoints, Adapters.of(self.config.train)
+        return CheckpointWriter(self.workdir / CHECKPOINTS, keep=keep or kept, kept=kept, ema=self._ema, adapters=adapters)
 
     def interrupted(self) -> CheckpointWriter:
         """The checkpoint of a training that was asked to stop, to read and to write; one is kept."""
-        return CheckpointWriter(self.workdir / INTERRUPTED, keep=1, kept=1, ema=self._ema, discardable=True)
+        adapters, folder = Adapters.of(self.config.train), self.workdir / INTERRUPTED
+        return CheckpointWriter(folder, keep=1, kept=1, ema=self._ema, discardable=True, adapters=adapters)
 
     def has_checkpoints(self) -> bool:
         """Is there a folder of checkpoints, though perhaps an empty one?"""

@@ -69,21 +69,26 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
         check, usual_length, shown = preemption.check, stream.usual_length, console.evaluating
-        evaluate = make_evaluator(config, model, tokenizer, dev, stream.shapes, check, usual_length, shown, watched)
+        evaluate_params = make_evaluator(config, model, tokenizer, dev, stream.shapes, check, usual_length, shown, watched)
         rate = learning_rate(config)
         init_key, step_key = jax.random.split(key_of(seed_words(config.train.seed)))
-        decay = config.train.ema_decay
-        state = parallel.create(
-            lambda key: TrainState.create(init_parameters(model, key), optimizer, decay, trainable), init_key
-        )
+
+        def evaluate(state: TrainState) -> Evaluation:
+            return evaluate_params(trainable.inference_params(state, parallel.gather_params))
+
+        def first_state(params: Any) -> TrainState:
+            adapters = trainable.fresh_adapters(params, init_key)
+            return TrainState.create(params, optimizer, config.train.ema_decay, trainable, adapters)
+
+        state = parallel.create(lambda key: first_state(init_parameters(model, key)), init_key)
         progress = TrainProgress(tokenizer=tokenizer.fingerprint, corpus=stream.corpus, usual_length=stream.usual_length)
-        console.prepared(stream, state.params, trainable.describe(state.params))
+        console.prepared(stream, state.params, trainable.describe(state.params, state.adapters))
         preemption.hold()
         with run.checkpoint_writer() as checkpoints:
             state, progress = _resume(run, checkpoints.reader, parallel, state, progress)
             if config.train.init_from and not progress.step:
                 params = first_parameters(config, model, tokenizer, init_key)
-                state = parallel.create(lambda params: TrainState.create(params, optimizer, decay, trainable), params)
+                state = parallel.create(first_state, params)
             batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.process_shard))
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
             metrics = MetricsWriter(run.workdir, progress.step, evaluated=progress.score is not None)
@@ -122,7 +127,7 @@ class _Session:
         run: Run,
         checkpoints: CheckpointWriter,
         parallel: Parallel,
-        evaluate: Callable[[Any], Evaluation],
+        evaluate: Callable[[TrainState], Evaluation],
         writer: MetricsWriter,
         console: Console,
         state: TrainState,
@@ -163,7 +168,7 @@ class _Session:
 
     def evaluate(self) -> None:
         with self._meter.pause(), self._console.evaluation():
-            evaluation = self._evaluate(self._parallel.gather_params(self.state.inference_params))
+            evaluation = self._evaluate(self.state)
         self.progress = self.progress.evaluated(evaluation.score, self._config.patience, evaluation.alignment_layer)
         numbers = evaluation.numbers | self._compilations.take_numbers()
         self._writer.write(self.progress.step, "dev", numbers, evaluation.samples)

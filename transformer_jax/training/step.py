@@ -27,6 +27,7 @@ class TrainState(NamedTuple):
     optimizer_state: optax.OptState
     ema: Any = None  # `moving_average` of the parameters in float32, or `optimizer_average`; None: there is none
     skipped: Array | int = 0  # int32 []: how many of the steps changed no parameter (`config.max_skipped`)
+    adapters: Any = None  # the factors of `Adapters`, of which `ema` then is the average; None: parameters train
 
     @classmethod
     def create(
@@ -35,19 +36,23 @@ class TrainState(NamedTuple):
         optimizer: optax.GradientTransformation,
         ema_decay: float = 0.0,
         trainable: Trainable | None = None,
+        adapters: Any = None,
     ) -> "TrainState":
-        """The state before the first update: a new optimizer state of the parameters that are `trainable` (None: all), and with
-        `ema_decay` or an optimizer that averages the parameters an average equal to the parameters."""
-        trained = trainable.split(params)[0] if trainable else params
+        """The state before the first update: a new optimizer state of what is `trainable` (None: all parameters), the
+        `adapters` where these are, and with `ema_decay` or an optimizer that averages the parameters an average equal to the
+        parameters, or to the adapters."""
+        trained = trainable.split(params, adapters)[0] if trainable else params
         optimizer_state = optimizer.init(trained)
         averages = ema_decay or optimizer_average(optimizer_state, trained) is not None
         # A copy: both are donated to the step.
-        ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if averages else None
-        return cls(jnp.zeros((), jnp.int32), params, optimizer_state, ema, jnp.zeros((), jnp.int32))
+        averaged = params if adapters is None else adapters
+        ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), averaged) if averages else None
+        return cls(jnp.zeros((), jnp.int32), params, optimizer_state, ema, jnp.zeros((), jnp.int32), adapters)
 
     @property
     def inference_params(self) -> Any:
-        """The parameters for evaluation and translation: their average where there is one, else the parameters."""
+        """The parameters for evaluation and translation: their average where there is one, else the parameters. Not where there
+        are adapters (`Trainable.inference_params`)."""
         return self.params if self.ema is None else self.ema
 
 
@@ -85,10 +90,12 @@ def _new_average(
     frozen parameter is not computed, which would round it, but stays."""
     if state.ema is None:
         return None
-    before, frozen = trainable.split(state.ema)
+    before, frozen = (state.ema, {}) if trainable.adapters else trainable.split(state.ema)
     if ema_decay:
-        return trainable.merge(moving_average(before, trained, state.step + 1 - state.skipped, ema_decay), frozen)
-    return trainable.merge(optimizer_average(optimizer_state, trained), frozen)
+        average = moving_average(before, trained, state.step + 1 - state.skipped, ema_decay)
+    else:
+        average = optimizer_average(optimizer_state, trained)
+    return average if trainable.adapters else trainable.join(average, frozen)[0]
 
 
 def _objective(
@@ -105,7 +112,7 @@ def _objective(
     """The sum of the objective over the target tokens of these rows, and all sums of the step."""
     if gather_params:
         trained, frozen = gather_params(trained), frozen and gather_params(frozen)
-    params = trainable.merge(trained, frozen)
+    params = trainable.of_model(trained, frozen)
     if config.consistency == "none":
         logits = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
         sums, divergence = loss_sums(logits, batch.target_output, batch.target_segment, config.label_smoothing), None
@@ -125,8 +132,8 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
     places the parameters for the model. With `config.ema_decay` the state's `ema` follows the new parameters; with an optimizer
     that averages them, it is `optimizer_average`. With `config.max_skipped`, an update in which a number is not finite changes
     only `step` and `skipped`, and of its sums only `steps` is not 0: the learning rate, the optimizer's state and the decay of
-    the moving average continue from the last update that was applied. With `config.freeze` only the parameters that are
-    `Trainable` have gradients and change. Raises UserError as `Trainable` does.
+    the moving average continue from the last update that was applied. With `config.freeze` or
+    `config.lora_rank` only what is `Trainable` has gradients and changes. Raises UserError as `Trainable` does.
     """
     trainable = Trainable(config, model)
 
@@ -156,7 +163,7 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         source_tokens = jnp.sum(batch.source_segment > 0, dtype=jnp.float32)
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        trained, frozen = trainable.split(state.params)
+        trained, frozen = trainable.split(state.params, state.adapters)
         total = (*accumulate(trained, frozen, batch, key, gather_params), source_tokens)
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
@@ -169,7 +176,8 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in (sums.loss, norm, *jax.tree.leaves(trained))]).all()
         step_sums = StepSums(sums, source_tokens, norm, finite.astype(jnp.float32), jnp.ones(()), divergence)
         ema = _new_average(state, trained, optimizer_state, config.ema_decay, trainable)
-        new = TrainState(state.step + 1, trainable.merge(trained, frozen), optimizer_state, ema, state.skipped)
+        params, adapters = trainable.join(trained, frozen)
+        new = TrainState(state.step + 1, params, optimizer_state, ema, state.skipped, adapters)
         if config.max_skipped:
             unchanged = state._replace(step=new.step, skipped=state.skipped + 1)
             new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, unchanged)
