@@ -85,6 +85,11 @@ CASES = {
         says=["1 times in ", "trainings, 0 differences"],
         files=["faults/straight/metrics.jsonl"],
     ),
+    "filters": Case(
+        "--corpus={corpus} --held_out={dev} --filters script numbers long_words:8 --examples=2 --repeats=1",
+        [("`script`",), ("`numbers`",), ("`long_words:8`",), ("`held_out`",), ("reading, without filters",)],
+        ["300 pairs"],
+    ),
     "growth": Case(
         "--of batch --sizes 32 64 --output={out}",
         [(kind, size) for size in ("32", "64") for kind in ("Transformer", "LSTM + attention")]

@@ -70,8 +70,9 @@ KEPT = {
     "repeats": [
         ("no, no, no!", "nein, nein, nein!"),
         ("Yeah. Yeah. Yeah. Yeah.", "Ja. Ja. Ja. Ja."),
+        ("one, one, two, one, one", "eins"),
         ("to xxxxxxxxxx", "an xxxxxxxxxx"),
-        ("1000000000", "eine Milliarde"),
+        ("1000000000 ..............", "eine Milliarde"),
     ],
     "long_words": [
         ("a " * 200, "b " * 200),
@@ -111,7 +112,7 @@ DROPPED = {
         (".", "Sehr geehrter Herr!"),
         ("== { } => 1984", "so"),
     ],
-    "repeats": [("salad", "Salat Salat salat, Salat"), ("argh", "aaaaaaaarg")],
+    "repeats": [("salad", "Salat Salat salat, Salat"), ("argh", ".......... aaAaaaaarg")],
     "long_words": [("a" * 101, "b")],
     "encoding": [
         ("for", "fÃ¼r"),

