@@ -18,10 +18,11 @@ from helpers import assert_same_runs, tiny_config, write_tsv
 from transformer_jax.config import Config, DataConfig, TextSource, TokenizerConfig, from_json, to_json, validate
 from transformer_jax.data import demo, noised_lines
 from transformer_jax.data.corpus import Pairs, read_pairs
-from transformer_jax.data.noise import NOISES, SHARE, change_pairs, changes_target, quotes, title, typos, upper
+from transformer_jax.data.noise import NOISES, change_pairs, changes_target, quotes, title, upper
 from transformer_jax.data.noised_lines import Part, clean_pairs, tokenizer_lines, with_noise
 from transformer_jax.data.sources import parse_sources, read_sources, text_fingerprint
 from transformer_jax.data.store import identity, open_store
+from transformer_jax.data.typing_errors import SHARE, typos
 from transformer_jax.errors import UserError
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.tokenization.subword_sampling import Sampling
