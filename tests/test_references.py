@@ -17,10 +17,12 @@ from transformer_jax.config.keys import key_values
 from transformer_jax.evaluation.analysis import Analysis, Group, Sentence
 from transformer_jax.evaluation.checks import Checks, Copied, ShortLines
 from transformer_jax.evaluation.metrics import Score
+from transformer_jax.evaluation.reliability import Reliability, ReliabilityBin
 from transformer_jax.evaluation.report import Report
 from transformer_jax.evaluation.robustness import Robustness
 from transformer_jax.evaluation.significance import Comparison, Difference
 from transformer_jax.recipes import first_lines
+from transformer_jax.runs.calibration import Calibration
 from transformer_jax.runs.progress import TrainProgress
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -112,10 +114,12 @@ def test_the_page_of_file_formats_has_every_key_and_column():
     page = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
     told = {name for code in re.findall(r"`([^`\n]+)`", page) for name in re.findall(r"\w+", code)}
     of_reports = (Report, Score, Comparison, Difference, Analysis, Group, Sentence, Checks, Copied, ShortLines, Robustness)
+    of_reports += (Reliability, ReliabilityBin, Calibration)
     names = {field.name for cls in (*of_reports, TrainProgress) for field in dataclasses.fields(cls)}
     metrics = (RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     names |= {key for line in metrics for key in json.loads(line)} | {"time", "bleu", "ema_decay"} | set(COLUMNS)
-    line = TranslatedLine(1, "a", SimpleNamespace(text="", score=0, log_prob=0, tokens=[], token_log_probs=[], others=()), list)
+    one = SimpleNamespace(text="", score=0, log_prob=0, tokens=[], token_log_probs=[], others=(), confidence=0.5)
+    line = TranslatedLine(1, "a", one, list, below_min_confidence=True)
     written = json.loads(as_json(line))
     names |= written.keys() | written["translations"][0].keys()
     assert not names - told

@@ -54,7 +54,7 @@ def test_help_of_a_command_keeps_its_examples(name, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected a command, one of train, evaluate, translate, score_pairs, average, adapter, export, import; --help"),
+        ([], "expected a command, one of train, evaluate, translate, .*import.*; --help"),
         (["--workdir=x"], "expected a command before --workdir=x, one of train"),
         (["trian"], r"unknown command trian \(did you mean train\?\); there are train, "),
         (["xyz"], "unknown command xyz; there are train, "),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from transformer_jax.cli.confidence_gate import ConfidenceGate
 from transformer_jax.cli.progress_bar import count_lines, is_terminal, lines_bar
 from transformer_jax.cli.translation_formats import WRITERS, TranslatedLine, as_log_prob
 from transformer_jax.cli.translation_job import TranslationJob
@@ -72,6 +73,7 @@ def _translate_blocks(job: TranslationJob, between: Callable[[], None] | None) -
     lines = _CountedLines(_lines_of(job, asks))
     lines.skip(before, job)
     blocks = _blocks(lines, 1 if asks else job.batch_size, job.resume)
+    gate = ConfidenceGate.of(job, translator)
     first = next(blocks, [])  # before the output is opened: input that cannot be read should not empty a file
     if before.complete and not first:
         _tell(f"{job.output}: has the translations of all {before.lines:,} lines, nothing to do")
@@ -85,18 +87,20 @@ def _translate_blocks(job: TranslationJob, between: Callable[[], None] | None) -
             progress = show and functools.partial(_show, show, done)
             shared = terms, progress, between
             translations = _score(job, translator, block) if job.score else _translate(job, translator, block, *shared)
-            written = []
+            written, links = [], []
             for number, (line, translation) in enumerate(zip(block, translations, strict=True), done + 1):
                 if translation.too_long:
                     _tell(f"line {number}: too long for the model, translated in {translation.parts} pieces")
-                written.append(write(TranslatedLine(number, line.source, translation, translator.tokenizer.pieces)))
-            links = [f"{pharaoh(translation.alignment)}\n" for translation in translations] if job.alignments else []
+                translation, below = gate.let_through(translation)
+                written.append(write(TranslatedLine(number, line.source, translation, translator.tokenizer.pieces, below)))
+                links += [f"{pharaoh(translation.alignment)}\n"] if job.alignments else []
             append("".join(written), "".join(links), lines.done())
             if job.attention and block is first and collectives.is_first():
                 _draw_first(job, translator, block, translations)
             if show:
                 show(lines.count)
         append("", "", lines.done()._replace(complete=True))
+    gate.report()
     if terms:
         report_unmatched(job.terminology, terms, before.lines)
 

@@ -21,6 +21,7 @@ class TranslatedLine(NamedTuple):
     source: str
     translation: "Translation"
     pieces: Callable[[Sequence[int]], list[str]]  # of tokens: `Tokenizer.pieces`
+    below_min_confidence: bool = False  # then the text is empty, or the source
 
 
 def as_text(line: TranslatedLine) -> str:
@@ -43,7 +44,7 @@ def as_tsv(line: TranslatedLine) -> str:
 
 def as_json(line: TranslatedLine) -> str:
     """An object on a line: the source and the n best translations, with their pieces and log-probabilities (null for one that
-    is not finite)."""
+    is not finite). The confidence is there where the run was calibrated."""
     translations = [
         {
             "text": one.text,
@@ -51,10 +52,12 @@ def as_json(line: TranslatedLine) -> str:
             "log_prob": one.log_prob,
             "pieces": line.pieces(one.tokens),
             "token_log_probs": one.token_log_probs,
+            **({} if one.confidence is None else {"confidence": one.confidence}),
         }
         for one in (line.translation, *line.translation.others)
     ]
-    record = finite_or_null({"line": line.number, "source": line.source, "translations": translations})
+    below = {"below_min_confidence": True} if line.below_min_confidence else {}
+    record = finite_or_null({"line": line.number, "source": line.source, "translations": translations} | below)
     return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -51,6 +51,10 @@ class TranslationJob:
     resume: bool = flag(
         "write --output in whole blocks of --batch_size lines, so that after a stop or a kill the same command goes on", False
     )
+    min_confidence: float | None = flag(
+        "below it (0 to 1) a line's translation is not given; the run must be calibrated", None, metavar="X"
+    )
+    below: str = flag("instead of what is below --min_confidence: empty (an empty line), or source", "empty")
     batch_size: int = flag("lines read before they are translated together (default: 1000)", 1000)
     attention: str | None = flag(
         "a picture (.png, .pdf, .svg) or page (.html) of the attention for the first line", None, metavar="FILE"
@@ -92,6 +96,7 @@ class TranslationJob:
         if self.resume:
             self._check_resume()
         self._check_markup()
+        self._check_confidence()
         self._check_files()
 
     def _check_resume(self) -> None:
@@ -111,11 +116,26 @@ class TranslationJob:
         if self.markup not in MARKUPS:
             raise UserError(f"--markup={self.markup} should be one of {', '.join(MARKUPS)}")
         of_lines = dict(score=self.score, prefixes=self.prefixes, phrases=self.phrases, nbest=self.nbest)
+        of_lines["min_confidence"] = self.min_confidence is not None
         for name, value in (of_lines | dict(alignments=self.alignments, attention=self.attention, resume=self.resume)).items():
             if value:
                 raise UserError(f"--{name} is about lines, and with --markup each file or argument is one text; leave it out")
         if self.format != "text":
             raise UserError(f"--format={self.format} is about lines; with --markup leave it at text")
+
+    def _check_confidence(self) -> None:
+        if self.below not in ("empty", "source"):
+            raise UserError(f"--below={self.below} should be empty or source")
+        if self.min_confidence is None:
+            if self.below != "empty":
+                raise UserError(f"--below={self.below} needs --min_confidence")
+            return
+        if not 0 <= self.min_confidence <= 1:
+            raise UserError(f"--min_confidence={self.min_confidence:g} should be from 0 to 1")
+        if self.score or self.ensemble or (self.nbest or 1) > 1:
+            raise UserError(
+                "--min_confidence goes with none of --score, --ensemble and --nbest: one run's best translations have one"
+            )
 
     def _check_files(self) -> None:
         """Raises UserError if two flags name one file or standard stream, or one names a stream that it cannot use."""

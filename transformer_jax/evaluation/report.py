@@ -7,9 +7,10 @@ from typing import Any
 
 from transformer_jax.config import SearchOptions
 from transformer_jax.data.source_syntax import parse_spec
-from transformer_jax.evaluation.analysis import Analysis
+from transformer_jax.evaluation.analysis import Analysis, sentence_chrf
 from transformer_jax.evaluation.checks import Checks, check
 from transformer_jax.evaluation.metrics import LEAST_SENTENCES, Score, check_lines, metrics, paper_bleu, score, with_interval
+from transformer_jax.evaluation.reliability import Reliability, reliability
 from transformer_jax.evaluation.robustness import Robustness
 from transformer_jax.evaluation.significance import Comparison
 from transformer_jax.inference.alignment import pharaoh
@@ -41,6 +42,7 @@ class Report:
     alignment_layer: int | None = None  # the decoder layer of the alignments, from 1
     comparison: Comparison | None = None  # with another system
     analysis: Analysis | None = dataclasses.field(default=None, repr=False)
+    reliability: Reliability | None = dataclasses.field(default=None, repr=False)  # of the confidence, where a run has one
     no_interval: str | None = None  # why the scores have no confidence interval, where one was asked for
     checks: Checks | None = None  # what is copied, translations that loop, length ratio, short lines
     robustness: Robustness | None = None  # beside the scores of the same set without noise
@@ -63,6 +65,8 @@ class Report:
         if self.pronouns:
             guesses = ", ".join(f"{name} {share:.1%}" for name, share in self.pronouns.items() if name != "model")
             lines.append(f"  right gender {self.pronouns['model']:.1%} of pronouns (by guessing: {guesses})")
+        if self.reliability:
+            lines.append(f"  {self.reliability.as_text()}")
         if self.split:
             lines.append(f"  {self.split} lines were too long for the model and translated in pieces")
         also = "compilation" if self.alignments is None else "compilation and alignment"
@@ -139,7 +143,17 @@ def evaluate(
         alignments=[pharaoh(translation.alignment) for translation in translations] if align else None,
         alignment_layer=translator.alignment_layer or None if align else None,
         checks=check(hypotheses, source, references, tokenize=tokenize, lowercase=lowercase),
+        reliability=_reliability(translator, translations, references),
     )
+
+
+def _reliability(translator: Translator, translations: Sequence[Translation], references: Sequence[str]) -> Reliability | None:
+    """None where no translation has a confidence."""
+    confidences = [translation.confidence for translation in translations]
+    if all(confidence is None for confidence in confidences):
+        return None
+    chrf = [sentence_chrf(found.text, reference) / 100 for found, reference in zip(translations, references, strict=True)]
+    return reliability(translator.calibration.feature, confidences, chrf)
 
 
 def in_words(decode: SearchOptions) -> str:

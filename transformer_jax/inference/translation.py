@@ -33,6 +33,7 @@ class Translation(NamedTuple):
     others: tuple["Translation", ...] = ()  # the next best, best first, or what else was drawn (`nbest`)
     too_long: bool = False  # was the line, or with split_sentences=always a sentence of it, cut because it was too long?
     source: str = ""  # the line, as it was given; "" for a blank one
+    confidence: float | None = None  # from 0 to 1, of a search whose run was calibrated (`runs.calibration`); None: not known
 
     def _repr_html_(self) -> str:
         return alignment_html(self.source, self.text, self.alignment)

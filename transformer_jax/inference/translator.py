@@ -18,6 +18,7 @@ from transformer_jax.inference.alignment import Links, complete_links, renumbere
 from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
 from transformer_jax.inference.attention import Attention, attention_of_pair
 from transformer_jax.inference.batched_search import Searcher, positions_at_once
+from transformer_jax.inference.confidence import with_confidence
 from transformer_jax.inference.forced_decoding import ForcedDecoder
 from transformer_jax.inference.line_pieces import Piece, PieceMaker, with_prefixes_and_phrases
 from transformer_jax.inference.markup.translation import MarkupTranslation, TagNames, translate_texts
@@ -27,6 +28,7 @@ from transformer_jax.inference.translation import Translation, empty_translation
 from transformer_jax.inference.word_aligner import aligned, aligning_layers, links_of_layer, measured_layer, require_layer
 from transformer_jax.models.ensemble import Ensemble
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
+from transformer_jax.runs.calibration import Calibration
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.run_folder import Run, split_run_name
@@ -51,6 +53,8 @@ class Translator:
         config: the `DecodeConfig` that the options of a call may differ from
         alignment_layer: whose attention aligns words, from 1; 0: not known yet, the first pairs that `align` gets will choose
         usual_length: tokens that sentences seldom exceed in the training text (`TrainProgress`); 0: unknown
+        calibration: what makes translations' `confidence`, in a run that has it; None: they have none
+        origin: the steps of the checkpoint, and raw or ema; of parameters from elsewhere none
 
     >>> translator = Translator.load("runs/demo")                      # doctest: +SKIP
     >>> translator.translate(["The dog sleeps."])[0].text              # doctest: +SKIP
@@ -72,6 +76,9 @@ class Translator:
         self.config = config.decode
         self.alignment_layer = config.decode.alignment_layer or alignment_layer
         self.usual_length = usual_length
+        self.calibration: Calibration | None = None
+        self.origin: tuple[tuple[int, ...], str] = (), ""
+        self._stored: Calibration | None = None  # the run's, whatever the parameters are
         self._config = config
         self._layers = aligning_layers(config.model)
         # A table of learned positions has no row for others.
@@ -89,15 +96,19 @@ class Translator:
         return load_translator(Run(workdir), name)[0]
 
     @classmethod
-    def of_run(cls, run: Run) -> "Translator":
-        """The translator of a run, without parameters. Raises UserError where the tokenizer is not there, or damaged."""
+    def of_run(cls, run: Run, calibrated: bool = True) -> "Translator":
+        """The translator of a run, without parameters. Raises UserError where the tokenizer is not there, or damaged, or
+        `confidence.json`, which is not read if not `calibrated`."""
         tokenizer = run.tokenizer()
-        return cls(build_model(run.config.model, tokenizer.vocab_size), None, tokenizer, run.config)
+        translator = cls(build_model(run.config.model, tokenizer.vocab_size), None, tokenizer, run.config)
+        translator._stored = Calibration.read(run.workdir) if calibrated else None
+        return translator
 
     def with_params(self, params: Any) -> "Translator":
         """The translator with other parameters. Both share their compiled programs."""
         other = copy.copy(self)
         other.params = params
+        other.calibration, other.origin = None, ((), "")
         return other
 
     def with_checkpoint(self, checkpoints: CheckpointReader, name: CheckpointName) -> tuple["Translator", str]:
@@ -108,6 +119,8 @@ class Translator:
         other = self.with_params(jax.device_put(params))
         other.usual_length = progress.usual_length
         other.alignment_layer = self.config.alignment_layer or progress.alignment_layer
+        other.origin = tuple(checkpoints.resolve(name)), checkpoints.weights(name)
+        other.calibration = self._stored
         return other, described
 
     def together_with(self, others: Sequence["Translator"], weights: Sequence[float] | None = None) -> "Translator":
@@ -181,12 +194,13 @@ class Translator:
         parts = self._search(pieces, search, between, report)
         make_links = self._align_completely if align == "complete" else self._align
         rest = iter(aligned(make_links, pieces, parts) if align and pieces else parts)
-        return [
+        translations = [
             join_pieces(line, of_line, [next(rest) for _ in of_line], search, self.tokenizer)
             if of_line
             else empty_translation(bool(align))
             for line, of_line in zip(lines, of_lines, strict=True)
         ]
+        return with_confidence(translations, self.calibration, self.origin, search, self.tokenizer)
 
     def translate_markup(
         self,

@@ -4,11 +4,13 @@
     python -m transformer_jax.runs.lean runs/base base_lean --checkpoint average:5 best:raw
 
 The copy has the config, the tokenizer, the hashes of the training text's words, and of each checkpoint that is named the
-parameters (their moving averages, if the run has some; with adapters merged) and the progress, with checksums. It has no
-optimizer state: a training that begins with its parameters is a run of its own, with `--config.train.init_from=demo_lean`.
+parameters (their moving averages, if the run has some; with adapters merged) and the progress, with checksums; and the
+calibration of the run's confidence, if its checkpoint is among these. It has no optimizer state: a training that begins with
+its parameters is a run of its own, with `--config.train.init_from=demo_lean`.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from etils import epath
 from transformer_jax.config import Config, TrainConfig, to_json
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
+from transformer_jax.runs.calibration import CONFIDENCE, Calibration
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.run_folder import Run
@@ -24,6 +27,8 @@ from transformer_jax.storage.files import write_whole
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
 
 __all__ = ["copy_run", "merged"]
+
+log = logging.getLogger(__name__)
 
 
 def copy_run(workdir: str, output: str, which: Sequence[str] = ("best",)) -> list[str]:
@@ -58,6 +63,9 @@ def copy_run(workdir: str, output: str, which: Sequence[str] = ("best",)) -> lis
                 )
                 writer.save(state, dataclasses.replace(checkpoints.progress(step), **changes))
                 copied.append(described)
+        _copy_calibration(
+            run, copy, {(tuple(checkpoints.resolve(x)), checkpoints.weights(x)): step for step, x in names.items()}
+        )
     return copied
 
 
@@ -71,6 +79,18 @@ def merged(config: Config) -> Config:
     default = TrainConfig()
     without = {name: getattr(default, name) for name in ("lora_rank", "lora_alpha", "lora_on")}
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **without))
+
+
+def _copy_calibration(run: Run, copy: Run, steps: dict[tuple[tuple[int, ...], str], int]) -> None:
+    """Copies `confidence.json` if the checkpoint that it is of, by steps and weights, was copied, with its step in the copy."""
+    calibration = Calibration.read(run.workdir)
+    if calibration is None:
+        return
+    step = steps.get((calibration.steps, calibration.weights))
+    if step is None:
+        log.warning("%s: is of %s, which is not copied: calibrate the copy anew", CONFIDENCE, calibration.checkpoint)
+    else:
+        dataclasses.replace(calibration, steps=(step,)).write(copy.workdir)
 
 
 def _by_step(checkpoints: CheckpointReader, which: Sequence[CheckpointName]) -> dict[int, CheckpointName]:

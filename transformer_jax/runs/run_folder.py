@@ -3,6 +3,7 @@
     WORKDIR/config.json        the config, as data
     WORKDIR/tokenizer/         the SentencePiece model and the special ids
     WORKDIR/words.npy          hashes of the words of the training text's targets: which words of a test set are new
+    WORKDIR/confidence.json    what makes a confidence of log-probabilities, where a run was calibrated (calibration.py)
     WORKDIR/checkpoints/STEP/  params, optimizer, progress, with averages ema, with train.lora_rank adapters (orbax), and their
                                checksums
     WORKDIR/interrupted/STEP/  the same, of a training that was stopped between two checkpoints; it is in no average
@@ -24,6 +25,7 @@ from etils import epath
 from transformer_jax.config import Config, continued, differences, from_json, remedy, to_json
 from transformer_jax.errors import UserError
 from transformer_jax.models.adapters import Adapters
+from transformer_jax.runs.calibration import CONFIDENCE
 from transformer_jax.runs.checkpoint_name import CHECKPOINTS, INTERRUPTED, is_step
 from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.checkpoint_writer import CheckpointWriter
@@ -89,7 +91,8 @@ class Run:
                 make_folder(workdir)
             elif not is_begun(workdir):
                 (workdir / "tokenizer").rmtree(missing_ok=True)
-                (workdir / _WORDS).unlink(missing_ok=True)
+                for name in (_WORDS, CONFIDENCE):
+                    (workdir / name).unlink(missing_ok=True)
             else:
                 _require_optimizer_state(workdir)
                 stored, requested = cls(workdir).config, config

@@ -109,7 +109,7 @@ function chart(title, bars, unit) {
     parts.push(draw("line", { x1: left, x2: width, y1: y(value), y2: y(value), class: "grid" }));
     parts.push(draw("text", { x: left - 5, y: y(value) + 4, class: "axis quiet" }, String(Number(value.toPrecision(3)))));
   }
-  bars.forEach(({ label, value, interval, count, above }, i) => {
+  bars.forEach(({ label, value, interval, count, above, mark }, i) => {
     const [x, middle, wide] = [left + pitch * (i + 0.12), left + pitch * (i + 0.5), pitch * 0.76];
     parts.push(draw("rect", { x, y: y(value), width: wide, height: y(0) - y(value) }));
     if (interval) {
@@ -117,6 +117,7 @@ function chart(title, bars, unit) {
       const d = `M${middle} ${low}V${high}M${middle - 4} ${low}h8M${middle - 4} ${high}h8`;
       parts.push(draw("path", { d, class: "interval" }));
     }
+    if (mark !== undefined) parts.push(draw("path", { d: `M${x - 3} ${y(mark)}h${wide + 6}`, class: "interval" }));
     parts.push(draw("text", { x: middle, y: offLines(Math.min(y(value), y(interval?.[1] ?? 0)) - 5, lines) }, above));
     parts.push(draw("text", { x: middle, y: height - bottom + 15 }, label));
     if (count) parts.push(draw("text", { x: middle, y: height - bottom + 30, class: "quiet" }, count));
@@ -144,6 +145,16 @@ function histogram(values) {
   return bars.map((bar) => ({ ...bar, above: String(bar.value) }));
 }
 
+/** What a confidence says against what it should: a line at the mean confidence of each bar's sentences. */
+function reliabilityChart({ bins, feature, rank_correlation, calibration_error }) {
+  const bars = bins.map(({ low, sentences, mean_confidence, mean_chrf }) => ({
+    label: `${low.toFixed(1)}–`, value: mean_chrf, mark: mean_confidence, count: `n=${sentences}`, above: mean_chrf.toFixed(2),
+  }));
+  const ranks = rank_correlation === null ? "undefined" : rank_correlation.toFixed(3);
+  const figures = `rank correlation ${ranks}, expected calibration error ${calibration_error.toFixed(3)}`;
+  return chart("chrF / 100 by confidence", bars, `(lines: mean confidence, where the bars should end; of ${feature}; ${figures})`);
+}
+
 function drawCharts() {
   const bars = [...report.byLength, ...(report.byUnseen ?? [])], some = bars.some((bar) => bar.interval);
   const from = bars.every((bar) => bar.interval) ? "" : `, from ${data.leastSentences} sentences`;
@@ -158,6 +169,7 @@ function drawCharts() {
   }
   figures.push(chart("Sentences by chrF", histogram(report.chrf), ""));
   figures.push(chart("Length by words of the source", ratios, "(words of the translations for each word of the references)"));
+  if (report.reliability) figures.push(reliabilityChart(report.reliability));
   at("charts").replaceChildren(...figures);
   const text = report.byUnseen ? `Training text: ${report.trainingText}.` : `No BLEU by unseen words: ${report.trainingText}.`;
   at("words").textContent = `Words are those of sacreBLEU's 13a tokenization. BLEU of few sentences says little. ${text}`;

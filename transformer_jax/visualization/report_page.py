@@ -9,6 +9,7 @@ from typing import Any
 from transformer_jax.data.corpus import Pairs
 from transformer_jax.evaluation.analysis import sentence_chrf
 from transformer_jax.evaluation.metrics import LEAST_SENTENCES
+from transformer_jax.evaluation.reliability import Reliability
 from transformer_jax.evaluation.report import Report
 from transformer_jax.visualization.page_template import write_html
 
@@ -59,6 +60,7 @@ def _plain(report: Report, pairs: Pairs) -> dict[str, Any]:
         "trainingText": analysis.training_text,
         "chrf": [round(value, 1) for value in analysis.sentence_chrf],
         "otherChrf": [round(sentence_chrf(*lines), 1) for lines in zip(others, pairs.target, strict=False)],
+        "reliability": report.reliability and _without_sentences(report.reliability),
         "source": list(map(_words, pairs.source)),
         "reference": list(map(_words, pairs.target)),
         "hypothesis": list(map(_words, report.hypotheses)),
@@ -67,6 +69,10 @@ def _plain(report: Report, pairs: Pairs) -> dict[str, Any]:
         "otherMarks": [extra for extra, _ in _marks(others, pairs.target)],
         "links": report.alignments,
     }
+
+
+def _without_sentences(found: Reliability) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(found).items() if name != "confidences"}
 
 
 def _marks(hypotheses: Sequence[str], references: Sequence[str]) -> list[tuple[list[int], list[int]]]:
