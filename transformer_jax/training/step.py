@@ -1,5 +1,6 @@
 """One update and one evaluation as pure functions of state, batch and key."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -100,10 +101,10 @@ def _new_average(
 
 def _objective(
     trained: Any,
-    frozen: Any,
     batch: Any,
     key: Array,
     *,
+    frozen: Any,
     model: nn.Module,
     config: TrainConfig,
     trainable: Trainable,
@@ -138,11 +139,8 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
     trainable = Trainable(config, model)
 
     def accumulate(params, frozen, batch, key, gather_params):
-        def of_rows(params, batch, key):
-            return _objective(
-                params, frozen, batch, key, model=model, config=config, trainable=trainable, gather_params=gather_params
-            )
-
+        fixed = dict(frozen=frozen, model=model, config=config, trainable=trainable, gather_params=gather_params)
+        of_rows = functools.partial(_objective, **fixed)
         gradient_of = jax.grad(of_rows, has_aux=True)
         count = config.accumulation
         if count == 1:
