@@ -163,13 +163,13 @@ def assert_ended(processes: Processes, *codes: int) -> None:
     assert processes.codes() == list(codes), processes.told()
 
 
-def assert_same_training(found: Path, expected: Path, step: int = 6) -> None:
+def assert_same_training(found: Path, expected: Path, step: int = 6, atol: float = 1e-5) -> None:
     """The same metrics and parameters, up to the order of float summation."""
     for a, b in zip(metrics_of(found), metrics_of(expected), strict=True):
         assert a.keys() == b.keys()
         np.testing.assert_allclose(list(map(float, list(a.values())[2:])), list(map(float, list(b.values())[2:])), rtol=1e-4)
     (arrays, progress), (expected_arrays, expected_progress) = arrays_of(found, step), arrays_of(expected, step)
-    assert_trees_close(arrays, expected_arrays, rtol=1e-3, atol=1e-5)
+    assert_trees_close(arrays, expected_arrays, rtol=1e-3, atol=atol)
     assert (progress.step, progress.epoch, progress.offset) == (step, expected_progress.epoch, expected_progress.offset)
 
 
@@ -230,7 +230,8 @@ def test_a_part_that_trains_and_a_set_that_is_watched_are_the_same_on_two_proces
     assert_ended(training(config, tmp_path / "one"), 0)
     assert_ended(training(config, tmp_path / "two", 2, 1, "--config.train.steps=3"), 0, 0)
     assert_ended(training(config, tmp_path / "two", 2), 0, 0)
-    assert_same_training(tmp_path / "two", tmp_path / "one")
+    # Adam divides the factors' gradients, which are near 0 at first, by their size.
+    assert_same_training(tmp_path / "two", tmp_path / "one", atol=1e-4)
     assert [line["step"] for line in metrics_of(tmp_path / "two") if line["split"] == f"watch:{watch}"] == [3, 6]
 
 
