@@ -16,11 +16,12 @@ from transformer_jax.data import stream as stream_module
 from transformer_jax.data.batch_shapes import bucket_of
 from transformer_jax.data.corpus import Pairs, iter_pairs, read_pairs
 from transformer_jax.data.joining import MOST_JOINED, Join, draw_examples
-from transformer_jax.data.source_syntax import without_join
+from transformer_jax.data.source_syntax import swapped, without_join
 from transformer_jax.data.sources import parse_sources, read_sources, text_fingerprint
 from transformer_jax.data.store import Store
 from transformer_jax.data.stream import BatchStream, StreamPosition
 from transformer_jax.errors import UserError
+from transformer_jax.evaluation.report import _pronouns
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -429,6 +430,17 @@ def test_a_training_with_join_goes_on_exactly(tmp_path):
 
 
 # Swapped sides
+
+
+def test_a_list_is_swapped_and_back_again_with_all_its_options():
+    text = 'a, "b, c" * 2.50 (tag=<b> join=0.2:2-4), c.tsv * 3 (columns=3, 1), d (swap=false max_ratio=3)'
+    once = swapped(text)
+    assert once == (
+        'a (swap=true), "b, c" * 2.50 (tag=<b> join=0.2:2-4 swap=true), c.tsv * 3 (columns=3, 1 swap=true), '
+        "d (max_ratio=3 swap=true)"
+    )
+    assert swapped(once) == text.replace("swap=false ", "")
+    assert _pronouns("demo:test (swap=true)", []) is None
 
 
 def test_swapped_sides_of_files_and_of_the_demo(tmp_path, monkeypatch):

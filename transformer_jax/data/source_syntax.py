@@ -149,29 +149,32 @@ def without_join(text: str) -> str:
     specs = parse_list(text)
     if not any(spec.join for spec in specs):
         return text
-    return ", ".join(_item_without_join(spec) if spec.join else spec.text for spec in specs)
+    return ", ".join(_without(spec, "join") for spec in specs)
 
 
 def swapped(text: str) -> str:
     """One source or a list of them, of which each has its sides exchanged: for a model of the other direction.
 
     >>> swapped('europarl, "my, own" * 2 (tag=<own>), c.tsv (columns=3,1 swap=true)')
-    'europarl (swap=true), "my, own" * 2.0 (tag=<own> swap=true), c.tsv (columns=3,1)'
+    'europarl (swap=true), "my, own" * 2 (tag=<own> swap=true), c.tsv (columns=3,1)'
     """
-    return ", ".join(map(_item_swapped, parse_list(text)))
+    return ", ".join(
+        _without(spec, "swap") if spec.swap else _with(_without(spec, "swap"), "swap=true") for spec in parse_list(text)
+    )
 
 
-def _item_swapped(spec: Spec) -> str:
-    options = {key: value for key, value in spec.options.items() if key != "swap"} | ({} if spec.swap else {"swap": "true"})
-    name = '"' + spec.name.replace('"', '""') + '"' if re.search(r'[,*()"]|^\s|\s$', spec.name) else spec.name
-    weight = f" * {spec.weight}" if spec.weight != 1 else ""
-    return f"{name}{weight}" + (f" ({' '.join(map('='.join, options.items()))})" if options else "")
-
-
-def _item_without_join(spec: Spec) -> str:
+def _without(spec: Spec, key: str) -> str:
+    """The text of a source without this option."""
+    if key not in spec.options:
+        return spec.text
     before, _, options = spec.text.rpartition("(")  # no value has a parenthesis
-    kept = re.sub(r"(^|[\s,]+)join=[^\s,]+", "", options.rstrip()[:-1]).strip(" \t,")
+    kept = re.sub(rf"(^|[\s,]+){key}=[^\s,]+", "", options.rstrip()[:-1]).strip(" \t,")
     return f"{before}({kept})" if kept else before.rstrip()
+
+
+def _with(source: str, option: str) -> str:
+    """The text of a source with a further option."""
+    return f"{source.rstrip()[:-1].rstrip()} {option})" if source.rstrip().endswith(")") else f"{source} ({option})"
 
 
 def _parse(item: str, whole: str, several: bool) -> Spec:
