@@ -18,7 +18,7 @@ from helpers import (
     tiny_model,
 )
 
-from transformer_jax.config import Config, TokenizerConfig, from_json, to_json, validate
+from transformer_jax.config import Config, DataConfig, TokenizerConfig, from_json, to_json, validate
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translator import Translator
 from transformer_jax.interop.marian import import_run
@@ -118,6 +118,30 @@ def test_of_an_imported_model_the_decoders_start_and_the_side_of_a_table_are_kep
         assert mapping.parts[new.eos_id] == [old.eos_id]
         made = [row for row, parts in enumerate(mapping.parts) if len(parts) > 1]
         assert made and all("".join(texts[i] for i in mapping.parts[row]) == new.pieces([row])[0] for row in made)
+
+
+def test_the_source_may_have_had_a_vocabulary_of_its_own(tmp_path):
+    """Its table's rows are those of its own vocabulary; the new run has one for both."""
+    models = [trained(tmp_path / name, lines, 300).models()[0] for name, lines in (("a", OLD), ("b", NEW))]
+    one, other = (Tokenizer.load(tmp_path / name) for name in "ab")
+    target = other.pieces(range(other.vocab_size))
+    source = [*one.pieces(range(4)), *one.pieces(range(4, one.vocab_size))[::-1]]
+    ids = {"pad_id": 0, "eos_id": 1, "unknown_id": 2, "bos_id": 3, "decoder_start_id": 3}
+    old = Tokenizer.of_models(models[0], models[1], target, ids, tmp_path / "old", source_pieces=source)
+    new = trained(tmp_path / "new", OLD, 290)
+    mapping = map_pieces(new, old, "source")
+    assert mapping.taken > 200
+    for piece, parts in zip(new.pieces(range(new.vocab_size)), mapping.parts, strict=True):
+        if len(parts) == 1 and piece in source:
+            assert source[parts[0]] == piece
+    model = tiny_model(tied_embeddings="target", source_vocab_size=len(source))
+    config = own_config(tmp_path / "run", tied_embeddings="target")
+    config.train.init_tokenizer = "own"
+    Run.open_or_create(tmp_path / "run", Config(model=model, data=DataConfig(train="")))
+    assert first_tokenizer(config) is None
+    config.model.source_vocab_size = len(source)
+    with pytest.raises(UserError, match="source_vocab_size"):
+        validate(config)
 
 
 # Parameters

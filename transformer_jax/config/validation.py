@@ -110,7 +110,7 @@ def _validate_model(model: ModelConfig, batch: BatchConfig) -> None:
 def _validate_vocabulary(config: Config) -> None:
     size, tied = config.model.source_vocab_size, config.model.tied_embeddings
     _require(not size or tied != "all", "model.source_vocab_size", size, "0 with model.tied_embeddings=all: there is one table")
-    is_imported = bool(config.train.init_from) or not config.data.train
+    is_imported = config.train.init_tokenizer == "same" and (bool(config.train.init_from) or not config.data.train)
     expected = "0: tokenizers that are trained here have one vocabulary; only a run that begins with an imported one "
     _require(not size or is_imported, "model.source_vocab_size", size, f"{expected}(train.init_from) may have two")
 

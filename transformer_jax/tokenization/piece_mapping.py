@@ -28,10 +28,14 @@ def map_pieces(new: Tokenizer, old: Tokenizer, side: Literal["source", "target"]
     that both have is taken. Another has the parts into which the old tokenizer cuts its text, as in Fast Vocabulary Transfer
     (Gee et al. 2022, arXiv 2402.09977, section 3); those it does not know are left out. Where no part is left, the new row
     starts from the mean of all (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"). `side` chooses
-    the old SentencePiece model, where those of source and target differ.
+    the old SentencePiece model and vocabulary, where those of source and target differ.
     """
     special = {getattr(old, name) for name in _SPECIAL}
-    rows = {piece: row for piece, row in old.vocabulary().items() if row not in special}
+    if side == "source" and old.has_source_vocabulary:
+        listed = {piece: row for row, piece in enumerate(old.source_pieces(range(old.source_vocab_size)))}
+    else:
+        listed = old.vocabulary()
+    rows = {piece: row for piece, row in listed.items() if row not in special}
     # The decoder's start last: it is BOS here, and the row that matters is that of the old start, be it padding.
     of_special = {getattr(new, name): getattr(old, name) for name in _SPECIAL}
     pieces = new.pieces(range(new.vocab_size))
