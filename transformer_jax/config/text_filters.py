@@ -27,9 +27,9 @@ _FORM = "names joined by +, as in usual+language, usual-numbers or script:0.7+ur
 
 
 def parse_filters(text: str) -> dict[str, float | None]:
-    """The filters that a text names, each with its limit, in the order in which they are applied. `usual` stands for
-    `USUAL_FILTERS`, `none` and an empty text for no filter; `-NAME` takes away what came before. Raises UserError, which names
-    what is wrong, for anything else.
+    """The filters that a text names, each with its limit, in the order in which they are applied. `usual` stands for all but
+    `language`, `none` and an empty text for no filter; `-NAME` takes away what came before. Raises UserError, which names what
+    is wrong, for anything else.
 
     >>> parse_filters("script:0.7+urls")
     {'script': 0.7, 'urls': None}

@@ -25,7 +25,7 @@ class Cleaning:
     * `too long`: a side has more than `config.max_words` words
     * `length ratio`: the longer side has more than `config.max_ratio` times the words of the shorter, plus 5
     * `low score`: its score is less than `min_score`
-    * those of `config.filters`, by their names, in the order of `config.text_filters.FILTER_LIMITS` (`pair_checks`)
+    * those of `config.filters`, by their names, in the order of `parse_filters` (`pair_checks`)
     * `held out`: a side is one of the sentences `held_out`, all in `held_out_form`
     * `duplicate`: the same pair came before, here or in another `Cleaning` with the same `seen` (if `config.deduplicate`).
       Pairs are compared by 64 bits of a hash: of ten million pairs, one is left out by mistake with probability 1 in 400,000.
