@@ -35,7 +35,9 @@ SPECIAL_IDS = ("pad_id", "eos_id", "unknown_id", "bos_id", "decoder_start_id")  
 ADDED = ("added_ids", "unwritten_ids")  # keys of the description of imported tokenizers that were extended
 # Keys of the description of imported tokenizers: the list of the source's pieces, where it is not the target's; whether the ids
 # of a source begin with BOS (not there: no), and whether they end with EOS (not there: yes).
-SOURCE_VOCABULARY, SOURCE_BOS, SOURCE_EOS = "source_vocabulary", "source_bos", "source_eos"
+SOURCE_VOCABULARY = "source_vocabulary"
+SOURCE_BOS = "source_bos"
+SOURCE_EOS = "source_eos"
 NORMALIZATION = "normalization"  # the key of its version in the description; not there, or 0: none
 _DESCRIPTION = "tokenizer.json"
 _MODEL = "sentencepiece.model"
