@@ -15,7 +15,7 @@ from transformer_jax.tokenization.tokenizer import Tokenizer
 __all__ = ["Translation", "best_of", "empty_translation", "join_pieces", "on_one_line"]
 
 # White space at which somebody might end a line: a translation is one.
-_AS_SPACES = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
+_OF_ONE_LINE = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ") | {0: "\ufffd"}
 _SENTENCE_END = re.compile(r"[.!?\u2026]\W*$")
 
 
@@ -54,12 +54,13 @@ def best_of(texts: Sequence[str], candidates: Sequence[Candidate]) -> Translatio
 
 
 def on_one_line(text: str) -> str:
-    """The text with a space for each character at which a line might end: a tokenizer that falls back to bytes can spell them.
+    """The text with a space for each character at which a line might end, and U+FFFD for NUL, which no text file has: a
+    tokenizer that falls back to bytes can spell them.
 
-    >>> on_one_line("one\\u2028two")
-    'one two'
+    >>> on_one_line("one\\u2028two\\0")
+    'one two\ufffd'
     """
-    return text.translate(_AS_SPACES)
+    return text.translate(_OF_ONE_LINE)
 
 
 def join_pieces(
