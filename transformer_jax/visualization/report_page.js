@@ -97,7 +97,7 @@ const narrow = matchMedia("(max-width: 32rem)"); // a phone: pictures of fewer u
 /** Bars of {label, value, interval, count}, with their values above them. */
 function chart(title, bars, unit) {
   const [width, height, left, top, bottom] = [narrow.matches ? 340 : 480, 240, 34, 22, 38];
-  const most = Math.max(...bars.map((bar) => Math.max(bar.value, bar.interval?.[1] ?? 0)), 1e-9);
+  const most = Math.max(...bars.map((bar) => Math.max(bar.value, bar.interval?.[1] ?? 0, bar.mark ?? 0)), 1e-9);
   const power = 10 ** Math.floor(Math.log10(most / 5));
   const step = power * [1, 2, 2.5, 5, 10].find((size) => most / (size * power) < 5.001);
   const end = Math.ceil(most / step - 0.001) * step;
@@ -118,7 +118,7 @@ function chart(title, bars, unit) {
       parts.push(draw("path", { d, class: "interval" }));
     }
     if (mark !== undefined) parts.push(draw("path", { d: `M${x - 3} ${y(mark)}h${wide + 6}`, class: "interval" }));
-    parts.push(draw("text", { x: middle, y: offLines(Math.min(y(value), y(interval?.[1] ?? 0)) - 5, lines) }, above));
+    parts.push(draw("text", { x: middle, y: offLines(Math.min(y(value), y(Math.max(interval?.[1] ?? 0, mark ?? 0))) - 5, lines) }, above));
     parts.push(draw("text", { x: middle, y: height - bottom + 15 }, label));
     if (count) parts.push(draw("text", { x: middle, y: height - bottom + 30, class: "quiet" }, count));
   });
