@@ -48,7 +48,7 @@ def _compiled_once():
     """One translator of each checkpoint, whose programs are compiled once."""
     with pytest.MonkeyPatch.context() as patch:
         load = functools.cache(lambda checkpoint: Translator.load(RUN, checkpoint))
-        patch.setattr(translate_module, "_load", lambda job: load(job.checkpoint))
+        patch.setattr(translate_module, "load_for", lambda job: load(job.checkpoint))
         yield
 
 
