@@ -1,5 +1,6 @@
 """Dual conditional cross-entropy of pairs, and the command that writes a file of it: whole, resumed, and refused."""
 
+import gzip
 import json
 import logging
 import math
@@ -20,10 +21,10 @@ from transformer_jax.cli.subcommands import run
 from transformer_jax.config import DataConfig
 from transformer_jax.data import demo
 from transformer_jax.data.sources import read_sources
-from transformer_jax.errors import UserError
+from transformer_jax.errors import ToBeContinued, UserError
 from transformer_jax.inference.pair_scores import adequacy, score_pairs
 from transformer_jax.inference.translator import Translator
-from transformer_jax.storage.resumable_lines import ResumableLines
+from transformer_jax.storage.growing_files import GrowingFiles
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
 ROOT = Path(__file__).parents[1]
@@ -109,7 +110,9 @@ def test_a_file_of_scores_is_one_that_training_reads(text, pairs, backward, tmp_
     scores = list(map(float, output.read_text().splitlines()))
     np.testing.assert_allclose(scores, expected(pairs, *map(Translator.load, (FORWARD, backward))), rtol=1e-5)
     assert "40 scores; 0 for 2 pairs with a blank side and 1 of more than 100 tokens" in caplog.text
-    assert not Path(f"{output}.partial").exists() and "min_score=" in caplog.text and "keeps 50%" in caplog.text
+    assert "min_score=" in caplog.text and "keeps 50%" in caplog.text
+    note = json.loads(Path(f"{output}.progress").read_text())
+    assert (note["lines"], note["complete"], note["sizes"]) == (40, True, [output.stat().st_size])
     least = sorted(scores)[20]
     kept = read_sources(DataConfig(train=f"{text} (scores={output} min_score={least})", cache_dir=str(tmp_path)))[0]
     assert list(kept.source) == [pair[0] for pair, score in zip(pairs, scores, strict=True) if score >= least]
@@ -118,12 +121,16 @@ def test_a_file_of_scores_is_one_that_training_reads(text, pairs, backward, tmp_
     run([*arguments, "--batch_size=40"])
     assert output.stat() == before and "is there already" in caplog.text
     for other, message in {
-        "--batch_size=8": "made with another batch_size",
-        "--max_length=20": "made with another max_length",
-        f"--backward={backward}:750": "made with another backward",
+        "--batch_size=8": "batch_size: 40 -> 8",
+        "--max_length=20": "max_length: 100 -> 20",
+        f"--backward={backward}:750": r"backward: \w{32} -> \w{32}",
     }.items():
-        with pytest.raises(UserError, match=rf"web.scores: was {message} \(web.scores.json\); remove it or name another"):
+        with pytest.raises(UserError, match=rf"web.scores: was begun otherwise \({message}\): give the same"):
             run([*arguments, "--batch_size=40", other])
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing but the files on disk is there afterwards."""
 
 
 def scores_of_block(sources, targets, forward, backward, max_length):
@@ -137,44 +144,71 @@ def test_a_text_goes_on_where_it_was_stopped_with_the_same_file(rest, text, back
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     arguments = ["score_pairs", text, f"--forward={FORWARD}", f"--backward={backward}", "--batch_size=8"]
     run([*arguments, f"--output={straight}"])
-    append = ResumableLines.append
+    append = GrowingFiles.append
 
-    def stop(lines, block):
-        if lines.done == 16:
-            raise KeyboardInterrupt
-        append(lines, block)
+    def stop(files, texts, done):
+        if done.lines == 24:
+            raise Killed
+        append(files, texts, done)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ResumableLines, "append", stop)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(GrowingFiles, "append", stop)
         run([*arguments, f"--output={stopped}"])
-    assert not stopped.exists()
-    with open(f"{stopped}.partial", "a") as file:
+    assert len(stopped.read_text().splitlines()) == 16
+    with pytest.raises(UserError, match=r"expected one for each"):
+        read_sources(DataConfig(train=f"{text} (scores={stopped} min_score=0.1)", cache_dir=str(tmp_path)))
+    with stopped.open("a") as file:
         file.write(rest)  # of the next block, as a kill leaves it
     blocks = []
-    monkeypatch.setattr(ResumableLines, "append", lambda lines, block: blocks.append(lines.done) or append(lines, block))
+
+    def tell(files, texts, done):
+        blocks.append(done.lines)
+        append(files, texts, done)
+
+    monkeypatch.setattr(GrowingFiles, "append", tell)
     run([*arguments, f"--output={stopped}"])
-    assert blocks == [16, 24, 32] and stopped.read_bytes() == straight.read_bytes()
+    assert blocks == [24, 32, 40, 40] and stopped.read_bytes() == straight.read_bytes()
 
 
-def test_a_damaged_line_takes_its_block_with_it(tmp_path):
-    def lines(block=2):
-        return ResumableLines(tmp_path / "out", {"a": [1, 2.5]}, block, str.isdigit)
+def test_the_text_is_known_again(text, pairs, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(pair_scoring, "score_pairs", scores_of_block)
+    output = tmp_path / "out"
+    arguments = ["score_pairs", text, f"--forward={FORWARD}", f"--output={output}", "--batch_size=20"]
+    run(arguments)
+    before, lines = output.read_bytes(), Path(text).read_text().splitlines(keepends=True)
+    for other in ([*lines[:20], "Another.\tEin anderer.\n", *lines[21:]], lines[:39]):
+        Path(text).write_text("".join(other))
+        with pytest.raises(UserError, match=r"web.tsv: its first 40 pairs are not those whose scores .*out has"):
+            run(arguments)
+        assert output.read_bytes() == before
+    Path(text).write_text("".join([*lines, *lines[:5]]))
+    run(arguments)
+    assert output.read_bytes().startswith(before) and output.read_bytes().count(b"\n") == 45
+    assert "out: goes on after 40 pairs" in caplog.text
+    os.rename(text, tmp_path / "same.tsv")  # its content counts, not its name
+    caplog.clear()
+    run(["score_pairs", str(tmp_path / "same.tsv"), *arguments[2:]])
+    assert "is there already" in caplog.text
 
-    with lines() as first:
-        first.append(["1", "2"])
-        first.append(["3", "4"])
-        with pytest.raises(UserError, match="another process is writing it"):
-            lines()
-    (tmp_path / "out.partial").write_text("1\n2\nx\n4\n5\n6\n")
-    with lines() as second:
-        assert second.done == 2 and (tmp_path / "out.partial").read_text() == "1\n2\n"
-        second.append(["7"])
-        second.finish()
-    with lines() as third:
-        assert (tmp_path / "out").read_text() == "1\n2\n7\n" and third.complete
-    (tmp_path / "out.json").unlink()
-    with pytest.raises(UserError, match=r"out: exists, without the out.json of this program beside it; remove it"):
-        lines()
+
+def test_a_signal_stops_it_to_be_continued(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(pair_scoring, "score_pairs", scores_of_block)
+    straight, stopped, append = tmp_path / "straight", tmp_path / "stopped.gz", GrowingFiles.append
+    arguments = ["score_pairs", text, f"--forward={FORWARD}", "--batch_size=8"]
+    run([*arguments, f"--output={straight}"])
+
+    def stop(files, texts, done):
+        append(files, texts, done)
+        if done.lines == 24:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(ToBeContinued):
+        patch.setattr(GrowingFiles, "append", stop)
+        run([*arguments, f"--output={stopped}"])
+    assert gzip.decompress(stopped.read_bytes()).count(b"\n") == 24
+    run([*arguments, f"--output={stopped}"])
+    assert gzip.decompress(stopped.read_bytes()) == straight.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +223,8 @@ def test_a_damaged_line_takes_its_block_with_it(tmp_path):
         ),
         (["--forward=no_run"], "no_run: no such run folder"),
         (["--forward={run}:77"], "77"),
-        (["--forward={run}", "--output=gs://a/b"], "gs://a/b: should be a file on a local disk"),
+        (["--forward={run}", "--output=gs://a/b"], "gs://a/b: cannot grow in blocks on an object store"),
+        (["--forward={run}", "--output=-"], "--output=-: the command can only go on with a file"),
         (["--forward={run}", "--output=no/such/folder"], "no/such/folder: cannot be written"),
     ],
 )
@@ -211,23 +246,25 @@ def test_texts_that_cannot_be_scored(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on(text, backward, tmp_path):
+def test_killed_at_any_moment_and_terminated_it_goes_on(text, backward, tmp_path):
     command = [sys.executable, "-m", "transformer_jax", "score_pairs", text, f"--forward={FORWARD}", f"--backward={backward}"]
     command += ["--batch_size=2"]
     output, straight = tmp_path / "killed", tmp_path / "straight"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    kills = 0
-    while not output.exists():
+    codes: list[int] = []
+    while not codes or codes[-1]:
+        stop = signal.SIGTERM if len(codes) == 1 else signal.SIGKILL
         process = subprocess.Popen([*command, f"--output={output}"], env=environment, stderr=subprocess.PIPE)
-        partial, before = Path(f"{output}.partial"), time.monotonic()
-        size = partial.stat().st_size if partial.exists() else 0
-        while process.poll() is None and time.monotonic() - before < 120:
-            if partial.exists() and partial.stat().st_size > size + 60:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
+        size, began = output.stat().st_size if output.exists() else 0, time.monotonic()
+        while process.poll() is None and time.monotonic() - began < 120:
+            if output.exists() and output.stat().st_size > size + 60:
+                process.send_signal(stop)
                 break
             time.sleep(0.002)
-        process.communicate(timeout=120)
-    assert kills >= 2
+        said = process.communicate(timeout=120)[1].decode()
+        codes.append(process.returncode)
+        assert codes[-1] in (0, 75, -signal.SIGKILL), said
+        assert (codes[-1] == 75) == said.endswith("stopped as asked; the same command goes on from here\n")
+    assert codes[:2] == [-signal.SIGKILL, 75]
     subprocess.run([*command, f"--output={straight}"], env=environment, check=True, capture_output=True)
     assert output.read_bytes() == straight.read_bytes() and len(output.read_text().splitlines()) == 40

@@ -1,16 +1,14 @@
 """What `transformer-jax score_pairs` does: a text to a file of scores, block by block."""
 
-import hashlib
+import dataclasses
 import itertools
 import logging
-import math
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from transformer_jax.cli.continuation import CountedLines, model_digest
 from transformer_jax.cli.pair_scoring_job import PairScoringJob
 from transformer_jax.cli.progress_bar import count_lines, lines_bar
 from transformer_jax.config import Config
@@ -21,7 +19,9 @@ from transformer_jax.inference.translator import Translator, load_translator
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run, split_run_name
 from transformer_jax.storage.files import is_remote
-from transformer_jax.storage.resumable_lines import ResumableLines
+from transformer_jax.storage.growing_files import GrowingFiles
+from transformer_jax.storage.text_files import iter_lines
+from transformer_jax.training.preemption import Preemption
 
 __all__ = ["score_file"]
 
@@ -42,27 +42,36 @@ _Models = dict[str, _Model | None]  # forward, backward
 
 def score_file(job: PairScoringJob) -> None:
     """Writes the scores of all pairs of `job.text`, `job.batch_size` of them at a time, so that memory does not grow with the
-    text. The log says how far it is, how many pairs have no score but 0, and which number keeps how many pairs. Raises
-    UserError for bad input, and as `ResumableLines` does."""
+    text. The log says how far it is, how many pairs have no score but 0, and which number keeps how many pairs.
+
+    A call with the same job goes on after the last block that was written (`storage.growing_files`), and the file is the one
+    that an uninterrupted call writes. Raises UserError for bad input, for a text that begins with other pairs than those that
+    are scored, and as `GrowingFiles` does; ToBeContinued after SIGTERM, SIGHUP and Ctrl-C.
+    """
+    with Preemption():  # holds nothing: what is not written is scored again
+        _score_blocks(job)
+
+
+def _score_blocks(job: PairScoringJob) -> None:
     models = {name: _load(getattr(job, name)) for name in ("forward", "backward")}
-    source_language, target_language = _languages(job, models)
-    spec = one_source(job.text, source_language, target_language)
+    languages = _languages(job, models)
+    spec = one_source(job.text, *languages)
     if spec.tag:
         raise UserError(f"{job.text}: leave the tag out; pairs are scored as they are")
-    files = text_files(spec, source_language, target_language)
-    max_length = job.max_length or min(model.config.batch.max_length for model in models.values() if model)
-    settings = dict(
-        text=[job.text, *([str(file), file.stat().length, file.stat().mtime] for file in files)],
-        **{name: model and _hash_of(model.translator) for name, model in models.items()},
-        batch_size=job.batch_size,
-        max_length=max_length,
-    )
-    with ResumableLines(job.output, settings, job.batch_size, _is_score) as output:
-        if output.complete:
-            log.info("%s is there already, of this text and these models", job.output)
-            return
-        pairs = iter_pairs(spec, source_language, target_language)
-        _write(job, output, pairs, _count(files), models, max_length)
+    shortest = min(model.config.batch.max_length for model in models.values() if model)
+    job = dataclasses.replace(job, max_length=job.max_length or shortest)
+    digests = {name: model and model_digest(model.translator) for name, model in models.items()}
+    output = GrowingFiles([job.output], digests | dict(batch_size=job.batch_size, max_length=job.max_length))
+    pairs, before = CountedLines(iter_pairs(spec, *languages)), output.done
+    pairs.skip(before, f"{job.text}: its first {before.lines:,} pairs are not those whose scores {job.output} has")
+    first = list(itertools.islice(pairs, job.batch_size))  # before the output is opened: a text that cannot be read makes none
+    if before.complete and not first:
+        log.info("%s is there already, of this text and these models", job.output)
+        return
+    if before.lines:
+        log.info("%s: goes on after %s pairs", job.output, f"{before.lines:,}")
+    with output.open():
+        _write(job, output, pairs, first, models, _count(text_files(spec, *languages)))
     _tell_thresholds(job.output)
 
 
@@ -90,68 +99,50 @@ def _languages(job: PairScoringJob, models: _Models) -> tuple[str, str]:
 
 def _write(
     job: PairScoringJob,
-    output: ResumableLines,
-    pairs: Iterator[tuple[str, str]],
-    lines: int | None,
+    output: GrowingFiles,
+    pairs: CountedLines[tuple[str, str]],
+    first: list[tuple[str, str]],
     models: _Models,
-    max_length: int,
+    lines: int | None,
 ) -> None:
-    if output.done:
-        log.info("%s: goes on after %s pairs", job.output, f"{output.done:,}")
-    read = sum(1 for _ in itertools.islice(pairs, output.done))
-    if read < output.done:
-        raise UserError(f"{job.output}.partial has {output.done} scores, and {job.text} only {read} pairs; remove it")
+    """Scores the `first` block and all that come after it in `pairs`."""
     translators = {name: model and model.translator for name, model in models.items()}
-    began, told, before, blank, too_long = time.monotonic(), time.monotonic(), output.done, 0, 0
+    before, blank, too_long, block = output.done.lines, 0, 0, first
+    began = told = time.monotonic()
     with lines_bar("scoring", lines) as show:
-        while block := list(itertools.islice(pairs, job.batch_size)):
-            scores, *without = score_pairs(*map(list, zip(*block, strict=True)), **translators, max_length=max_length)
-            output.append([f"{score:.6g}" for score in scores])
+        while block:
+            scores, *without = score_pairs(*map(list, zip(*block, strict=True)), **translators, max_length=job.max_length)
+            output.append(["".join(f"{score:.6g}\n" for score in scores)], pairs.done())
             blank, too_long = blank + without[0], too_long + without[1]
             if show:
-                show(output.done)
+                show(pairs.count)
             if time.monotonic() - told > _TELL_EVERY:
                 told = time.monotonic()
-                speed = (output.done - before) / (told - began)
-                log.info("%s%s pairs, %.0f a second", f"{output.done:,}", f" of {lines:,}" if lines else "", speed)
-    output.finish()
+                speed = (pairs.count - before) / (told - began)
+                log.info("%s%s pairs, %.0f a second", f"{pairs.count:,}", f" of {lines:,}" if lines else "", speed)
+            block = list(itertools.islice(pairs, job.batch_size))
+        output.append([""], pairs.done()._replace(complete=True))
     log.info(
         "%s: %s scores; 0 for %s pairs with a blank side and %s of more than %d tokens%s",
         job.output,
-        f"{output.done:,}",
+        f"{pairs.count:,}",
         f"{blank:,}",
         f"{too_long:,}",
-        max_length,
+        job.max_length,
         f" (of those after the first {before:,})" if before else "",
     )
 
 
 def _tell_thresholds(path: str) -> None:
     """Logs which `min_score` keeps which share of the pairs: by a histogram, which does not grow with the text."""
-    counts = np.zeros(_BINS + 1, int)
-    with open(path, encoding="utf-8") as file:
-        while block := list(itertools.islice(file, 100_000)):
-            counts += np.bincount((np.array(block, float) * _BINS).astype(int), minlength=_BINS + 1)
+    counts, lines = np.zeros(_BINS + 1, int), iter_lines(path)
+    while block := list(itertools.islice(lines, 100_000)):
+        counts += np.bincount((np.array(block, float) * _BINS).astype(int), minlength=_BINS + 1)
     kept = counts[::-1].cumsum()[::-1] / counts.sum()  # by the lower edge of each bin
     edges = {share: int(np.flatnonzero(kept >= share)[-1]) for share in _SHARES}
     told = ", ".join(f"{edge / _BINS:g} keeps {kept[edge]:.0%}" for edge in edges.values())
     log.info("%s: min_score=%s", path, told)
 
 
-def _hash_of(translator: Translator) -> str:
-    digest = hashlib.blake2b(translator.tokenizer.fingerprint.encode(), digest_size=16)
-    for path, array in jax.tree.leaves_with_path(translator.params):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
-    return digest.hexdigest()
-
-
 def _count(files: list[Any]) -> int | None:
     return count_lines(str(files[0])) if files and not is_remote(files[0]) else None
-
-
-def _is_score(line: str) -> bool:
-    try:
-        return math.isfinite(float(line))
-    except ValueError:
-        return False

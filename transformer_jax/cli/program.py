@@ -27,8 +27,8 @@ def main(run: Callable[[], Any]) -> NoReturn:
     * 0: done, or the reader of its output has left
     * 1: a bug of ours; its traceback is printed
     * 2: bad input (UserError) or a full disk; one line on standard error
-    * 75: to be continued by the same command: training, or `translate.py --resume`, was stopped by SIGTERM or Ctrl-C, or
-      another of several processes was lost or never came; one line on standard error
+    * 75: to be continued by the same command: training, `translate.py --resume` or `score_pairs` was stopped by SIGTERM or
+      Ctrl-C, or another of several processes was lost or never came; one line on standard error
     * 130: Ctrl-C, where there is nothing to continue
     * of several processes, the code of the first that ended with an error
     """

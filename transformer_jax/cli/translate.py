@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from transformer_jax.cli.confidence_gate import ConfidenceGate
+from transformer_jax.cli.continuation import CountedLines
 from transformer_jax.cli.progress_bar import count_lines, is_terminal, lines_bar
 from transformer_jax.cli.translation_formats import WRITERS, TranslatedLine, as_log_prob
 from transformer_jax.cli.translation_job import TranslationJob
@@ -70,8 +70,8 @@ def _translate_blocks(job: TranslationJob, between: Callable[[], None] | None) -
     growing = begun_files(job, translator, terms)
     before = LinesDone(*collectives.from_first(lambda: growing.done if growing else LinesDone()))
     asks = not job.text and job.input is None and is_terminal(sys.stdin)
-    lines = _CountedLines(_lines_of(job, asks))
-    lines.skip(before, job)
+    lines = CountedLines(_lines_of(job, asks))
+    lines.skip(before, f"{job.input}: its first {before.lines:,} lines are not those whose translations {job.output} has")
     blocks = _blocks(lines, 1 if asks else job.batch_size, job.resume)
     gate = ConfidenceGate.of(job, translator)
     first = next(blocks, [])  # before the output is opened: input that cannot be read should not empty a file
@@ -82,7 +82,7 @@ def _translate_blocks(job: TranslationJob, between: Callable[[], None] | None) -
     bar = lines_bar("translating", _count_lines(job), shown=not (asks or _writes_to_terminal(job)))
     with open_files(job, growing) as append, bar as show:
         for block in itertools.chain([first], blocks):
-            lines.require_the_same()
+            _require_the_same(lines.done())
             done = lines.count - len(block)
             progress = show and functools.partial(_show, show, done)
             shared = terms, progress, between
@@ -105,35 +105,10 @@ def _translate_blocks(job: TranslationJob, between: Callable[[], None] | None) -
         report_unmatched(job.terminology, terms, before.lines)
 
 
-class _CountedLines(Iterator[_Line]):
-    """Lines as they are read, with their number and a hash of them."""
-
-    def __init__(self, lines: Iterator[_Line]):
-        self._lines, self._hash, self.count = lines, hashlib.blake2b(digest_size=16), 0
-
-    def __next__(self) -> _Line:
-        line = next(self._lines)
-        self._hash.update("\n".join((*line, "")).encode("utf-8", "surrogatepass"))
-        self.count += 1
-        return line
-
-    def done(self) -> LinesDone:
-        return LinesDone(self.count, self._hash.hexdigest())
-
-    def skip(self, before: LinesDone, job: TranslationJob) -> None:
-        """Reads the lines that are done. Raises UserError where they are others than those that were translated."""
-        for _ in itertools.islice(self, before.lines):
-            pass
-        if before.lines and self.done() != before._replace(complete=False):
-            raise UserError(
-                f"{job.input}: its first {before.lines:,} lines are not those whose translations {job.output} has; bring them "
-                "back, or name another --output"
-            )
-
-    def require_the_same(self) -> None:
-        """Raises UserError where another process has read other lines."""
-        if len({tuple(done) for done in collectives.gather(self.done())}) > 1:
-            raise UserError(f"--input: the processes have read different lines up to {self.count:,}; give all the same file")
+def _require_the_same(done: LinesDone) -> None:
+    """Raises UserError where another process has read other lines."""
+    if len({tuple(each) for each in collectives.gather(done)}) > 1:
+        raise UserError(f"--input: the processes have read different lines up to {done.lines:,}; give all the same file")
 
 
 def load_for(job: TranslationJob) -> Translator:

@@ -2,13 +2,12 @@
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
+from transformer_jax.cli.continuation import model_digest
 from transformer_jax.cli.translation_job import TranslationJob
 from transformer_jax.config import SearchOptions
 from transformer_jax.distributed import collectives
@@ -87,7 +86,4 @@ def _settings(job: TranslationJob, translator: Translator, terms: Terminology | 
         settings["terminology"] = terms.fingerprint
     if job.alignments:
         settings["alignment_layer"] = translator.alignment_layer
-    digest = hashlib.blake2b(translator.tokenizer.fingerprint.encode(), digest_size=16)
-    for leaf in jax.tree.leaves(translator.params):
-        digest.update(np.asarray(leaf).tobytes())
-    return settings | {"parameters": digest.hexdigest()}
+    return settings | {"parameters": model_digest(translator)}

@@ -7,7 +7,7 @@ A number is between 0 and 1, higher for better pairs: dual conditional cross-ent
 its probability of a token in the geometric mean. Training then takes --config.data.train="mined/web (scores=mined/web.scores
 min_score=0.1)"; the last lines here say which number keeps how many pairs.
 
-The same command again goes on where it was stopped, however it was, and writes the same file.
+After SIGTERM or Ctrl-C (exit code 75), a kill or a crash the same command goes on, and the file is the same in the end.
 """
 
 from collections.abc import Sequence
