@@ -270,7 +270,7 @@ def test_held_out_sets_that_cannot_be_read(tmp_path):
     table = write_tsv(tmp_path / "t.tsv", ["a"], ["x"])
     for held_out, message in {
         "no/such": "no/such: no such file",
-        f"{table},": "the name of a source is empty",
+        f"{table},": "the name of a set is empty",
         "a * 2": r"no such file|a weight",
         "a (filters=usual)": "filters filters training text",
         "a.tsv (min_score=1)": "min_score is an option of training text",

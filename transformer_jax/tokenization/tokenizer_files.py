@@ -33,11 +33,10 @@ __all__ = [
 
 SPECIAL_IDS = ("pad_id", "eos_id", "unknown_id", "bos_id", "decoder_start_id")  # keys of the description
 ADDED = ("added_ids", "unwritten_ids")  # keys of the description of imported tokenizers that were extended
-# Keys of the description of imported tokenizers: the list of the source's pieces, where it is not the target's; whether the ids
-# of a source begin with BOS (not there: no), and whether they end with EOS (not there: yes).
-SOURCE_VOCABULARY = "source_vocabulary"
-SOURCE_BOS = "source_bos"
-SOURCE_EOS = "source_eos"
+# Keys of the description of imported tokenizers.
+SOURCE_VOCABULARY = "source_vocabulary"  # the list of the source's pieces, where it is not the target's
+SOURCE_BOS = "source_bos"  # whether the ids of a source begin with BOS; not there: no
+SOURCE_EOS = "source_eos"  # whether they end with EOS; not there: yes
 NORMALIZATION = "normalization"  # the key of its version in the description; not there, or 0: none
 _DESCRIPTION = "tokenizer.json"
 _MODEL = "sentencepiece.model"
