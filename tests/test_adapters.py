@@ -152,7 +152,8 @@ def test_which_products_have_adapters():
         Adapters(17, 2.0, "all").shapes(params)
 
 
-@pytest.mark.parametrize("name", ["adam", pytest.param("schedule_free", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adam", "schedule_free"])
 def test_devices_and_slices_change_nothing_and_the_state_is_that_of_the_factors(name):
     model = build_model(tiny_model(), VOCAB)
     params = random_parameters(model)

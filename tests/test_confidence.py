@@ -114,6 +114,7 @@ def calibration(translator, **changes):
     return Calibration(**values | rest | changes)
 
 
+@pytest.mark.slow
 def test_translations_of_a_calibrated_search_have_a_confidence(translator, caplog):
     lines = ["a b", "", "h g f e d c b a", "c. D e? A b."]
     plain = translator.translate(lines, nbest=2)
@@ -235,6 +236,7 @@ def test_a_calibrated_run_tells_its_confidence(calibrated, tmp_path, capfd):
     assert "lines below --min_confidence=1: the source is in their place" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_report_and_a_copy_have_it(calibrated, tmp_path, caplog):
     files = dict(report=str(tmp_path / "report.json"), html=str(tmp_path / "page.html"))
     (report,) = evaluate_run(EvaluationJob(workdir=str(calibrated.run), test=[calibrated.dev], bootstrap=0, **files))

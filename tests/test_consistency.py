@@ -282,7 +282,7 @@ def test_it_learns_with_every_family_and_both_batchings(family, kind):
 # A whole training
 
 
-@pytest.mark.parametrize("kind", ["simcut", "rdrop"])
+@pytest.mark.parametrize("kind", ["simcut", pytest.param("rdrop", marks=pytest.mark.slow)])
 def test_a_training_that_was_stopped_goes_on_exactly(kind, tmp_path, monkeypatch):
     config = quick_config(tmp_path)
     config.train.consistency = kind

@@ -109,7 +109,8 @@ def test_no_optimizer_keeps_a_state_for_them_or_lets_them_decay(name):
         assert_trees_equal(jax.device_get(trainable.split(state.ema)[1]), trainable.split(params)[1])
 
 
-@pytest.mark.parametrize("family", ["Transformer", pytest.param("LSTM with input feeding", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["Transformer", "LSTM with input feeding"])
 def test_devices_and_slices_change_nothing(family):
     model = build_model(tiny_model(**FAMILIES[family]), VOCAB)
     params = random_parameters(model)

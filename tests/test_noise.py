@@ -184,6 +184,7 @@ def test_a_tag_has_no_noise_and_a_swapped_source_has_it_on_its_new_source(tmp_pa
     assert read_pairs(f'"{table}" (typos)', "en", "de").target == ["der Hund", "leer"]
 
 
+@pytest.mark.slow
 def test_a_test_set_has_the_noise_of_training_text_and_every_line():
     plain, capitals = read_pairs("demo:test", "en", "de"), read_pairs("demo:test (upper)", "en", "de")
     assert capitals == Pairs(*([line.upper() for line in side] for side in plain))

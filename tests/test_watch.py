@@ -60,6 +60,7 @@ def test_a_watched_set_has_the_numbers_that_it_had_as_dev_set_and_changes_nothin
     assert any(message.startswith(line) for message in caplog.messages)
 
 
+@pytest.mark.slow
 def test_they_may_change_when_a_run_goes_on_and_resumed_is_straight(tmp_path):
     config = quick_config(tmp_path)
     first, second = (other_set(tmp_path, f"{name}.tsv", count) for name, count in (("first", 5), ("second", 6)))

@@ -117,6 +117,7 @@ def test_back_translation_with_a_model_that_is_there_and_without_a_tag(here):
     assert (here / "first" / "synthetic.txt").read_bytes() == (here / "second" / "synthetic.txt").read_bytes()
 
 
+@pytest.mark.slow
 def test_distillation_keeps_the_candidate_most_like_the_reference(here):
     call("distillation", "distil", "--teachers=2", "--best_of=3", "--metric=chrf", "--original=4")
     rows = rows_of(here / "distil" / "distilled.tsv")
@@ -183,6 +184,7 @@ def assert_same_results(found: Path, expected: Path, *runs: str) -> None:
         assert_same_runs(found / run, expected / run, STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, flags, runs",
     [
