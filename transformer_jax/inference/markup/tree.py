@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 from transformer_jax.errors import UserError
 
@@ -11,11 +11,10 @@ __all__ = ["DEEPEST", "MARKUPS", "Element", "Node", "Raw", "Role", "require_dept
 MARKUPS = ("html", "xml")  # the kinds of text with markup
 DEEPEST = 250  # elements inside each other; browsers stop at 512, and nobody writes so many
 
-# What an element is for a translation:
 # structure  it separates what is translated: a paragraph, a table's cell, a line break
 # inline     it belongs to words of a sentence and goes along with them: a link, bold letters
 # kept       it goes along too, and what is in it is not translated: a piece of code, a name
-Role: TypeAlias = Literal["structure", "inline", "kept"]
+Role = Literal["structure", "inline", "kept"]  # what an element is for a translation
 
 
 class Raw(NamedTuple):
@@ -37,7 +36,7 @@ class Element:
     tags: Literal["both", "void", "none"] = "both"  # void: it has no end tag; none: its parser has supplied it
 
 
-Node: TypeAlias = str | Raw | Element
+Node = str | Raw | Element  # what a tree consists of
 
 
 def write(nodes: Sequence[Node], xml: bool = False) -> str:
