@@ -533,6 +533,7 @@ class TestTranslate:
         assert told[6]["source"] == "\x01\x1b\ufeff\x7f"  # as it was
         assert re.search(r"line 4: too long for the model, translated in \d+ pieces", done.err)
 
+    @pytest.mark.slow
     def test_phrases_terms_and_ensembles_by_files(self, here, tmp_path, capfd):
         (tmp_path / "phrases").write_text("der Hund\tgut\n\n", encoding="utf-8")
         (tmp_path / "terms").write_text("# a comment\nthe\tKatze\nthe zebra\tZebra\n", encoding="utf-8")

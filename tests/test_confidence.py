@@ -213,6 +213,7 @@ def translated(folder, text, **flags):
     return (folder / "translated").read_text(encoding="utf-8").split("\n")[:-1]
 
 
+@pytest.mark.slow
 def test_a_calibrated_run_tells_its_confidence(calibrated, tmp_path, capfd):
     lines = [*SHORT[:3], "", SHORT[4]]
     run = dict(workdir=str(calibrated.run))

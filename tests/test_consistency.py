@@ -267,7 +267,7 @@ def test_rdrop_without_dropout_has_twice_the_usual_loss(plain):
 
 
 @pytest.mark.parametrize("kind", ["simcut", "rdrop"])
-@pytest.mark.parametrize("family", [*each_family(), "packed"])
+@pytest.mark.parametrize("family", [*each_family(), pytest.param("packed", marks=pytest.mark.slow)])
 def test_it_learns_with_every_family_and_both_batchings(family, kind):
     family, batch = ("Transformer", PACKED) if family == "packed" else (family, BATCH)
     model, optimizer = build_model(tiny_model(dropout=0.1, **FAMILIES[family]), VOCAB), optax.adam(1e-2)
@@ -282,7 +282,8 @@ def test_it_learns_with_every_family_and_both_batchings(family, kind):
 # A whole training
 
 
-@pytest.mark.parametrize("kind", ["simcut", pytest.param("rdrop", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["simcut", "rdrop"])
 def test_a_training_that_was_stopped_goes_on_exactly(kind, tmp_path, monkeypatch):
     config = quick_config(tmp_path)
     config.train.consistency = kind

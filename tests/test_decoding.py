@@ -562,6 +562,7 @@ def test_slots_are_filled_as_soon_as_enough_are_free():
     assert steps_of([7, 1, 1, 1, 1, 1, 1, 1], 2) == 10
 
 
+@pytest.mark.slow
 def test_a_coverage_score_is_part_of_the_score_and_of_the_choice():
     """A translation of more words costs less here, as if they covered more of the source; brute force knows all of them."""
     table, limits = make_table(33, 4, 6), [4, 4, 3, 2]

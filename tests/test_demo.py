@@ -98,6 +98,7 @@ def test_bad_arguments():
         demo.pronoun_baselines([])
 
 
+@pytest.mark.slow
 def test_sizes_and_distinct_sources():
     sizes = {split: len({example.source for example in corpus(split)}) for split in demo.SPLITS}
     assert sizes == {"train": 24_000, "dev": 500, "test": 1_000, "long": 500, "beyond": 300}

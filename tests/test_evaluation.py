@@ -201,6 +201,7 @@ def _signatures(report) -> list[str]:
     return [each.signature for each in report.scores]
 
 
+@pytest.mark.slow
 def test_pronouns_are_counted_on_the_demos_sets_alone():
     examples = demo.generate("dev")
     source, references = [e.source for e in examples], [e.target for e in examples]

@@ -463,6 +463,7 @@ def test_swapped_sides_of_files_and_of_the_demo(tmp_path, monkeypatch):
     assert read("demo:train (swap=true)") == swapped
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_both_directions_first_then_one(tmp_path):
     """The recipe: a training on both directions, and one on the direction that is wanted, from its parameters."""

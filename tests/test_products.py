@@ -96,10 +96,9 @@ def assert_near(found, exact, far: float) -> None:
     assert found[1] == pytest.approx(exact[1], rel=far)
 
 
-# Eight steps are compiled for each family: the quick tests have the Transformer.
-@pytest.mark.parametrize(
-    "family", [name if name == "Transformer" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
-)
+# Eight steps are compiled for each family.
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_step_in_bfloat16_is_near_one_in_float32_however_it_is_split(family):
     exact = gradient("float32", FAMILIES[family], BUCKETED)
     for split in (dict(), dict(slices=2), dict(devices=2), dict(devices=2, mode="sharded")):

@@ -133,6 +133,7 @@ class TestOwnText:
         ):
             assert part in caplog.text
 
+    @pytest.mark.slow
     def test_a_run_that_goes_on_is_not_sized_anew(self, prefix, tmp_path, monkeypatch, caplog, capsys):
         monkeypatch.setattr(program, "set_up", lambda *_: None)
         folder, text = tmp_path / "run", [f"--config.data.{key}={prefix}" for key in ("train", "dev")]

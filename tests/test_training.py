@@ -276,6 +276,7 @@ def test_sharded_each_device_has_a_part_of_what_is_large(plain):
     assert_in_parts(step(state, BATCH, KEY)[0])
 
 
+@pytest.mark.slow
 def test_sharded_draws_the_same_masks_on_any_number_of_devices():
     """pmap cannot: it has a key for each device."""
     model = build_model(tiny_model(dropout=0.3), VOCAB)

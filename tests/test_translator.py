@@ -357,7 +357,7 @@ def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(transfor
     assert_same(greedy, drawn)
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.002])
+@pytest.mark.parametrize("epsilon", [0.0, pytest.param(0.002, marks=pytest.mark.slow)])
 def test_samples_are_a_function_of_the_sentence_and_the_seed(transformer, epsilon):
     chance = dict(temperature=1.0, nbest=3, epsilon=epsilon)
     found = transformer.translate(LINES[::-1], **chance, tokens=24)
@@ -542,8 +542,12 @@ def all_texts(translation):
     "choice, search",
     [
         (dict(mbr=6), dict(temperature=1.0, epsilon=0.02, nbest=6)),
-        (dict(mbr=8, mbr_metric="bleu", temperature=0.7, seed=3), dict(temperature=0.7, seed=3, nbest=8)),
-        (dict(mbr=5, mbr_from="beam", beam=2), dict(beam=5, nbest=5)),
+        pytest.param(
+            dict(mbr=8, mbr_metric="bleu", temperature=0.7, seed=3),
+            dict(temperature=0.7, seed=3, nbest=8),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(dict(mbr=5, mbr_from="beam", beam=2), dict(beam=5, nbest=5), marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -562,6 +566,7 @@ def test_the_candidate_of_minimum_bayes_risk_is_the_one_by_brute_force(transform
         assert [one.score for one in each.others] == sorted((one.score for one in each.others), reverse=True)
 
 
+@pytest.mark.slow
 def test_minimum_bayes_risk_of_pieces_starts_and_phrases(transformer):
     choice = dict(mbr=4, split_sentences="always")
     one, two = "a b c d?", "E f g."
@@ -576,6 +581,7 @@ def test_minimum_bayes_risk_of_pieces_starts_and_phrases(transformer):
     assert "b" in found.text.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, [1, 3]])
 def test_the_candidates_of_an_ensemble_come_from_all_its_models(tokenizer, weights):
     one, other = (make_translator(tokenizer, **FAMILIES[name]) for name in ("Transformer", "LSTM with attention"))
