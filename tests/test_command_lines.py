@@ -440,6 +440,7 @@ def translated(here, folder: Path, text: Sequence[str] = (), stdin: bytes = b"",
 
 
 class TestTranslate:
+    @pytest.mark.slow
     def test_argument_file_standard_input_and_output_are_the_same(self, here, tmp_path, capfd):
         lines = here.short[:3]
         run = f"--workdir={here.run}"

@@ -118,7 +118,7 @@ def test_every_score_by_length_is_that_of_brute_force_and_stops_no_search_too_ea
         np.testing.assert_allclose(out.score[row, : len(truth)], [score for score, _, _ in truth], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("beams", [2, 4])
+@pytest.mark.parametrize("beams", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "reward"), [("power", 0.0), ("none", 0.0), ("power", 0.5), ("gnmt", 0.5)])
 def test_the_best_alone_is_the_best_of_all_hypotheses_that_the_beam_finishes(beams, kind, reward):
     """With nbest = 1 a sentence may be done while hypotheses are unfinished; none of these would have won."""

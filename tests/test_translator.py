@@ -432,6 +432,7 @@ def test_phrases_occur_and_change_no_other_line(transformer):
         transformer.translate(["b", "a"], phrases=[[], ["g g g"]], beam=2, no_repeat_ngram=1)
 
 
+@pytest.mark.slow
 def test_no_phrase_costs_a_translation_that_has_it_and_none_is_inside_a_word(transformer):
     """Hundreds of lines, whose phrases are words of their translation without phrases, or other letters."""
     lines, random = letters(300, 4, seed=2), np.random.default_rng(2)
@@ -700,6 +701,7 @@ def test_a_batch_too_large_for_memory_says_what_to_lower(translator, monkeypatch
         translator.translate(["a"])
 
 
+@pytest.mark.slow
 def test_progress_counts_the_lines_that_are_done(transformer):
     lines, seen = ["a b", "h g f e d c b a h g f e d c b a"] * 20, []
     expected = transformer.translate(lines, tokens=64)
@@ -708,7 +710,7 @@ def test_progress_counts_the_lines_that_are_done(transformer):
     assert len(done) > 1 and done == sorted(done) and done[-1] == len(lines) and {total for _, total in seen} == {len(lines)}
 
 
-@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("beam", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_search_of_a_model_by_hand_finds_what_the_translator_finds(translator, beam):
     lines, tokenizer = ["a b", "h g f e", "c"], translator.tokenizer
     batch, search = Batch.of(lines, [""] * len(lines), tokenizer), beam_search if beam > 1 else greedy_search
