@@ -219,6 +219,7 @@ def tuned(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_adapters_alone_make_the_run_again(tuned, tmp_path, capsys):
     run(["adapter", f"{tuned}/tuned", f"{tmp_path}/alone", "--checkpoint=6"])
     run(["adapter", f"{tuned}/base", f"{tmp_path}/merged", f"--merge={tmp_path}/alone"])

@@ -266,7 +266,7 @@ def test_rdrop_without_dropout_has_twice_the_usual_loss(plain):
     assert float(twice.gradient_norm) == pytest.approx(2 * float(once.gradient_norm), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["simcut", "rdrop"])
+@pytest.mark.parametrize("kind", ["simcut", pytest.param("rdrop", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", [*each_family(), pytest.param("packed", marks=pytest.mark.slow)])
 def test_it_learns_with_every_family_and_both_batchings(family, kind):
     family, batch = ("Transformer", PACKED) if family == "packed" else (family, BATCH)

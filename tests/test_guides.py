@@ -118,7 +118,7 @@ def run(words: list[str], monkeypatch) -> int | str | None:
 
 RUNNABLE = [page for page in PAGES if any(commands_of(block) for block in blocks_of(page) if not block.reason)]
 # Their commands take the longest, and what they do has quick tests of its own: `make test-slow` runs the pages.
-SLOW = {"scoring", "fine_tuning", "attention", "candidates"}
+SLOW = {"scoring", "fine_tuning", "attention", "candidates", "translating"}
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules after import of package:RuntimeWarning")

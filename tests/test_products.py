@@ -108,9 +108,8 @@ def test_a_step_in_bfloat16_is_near_one_in_float32_however_it_is_split(family):
         assert np.linalg.norm(rough[0] - exact[0]) > 1e-4 * np.linalg.norm(exact[0])
 
 
-@pytest.mark.parametrize(
-    "shape", [pytest.param((1, 6), marks=pytest.mark.slow), pytest.param((8, 1), marks=pytest.mark.slow), (1, 1)], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(1, 6), (8, 1), (1, 1)], ids=str)
 def test_a_step_in_bfloat16_takes_one_row_and_one_token(shape):
     rows, length = shape
     batch = rows_of(sentences([length] * rows, [length] * rows), range(rows), rows, length, length)
