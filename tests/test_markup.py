@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from transformer_jax.cli.translate_markup import translate_documents
+from transformer_jax.cli.translation_job import TranslationJob
 from transformer_jax.errors import UserError
 from transformer_jax.inference.markup.html_reader import read_html
 from transformer_jax.inference.markup.projection import Mark, project
@@ -120,6 +122,8 @@ def test_without_its_tags_it_is_what_is_translated():
         ("<b>The <i>old</i> dog</b>, it", "<b>THE <i>OLD</i> DOG</b>, IT"),
         ("a (<b>dog</b>).", "A (<b>DOG</b>)."),
         ("<b>a dog.</b>", "<b>A DOG.</b>"),
+        ("h<sub>2</sub>o, a word<sup>1</sup>.", "H<sub>2</sub>O, A WORD<sup>1</sup>."),
+        ("<frameset><frame src=a></frameset>", '<frameset><frame src="a"></frameset>'),
         ("<b><i>a dog</i></b>", "<b><i>A DOG</i></b>"),
         ("a <b></b>dog", "A <b></b>DOG"),
         ("a dog<b></b> is", "A DOG<b></b> IS"),
@@ -207,6 +211,12 @@ def test_xml_that_is_not_read(source, message):
     with pytest.raises(UserError, match=re.escape(message)) as error:
         xml(source)
     assert len(str(error.value)) < 300
+
+
+def test_names_of_elements_that_are_none():
+    job = TranslationJob(text=["<b>a</b>"], workdir="no such run", markup="html", ignore_tags="b, ")
+    with pytest.raises(UserError, match=r"^--ignore_tags=b,  should be names of elements with commas between, as in "):
+        translate_documents(job)
 
 
 def test_html_that_is_odd_is_read():

@@ -30,7 +30,7 @@ from transformer_jax.training.preemption import Preemption
 from transformer_jax.visualization.attention_maps import draw
 from transformer_jax.visualization.attention_page import write_page
 
-__all__ = ["load_for", "report_unmatched", "translate_lines"]
+__all__ = ["arguments", "load_for", "report_unmatched", "translate_lines"]
 
 
 class _Line(NamedTuple):
@@ -152,7 +152,13 @@ def _translate(
 
 
 def _lines_of(job: TranslationJob, asks: bool) -> Iterator[_Line]:
-    lines = _arguments(job.text) if job.text else _typed() if asks else iter_lines(job.input, errors=job.errors)
+    lines = (
+        (line.replace("\n", " ") for line in arguments(job.text))
+        if job.text
+        else _typed()
+        if asks
+        else iter_lines(job.input, errors=job.errors)
+    )
     paths = job.score or job.prefixes, job.phrases
     files = [iter_lines(path) if path else None for path in paths]
     for number in itertools.count(1):
@@ -167,13 +173,14 @@ def _lines_of(job: TranslationJob, asks: bool) -> Iterator[_Line]:
         yield _Line(line, *companions)
 
 
-def _arguments(text: Sequence[str]) -> Iterator[str]:
+def arguments(text: Sequence[str]) -> Iterator[str]:
+    """The texts that are arguments. Raises UserError for one that is not UTF-8."""
     for number, line in enumerate(text, 1):
         try:
             line.encode("utf-8")
         except UnicodeEncodeError:
             raise UserError(f"sentence {number} is not UTF-8; convert it, for example with iconv -t UTF-8") from None
-        yield line.replace("\n", " ")
+        yield line
 
 
 def _typed() -> Iterator[str]:

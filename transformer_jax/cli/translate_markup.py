@@ -4,10 +4,11 @@ import sys
 from collections.abc import Sequence
 
 from transformer_jax.cli.progress_bar import is_terminal, lines_bar
-from transformer_jax.cli.translate import load_for, report_unmatched
+from transformer_jax.cli.translate import arguments, load_for, report_unmatched
 from transformer_jax.cli.translation_job import TranslationJob
 from transformer_jax.cli.translation_output import require_shared_input
 from transformer_jax.distributed import collectives
+from transformer_jax.errors import UserError
 from transformer_jax.inference.terminology import read_terms
 from transformer_jax.storage.text_files import STANDARD, iter_lines, open_output
 
@@ -20,10 +21,9 @@ def translate_documents(job: TranslationJob) -> None:
     written."""
     require_shared_input(job)
     terms = read_terms(job.terminology, job.terminology_case) if job.terminology else None
-    texts = list(job.text) or ["\n".join(iter_lines(job.input, errors=job.errors))]
+    texts = list(arguments(job.text)) or ["\n".join(iter_lines(job.input, errors=job.errors))]
+    names = {name: _names(name, getattr(job, name)) for name in ("ignore_tags", "splitting_tags", "non_splitting_tags")}
     translator = load_for(job)
-    names = dict(ignore_tags=_names(job.ignore_tags), splitting_tags=_names(job.splitting_tags))
-    names["non_splitting_tags"] = _names(job.non_splitting_tags)
     shown = not (job.output in (None, STANDARD) and is_terminal(sys.stdout))
     with lines_bar("translating", None, shown=shown) as show:
         found = translator.translate_markup(texts, job.markup, terminology=terms, progress=show, **names, **job.search)
@@ -40,5 +40,8 @@ def translate_documents(job: TranslationJob) -> None:
         report_unmatched(job.terminology, terms)
 
 
-def _names(text: str | None) -> Sequence[str]:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else ()
+def _names(flag: str, text: str | None) -> Sequence[str]:
+    names = [name.strip() for name in text.split(",")] if text else []
+    if not all(names):
+        raise UserError(f"--{flag}={text} should be names of elements with commas between, as in --{flag}=name,seg")
+    return names

@@ -37,12 +37,13 @@ _TEXTS = {
 _PARENTS = dict(tr="tbody", td="tr", th="tr", tbody="table", thead="table", tfoot="table", caption="table", col="colgroup")
 _PARENTS["colgroup"] = "table"
 _SUPPLIED = ("html", "head", "body", "colgroup", "tbody", "tr")  # elements that a parser adds where their tags are left out
-_PAGE = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
+_PAGE = re.compile(r"<(?:!doctype|html|head|body|frameset)\b", re.IGNORECASE)
 _FIRST_TAG = re.compile(r"\s*(?:<!--.*?-->\s*)*<([a-z]+)", re.IGNORECASE | re.DOTALL)
 
 
 def read_html(text: str, ignore: frozenset[str] = frozenset()) -> list[Node]:
-    """The nodes of a page or of a fragment of one; what has a doctype or one of the tags `html`, `head` and `body` is a page.
+    """The nodes of a page or of a fragment of one; what has a doctype or one of the tags `html`, `head`, `body` and `frameset`
+    is a page.
 
     The tree is the one that browsers make (HTML, 13.2 "Parsing HTML documents", by the library justhtml); elements that it has
     and the text has no tag of, such as the `tbody` of a table, are written without tags. Not translated are `code`, `kbd`,

@@ -108,7 +108,15 @@ class _Projection:
             span, total = self._heaviest(inside, free)
             if span and total > best_sum + 1e-9:
                 best, best_sum = span, total
-        return self._trimmed(best, text) if best else None
+        return self._part_of_word(mark, text, best) or self._trimmed(best, text) if best else None
+
+    def _part_of_word(self, mark: Mark, text: str, span: tuple[int, int]) -> tuple[int, int] | None:
+        """Where a mark that begins or ends inside a word, as in H<sub>2</sub>O, has its text in a part of the target."""
+        before, after = self._source[: mark.start][-1:], self._source[mark.end :][:1]
+        if not (before.isalnum() or after.isalnum()):
+            return None
+        start = (self._target.rfind if before.isalnum() else self._target.find)(text, *span)
+        return (start, start + len(text)) if start >= 0 else None
 
     def _covers(self, mark: Mark, outer: tuple[int, int]) -> bool:
         """Is a mark around all that is around it, white space aside?"""
