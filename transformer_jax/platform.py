@@ -32,6 +32,7 @@ __all__ = [
     "tell_unused_accelerator",
     "tpu_files",
     "unused_accelerator",
+    "usable_cores",
     "without_lines",
     "without_warning_of_jax",
 ]
@@ -88,7 +89,7 @@ def describe_devices(devices: Sequence[Any], processes: int = 1, cores: int | No
     >>> describe_devices([tpu] * 16, processes=4)
     '16 TPU v4 in 4 processes'
     """
-    cores = _cores() if cores is None else cores
+    cores = usable_cores() if cores is None else cores
     together = f" in {processes} processes" if processes > 1 else ""
     if all(device.platform == "cpu" for device in devices):
         if len(devices) == 1:
@@ -166,7 +167,8 @@ def without_lines(logger: str, words: str) -> Iterator[None]:
         of_library.removeFilter(is_other)
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

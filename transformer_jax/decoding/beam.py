@@ -11,7 +11,7 @@ The letters are those of `decoding.hypotheses`.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jax import Array, lax
 
 from transformer_jax.config import SearchOptions
 from transformer_jax.decoding.beam_slots import assign_slots, reorder_cache
-from transformer_jax.decoding.continuous_batching import DecodingQueue, search_loop
+from transformer_jax.decoding.continuous_batching import DecodingQueue, SearchParts, search_loop
 from transformer_jax.decoding.hypotheses import Cache, Hypotheses, Memory, Step, Task, make_task
 from transformer_jax.decoding.top_candidates import best_continuations, pick
 from transformer_jax.tokenization.special_ids import SpecialIds
@@ -64,6 +64,7 @@ def beam_search(
     length: int,
     max_length: int = 0,
     coverage_score: Callable[[Cache], Array] | None = None,
+    loop: Callable[[SearchParts], Any] = search_loop,
 ) -> Hypotheses:
     """The `nbest` best y by log P(y) / penalty(|y|) + word_reward * |y|, |y| with EOS; `length_divisors` has the penalties, of
     which the usual one is ((5 + |y|) / 6) ** length_penalty (Wu et al. 2016, eq. 14).
@@ -87,13 +88,14 @@ def beam_search(
             yet its limit, is `cut`: it needs another search with more room, for what this one found may not be the best.
         max_length: what the limits are at most, if that is more than `length`.
         coverage_score: of the cache after the step that gave EOS, what is added to the scores, float32 [N], 0 or less.
+        loop: what runs the search; what it returns is returned.
 
     Raises:
         ValueError: EOS never generated, `length_penalty` negative, `nbest` not in 1 .. beam.
     """
     task = make_task(ids, options, length, max_length)
     choose = functools.partial(_choose, task=task)
-    return run_beam_search(step, queue, task, options, choose, coverage_score)
+    return run_beam_search(step, queue, task, options, choose, coverage_score, loop)
 
 
 def run_beam_search(
@@ -103,6 +105,7 @@ def run_beam_search(
     options: SearchOptions,
     choose: Callable[[Array, BeamState, Array], Choice],
     coverage_score: Callable[[Cache], Array] | None = None,
+    loop: Callable[[SearchParts], Any] = search_loop,
 ) -> Hypotheses:
     """`beam_search`, where `choose` decides which hypotheses end and go on: from their length [B] with this step's token, from
     the state, whose cache is the one that `step` returned, and from log-probabilities [N, V]."""
@@ -122,7 +125,17 @@ def run_beam_search(
     def result(state: BeamState) -> Hypotheses:
         return state.finished._replace(cut=state.cut)
 
-    return search_loop(begin, advance, queue, done=lambda state: state.done, result=result)
+    def done(state: BeamState, wanted: Array | None = None) -> Array:
+        if wanted is None:
+            return state.done
+        # The bound of `_advance` again, for the `wanted` best of the pool instead of all.
+        last = pick(state.finished.score, wanted[:, None] - 1)[:, 0]
+        return state.done | (last >= task.score(jnp.max(state.log_prob, axis=1), state.max_length))
+
+    def so_far(state: BeamState) -> Array:
+        return pick(state.tokens, jnp.argmax(state.log_prob, axis=1)[:, None])[:, 0]
+
+    return loop(SearchParts(queue, begin, advance, done, result, so_far))
 
 
 def _initial_state(index: Array, cache: Cache, limit: Array, memory: Memory, options: SearchOptions, task: Task) -> BeamState:

@@ -1,16 +1,27 @@
-"""Continuous batching: the loop of every search, in which a waiting sentence takes the slot of one that is done."""
+"""Continuous batching: the loop of every search, in which a waiting sentence takes the slot of one that is done.
+
+`search_loop` knows all sentences from the start and is one program. A server's `Bank` of slots stays open: a few steps are one
+program, sentences come and go in between.
+"""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-__all__ = ["DecodingQueue", "at_once", "search_loop", "single_batch"]
-
-State = TypeVar("State")  # a pytree whose every leaf is [B * any, ...], what belongs to one sentence side by side
-Result = TypeVar("Result")  # the same, of leaves [B, ...]
+__all__ = [
+    "Bank",
+    "DecodingQueue",
+    "SearchParts",
+    "admit",
+    "at_once",
+    "empty_bank",
+    "run_bank",
+    "search_loop",
+    "single_batch",
+]
 
 
 class DecodingQueue(NamedTuple):
@@ -39,6 +50,17 @@ def single_batch(cache: Any, max_length: Array, memory: Any = None) -> DecodingQ
 at_once = single_batch  # the name of earlier versions
 
 
+class SearchParts(NamedTuple):
+    """A search, as `search_loop` and a `Bank` take it."""
+
+    queue: DecodingQueue
+    begin: Callable[[Array, Array], Any]  # (numbers, index) -> the state of sentences before their first step
+    advance: Callable[[Array, Any], Any]  # (index, state) -> the state after one step of all slots
+    done: Callable[..., Array]  # of a state, bool [B]; or of a state and how many translations are wanted, int32 [B]
+    result: Callable[[Any], Any]  # of a state, leaves [B, ...]
+    so_far: Callable[[Any], Array]  # of a state: the tokens of the best hypothesis that is not finished, int32 [B, T]
+
+
 class LoopState(NamedTuple):
     """The state of `search_loop` between two of its steps."""
 
@@ -49,15 +71,8 @@ class LoopState(NamedTuple):
     results: Any
 
 
-def search_loop(
-    begin: Callable[[Array, Array], State],
-    advance: Callable[[Array, State], State],
-    queue: DecodingQueue,
-    *,
-    done: Callable[[State], Array],
-    result: Callable[[State], Result],
-) -> Result:
-    """`result` of each sentence once it is `done` (bool [B]); leaves [queue.count, ...].
+def search_loop(parts: SearchParts) -> Any:
+    """`parts.result` of each sentence once it is `done`; leaves [queue.count, ...].
 
     `begin(numbers, index)` is the state of sentences before their first step, `advance(index, state)` one step of all slots,
     which are independent of each other. `index` counts the steps of the loop and is the same for all slots, so that the first
@@ -67,10 +82,10 @@ def search_loop(
         step 9      a . c .      a and c are decoded, `.` is free; e, f and g are waiting, two begin at a time
         step 10     a e c f
     """
+    queue, begin, advance, done, result, _ = parts
     numbers = jnp.arange(queue.refill_size)
     state_shape = jax.eval_shape(begin, numbers, jnp.int32(0))
-    parts = queue.slots // queue.refill_size
-    empty = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0] * parts, *leaf.shape[1:]), leaf.dtype), state_shape)
+    empty = _empty(state_shape, queue)
     no_results = jax.tree.map(
         lambda leaf: jnp.zeros((queue.count, *leaf.shape[1:]), leaf.dtype), jax.eval_shape(result, state_shape)
     )
@@ -81,7 +96,7 @@ def search_loop(
     def can_begin(loop: LoopState) -> Array:
         return (loop.next < queue.real_count) & (jnp.sum(free(loop)) >= queue.refill_size)
 
-    def with_results(loop: LoopState, slots: Array) -> Result:
+    def with_results(loop: LoopState, slots: Array) -> Any:
         """The results, with those of the sentences in these slots; a slot without a sentence adds none."""
         return jax.tree.map(
             lambda leaf, of_slots: leaf.at[loop.number[slots]].set(of_slots[slots], mode="drop"),
@@ -109,6 +124,53 @@ def search_loop(
     start = LoopState(jnp.int32(0), jnp.int32(0), jnp.full(queue.slots, queue.count), empty, no_results)
     loop = lax.while_loop(lambda loop: (loop.next < queue.real_count) | ~jnp.all(free(loop)), refill_and_step, start)
     return with_results(loop, jnp.arange(queue.slots))
+
+
+class Bank(NamedTuple):
+    """The slots of a search that stays open, between two of its steps."""
+
+    index: Array  # int32 []: steps so far
+    state: Any
+
+
+def empty_bank(parts: SearchParts) -> Bank:
+    """A bank of `parts.queue.slots` slots without sentences."""
+    numbers = jnp.arange(parts.queue.refill_size)
+    return Bank(jnp.int32(0), _empty(jax.eval_shape(parts.begin, numbers, jnp.int32(0)), parts.queue))
+
+
+def admit(parts: SearchParts, bank: Bank, slots: Array) -> Bank:
+    """The bank after the sentences of the queue have begun in these slots, int32 [queue.count]; one whose slot is not in
+    0 .. queue.slots - 1 does not begin."""
+    new = parts.begin(jnp.arange(parts.queue.count), bank.index)
+    state = jax.tree.map(lambda leaf, rows: _with_slots(leaf, slots, rows, parts.queue.slots), bank.state, new)
+    return bank._replace(state=state)
+
+
+def run_bank(parts: SearchParts, bank: Bank, wanted: Array, steps: Array, enough: Array) -> tuple[Bank, Array]:
+    """The bank after at most `steps` steps, fewer where `enough` of its sentences, or all, are done before; and which slots
+    have these, bool [slots]. `wanted`, int32 [slots], is how many translations each sentence should have, 0 for a free slot."""
+    occupied = wanted > 0
+
+    def done(bank: Bank) -> Array:
+        return occupied & parts.done(bank.state, jnp.maximum(wanted, 1))
+
+    def goes_on(loop: tuple[Bank, Array]) -> Array:
+        bank, taken = loop
+        return (taken < steps) & (jnp.sum(done(bank)) < jnp.minimum(enough, jnp.sum(occupied)))
+
+    def step(loop: tuple[Bank, Array]) -> tuple[Bank, Array]:
+        bank, taken = loop
+        return Bank(bank.index + 1, parts.advance(bank.index, bank.state)), taken + 1
+
+    bank, _ = lax.while_loop(goes_on, step, (bank, jnp.int32(0)))
+    return bank, done(bank)
+
+
+def _empty(begun: Any, queue: DecodingQueue) -> Any:
+    """The state of all slots without sentences, where `begun` is the shape of `refill_size` that have begun."""
+    times = queue.slots // queue.refill_size
+    return jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0] * times, *leaf.shape[1:]), leaf.dtype), begun)
 
 
 def _with_slots(leaf: Array, slots: Array, rows: Array, count: int) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from transformer_jax.config import SearchOptions
-from transformer_jax.decoding.continuous_batching import DecodingQueue, search_loop
+from transformer_jax.decoding.continuous_batching import DecodingQueue, SearchParts, search_loop
 from transformer_jax.decoding.hypotheses import Cache, Hypotheses, Memory, Step, Task, make_task
 from transformer_jax.decoding.top_candidates import best_continuations
 from transformer_jax.tokenization.special_ids import SpecialIds
@@ -19,7 +19,14 @@ __all__ = ["greedy_search", "sample_search"]
 
 
 def greedy_search(
-    step: Step, queue: DecodingQueue, ids: SpecialIds, options: SearchOptions, *, length: int, max_length: int = 0
+    step: Step,
+    queue: DecodingQueue,
+    ids: SpecialIds,
+    options: SearchOptions,
+    *,
+    length: int,
+    max_length: int = 0,
+    loop: Callable[[SearchParts], Any] = search_loop,
 ) -> Hypotheses:
     """y_i = argmax_v log P(v | y_1 .. y_{i-1}), up to the first EOS; at a sentence's limit EOS is forced. N = B.
 
@@ -35,7 +42,7 @@ def greedy_search(
         return best_continuations(log_probs, jnp.zeros((len(log_probs), 1)), ())[2][:, 0]
 
     task = make_task(ids, options, length, max_length)
-    return _search(step, queue, task, 1, most_probable, lambda numbers: None)
+    return _search(step, queue, task, 1, most_probable, lambda numbers: None, loop)
 
 
 def sample_search(
@@ -123,6 +130,7 @@ def _search(
     samples: int,
     choose: Callable[[Array, Array, Any], Array],
     randomness_of: Callable[[Array], Any],
+    loop: Callable[[SearchParts], Any] = search_loop,
 ) -> Hypotheses:
     """`samples` translations of each sentence. The next tokens [N] are what `choose` makes of log-probabilities [N, V] (minus
     infinity where suppressed), of how many tokens there are [N], and of what `randomness_of` gave for the sentences' numbers.
@@ -150,7 +158,13 @@ def _search(
         rows = Hypotheses(state.tokens, size, log_prob, task.score(log_prob, size), state.token_log_probs)
         return jax.tree.map(split, rows)._replace(cut=split(state.cut).any(axis=1))
 
-    return search_loop(begin, advance, queue, done=lambda state: split(state.done).all(axis=1), result=result)
+    def done(state: _State, wanted: Array | None = None) -> Array:
+        return split(state.done).all(axis=1)
+
+    def so_far(state: _State) -> Array:
+        return split(state.tokens)[:, 0]
+
+    return loop(SearchParts(queue, begin, advance, done, result, so_far))
 
 
 def _initial_state(index: Array, limit: Array, randomness: Any, cache: Cache, memory: Memory, task: Task) -> _State:

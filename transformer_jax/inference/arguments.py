@@ -1,14 +1,18 @@
 """The arguments of a translator's methods, checked and as lists."""
 
+import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from transformer_jax.config import Config, DecodeConfig, SearchOptions, validate
 from transformer_jax.errors import UserError
 from transformer_jax.inference.terminology import Terminology, compiled
 from transformer_jax.tokenization.text_arguments import list_of_texts, refuse_bare_text, require_one_for_each
 
-__all__ = ["checked_lines", "checked_pairs", "checked_terminology"]
+__all__ = ["checked_lines", "checked_pairs", "checked_search", "checked_terminology"]
 
 
 def checked_lines(
@@ -50,6 +54,22 @@ def checked_pairs(
     ]
     require_one_for_each(checked, "targets", sources, "sources")
     return sources, checked
+
+
+def checked_search(config: SearchOptions, options: Mapping[str, Any]) -> SearchOptions:
+    """The options of a config, but for those that are given. Raises UserError for impossible values."""
+    # A value that cannot be hashed is one that no option has: the check of the options says so.
+    checked = _checked_search if all(value.__hash__ for value in options.values()) else _checked_search.__wrapped__
+    given = tuple((name, type(value), value) for name, value in sorted(options.items()))
+    return checked(dataclasses.astuple(config), given)
+
+
+@functools.lru_cache(maxsize=256)
+def _checked_search(config: tuple[Any, ...], given: tuple[tuple[str, type, Any], ...]) -> SearchOptions:
+    """`checked_search`, once for each combination: it takes milliseconds. Of a value the type counts, too: 1 is not True."""
+    names = [field.name for field in dataclasses.fields(SearchOptions)]
+    options = dict(zip(names, config, strict=True)) | {name: value for name, _, value in given}
+    return validate(Config(decode=DecodeConfig(**options))).decode.frozen()
 
 
 def _checked_tokens(name: str, target: Sequence[int], vocab_size: int) -> np.ndarray:

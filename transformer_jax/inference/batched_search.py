@@ -21,7 +21,7 @@ from transformer_jax.models.random_keys import seed_words
 from transformer_jax.platform import search_positions
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["Candidate", "Searcher", "positions_at_once"]
+__all__ = ["Candidate", "Searcher", "candidates_of", "positions_at_once"]
 
 
 class Candidate(NamedTuple):
@@ -140,7 +140,7 @@ class Searcher:
 
         def search(group: RowGroup) -> list[list[Candidate]]:
             hypotheses = self._search_group(params, [pieces[i] for i in group.numbers], group, options, full_cache)
-            candidates = _candidates(hypotheses)
+            candidates = candidates_of(hypotheses)
             if after:
                 after(candidates)
             return candidates
@@ -175,7 +175,7 @@ class Searcher:
             return jax.tree.map(lambda x: x[places], jax.device_get(hypotheses))
 
 
-def _candidates(hypotheses: Hypotheses) -> list[list[Candidate]]:
+def candidates_of(hypotheses: Hypotheses) -> list[list[Candidate]]:
     """Those of each row, the first even if it is empty; none of a row that was cut."""
     *columns, cut = hypotheses
     return [

@@ -1,5 +1,6 @@
 """Confidence: what a model's log-probabilities say of a translation's quality, and how that becomes a number from 0 to 1."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,9 @@ def with_confidence(
     prefers these cannot be judged."""
     if calibration is None or options.temperature or options.mbr:
         return translations
+    if all(translation.parts <= 1 for translation in translations):  # then it does not matter how lines would be split
+        split = calibration.search.get("split_sentences", SearchOptions.split_sentences)
+        options = dataclasses.replace(options, split_sentences=split)
     if difference := calibration.differences(*origin, options):
         _warn_once(difference)
 

@@ -15,7 +15,7 @@ from transformer_jax.data.store import Store
 from transformer_jax.distributed.rows_over_devices import over_rows
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import hard_alignment, layer_attention, log_coverage, mean_attention
-from transformer_jax.inference.length_batches import fill_devices, length_batches
+from transformer_jax.inference.length_batches import fill_devices, length_batches, power_of_two
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["ForcedDecoder"]
@@ -28,9 +28,10 @@ class ForcedDecoder:
     `max_positions` is how many places of a row the model has a position for.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, max_positions: int):
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, max_positions: int, coarse: bool = False):
         self._tokenizer = tokenizer
         self._max_positions = max_positions
+        self._coarse = coarse  # are there very few shapes, and more padding? For programs that should be compiled beforehand
         self._hard_alignments = over_rows(_make_hard_alignments(model, tokenizer.eos_id))
         self._layer_attentions = over_rows(_make_layer_attentions(model, tokenizer.eos_id))
         self._token_log_probs = over_rows(_make_token_log_probs(model))
@@ -88,10 +89,17 @@ class ForcedDecoder:
         ids = self._tokenizer.pad_id, self._tokenizer.decoder_start_id
         for numbers, length in length_batches(lengths, tokens, devices):
             store = Store.of([source[i] for i in numbers], [target[i] for i in numbers])
+            rows = fill_devices(len(numbers), devices)
+            if self._coarse:
+                length, rows = max(power_of_two(length), 32), devices * _power_of_eight(rows // devices)
             length = min(length, self._max_positions)
-            shape = Shape(fill_devices(len(numbers), devices), length, length)
+            shape = Shape(rows, length, length)
             batch = bucketed_batch(store, np.arange(len(numbers)), shape, *ids)
             yield numbers, jax.device_get(function(params, batch))
+
+
+def _power_of_eight(count: int) -> int:
+    return 1 << 3 * -(-(count - 1).bit_length() // 3)
 
 
 def _make_hard_alignments(model: nn.Module, eos_id: int) -> Callable[[Any, Batch], jax.Array | None]:

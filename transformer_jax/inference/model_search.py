@@ -1,8 +1,8 @@
-"""The search of a model: `SearchRows` to `Hypotheses`, in one compiled program on each device."""
+"""The search of a model: `SearchRows` to `Hypotheses`, in one compiled program on each device, or in steps in a `Bank`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,16 @@ from flax import linen as nn
 from transformer_jax.config import SearchOptions
 from transformer_jax.data.batching import Batch
 from transformer_jax.decoding.beam import beam_search
-from transformer_jax.decoding.continuous_batching import DecodingQueue, single_batch
+from transformer_jax.decoding.continuous_batching import (
+    Bank,
+    DecodingQueue,
+    SearchParts,
+    admit,
+    empty_bank,
+    run_bank,
+    search_loop,
+    single_batch,
+)
 from transformer_jax.decoding.greedy import greedy_search, sample_search
 from transformer_jax.decoding.hypotheses import Hypotheses, SearchCache, Step
 from transformer_jax.decoding.phrase_constraints import begin_phrases, constrained_search
@@ -21,7 +30,7 @@ from transformer_jax.inference.search_rows import SearchRows
 from transformer_jax.models.random_keys import key_of
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["make_model_search", "search_inputs"]
+__all__ = ["BankShape", "Found", "ModelBank", "make_model_search", "search_inputs"]
 
 _REFILL_SHARE = 8  # this share of the slots is free before it is filled again: each time costs a run of the encoder
 
@@ -51,7 +60,6 @@ def search_inputs(model: nn.Module, params: Any, batch: Batch, *, length: int, b
 def make_model_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., Hypotheses]:
     """search((params, seed words), rows, *, options, slots, length, max_length): translations of all rows, by the search that
     the options ask for. `length` and `max_length` are those of `beam_search`; of the rows `slots` are decoded at a time."""
-    ids = tokenizer.special_ids
 
     def search(
         params_and_seed: tuple[Any, jax.Array],
@@ -64,23 +72,90 @@ def make_model_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., H
     ) -> Hypotheses:
         params, seed = params_and_seed
         model_step = _ModelStep(model, params, rows, options, length)
-        texts = _token_texts(tokenizer) if rows.prefixes is not None or rows.phrases is not None else None
-        step = model_step.step
-        if model_step.has_constraints:
-            step = constrained_step(step, eos_id=ids.eos, no_repeat_ngram=options.no_repeat_ngram, texts=texts)
         refill_size = max(slots // _REFILL_SHARE, 1)
         queue = DecodingQueue(model_step.begin, len(rows.limit), jnp.sum(rows.limit > 0), slots, refill_size)
-        task, room = (step, queue, ids, options), dict(length=length, max_length=max_length)
-        if options.temperature:
-            return sample_search(*task, key=key_of(seed), numbers=rows.number, **room)
-        if options.beam == 1 and rows.phrases is None:
-            return greedy_search(*task, **room)
-        coverage_score = model_step.coverage_score if options.coverage_penalty else None
-        if rows.phrases is None:
-            return beam_search(*task, **room, coverage_score=coverage_score)
-        return constrained_search(*task, **room, texts=texts, coverage_score=coverage_score)
+        return _search(model_step, queue, tokenizer, seed, length, max_length)
 
     return search
+
+
+class BankShape(NamedTuple):
+    """What a program of a `ModelBank` is compiled for."""
+
+    slots: int
+    source: int  # S, to which sources are padded
+    length: int  # T, the tokens that a translation has room for
+    limit: int  # the most tokens that a translation may have; if that is more than T, some are cut
+    refill: int  # how many sentences are admitted at a time; it divides `slots`
+
+
+class Found(NamedTuple):
+    """What is in the slots of a bank."""
+
+    done: jax.Array  # bool [slots]
+    hypotheses: Hypotheses  # of the slots that are done
+    so_far: jax.Array  # int32 [slots, T]: tokens of the best unfinished hypothesis of the others
+
+
+class ModelBank(NamedTuple):
+    """A model's search in steps: `empty`, `admit` and `run` are compiled for one shape, whatever sentences come.
+
+    A sentence's translation is the one that the search of all rows at once finds (`make_model_search`), whoever is beside it.
+    Of the options, tokens are not drawn (`temperature` 0), and no row has a prefix or phrases.
+    """
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    options: SearchOptions
+    shape: BankShape
+
+    def empty(self, params: Any, rows: SearchRows) -> Bank:
+        """A bank without sentences. `rows` are any, of the bank's shape."""
+        return empty_bank(self._parts(params, rows))
+
+    def admit(self, params: Any, bank: Bank, rows: SearchRows, slots: jax.Array) -> Bank:
+        """The bank in which these rows, [refill, S], have begun, each in its slot; a row that only fills has a slot of
+        `shape.slots` or more."""
+        return admit(self._parts(params, rows), bank, slots)
+
+    def run(
+        self, params: Any, bank: Bank, rows: SearchRows, wanted: jax.Array, steps: jax.Array, enough: jax.Array
+    ) -> tuple[Bank, Found]:
+        """`decoding.continuous_batching.run_bank`, and what is in the slots."""
+        parts = self._parts(params, rows)
+        bank, done = run_bank(parts, bank, wanted, steps, enough)
+        return bank, Found(done, parts.result(bank.state), parts.so_far(bank.state))
+
+    def _parts(self, params: Any, rows: SearchRows) -> SearchParts:
+        model_step = _ModelStep(self.model, params, rows, self.options, self.shape.length)
+        count = len(rows.limit)
+        queue = DecodingQueue(model_step.begin, count, jnp.int32(count), self.shape.slots, count)
+        return _search(model_step, queue, self.tokenizer, None, self.shape.length, self.shape.limit, lambda parts: parts)
+
+
+def _search(
+    model_step: "_ModelStep",
+    queue: DecodingQueue,
+    tokenizer: Tokenizer,
+    seed: jax.Array | None,
+    length: int,
+    max_length: int,
+    loop: Callable[[SearchParts], Any] = search_loop,
+) -> Any:
+    """The search that the options ask for, run by `loop`."""
+    ids, rows, options, step = tokenizer.special_ids, model_step.rows, model_step.options, model_step.step
+    texts = _token_texts(tokenizer) if rows.prefixes is not None or rows.phrases is not None else None
+    if model_step.has_constraints:
+        step = constrained_step(step, eos_id=ids.eos, no_repeat_ngram=options.no_repeat_ngram, texts=texts)
+    task, room = (step, queue, ids, options), dict(length=length, max_length=max_length)
+    if options.temperature:
+        return sample_search(*task, key=key_of(seed), numbers=rows.number, **room)
+    if options.beam == 1 and rows.phrases is None:
+        return greedy_search(*task, **room, loop=loop)
+    coverage_score = model_step.coverage_score if options.coverage_penalty else None
+    if rows.phrases is None:
+        return beam_search(*task, **room, coverage_score=coverage_score, loop=loop)
+    return constrained_search(*task, **room, texts=texts, coverage_score=coverage_score)
 
 
 def _token_texts(tokenizer: Tokenizer) -> TokenTexts:

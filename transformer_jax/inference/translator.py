@@ -11,17 +11,18 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from transformer_jax.config import Config, SearchOptions, validate
+from transformer_jax.config import Config, SearchOptions
 from transformer_jax.decoding.length_penalty import score_of
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import Links, complete_links, renumbered_links
-from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
+from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_search, checked_terminology
 from transformer_jax.inference.attention import Attention, attention_of_pair
 from transformer_jax.inference.batched_search import Searcher, positions_at_once
 from transformer_jax.inference.confidence import with_confidence
 from transformer_jax.inference.forced_decoding import ForcedDecoder
 from transformer_jax.inference.line_pieces import Piece, PieceMaker, with_prefixes_and_phrases
 from transformer_jax.inference.markup.translation import MarkupTranslation, TagNames, translate_texts
+from transformer_jax.inference.open_search import OpenSearch, SharedSearcher, Ticket
 from transformer_jax.inference.piece_search import Member, translate_pieces
 from transformer_jax.inference.terminology import Terminology
 from transformer_jax.inference.translation import Translation, empty_translation, join_pieces, on_one_line
@@ -96,11 +97,13 @@ class Translator:
         return load_translator(Run(workdir), name)[0]
 
     @classmethod
-    def of_run(cls, run: Run, calibrated: bool = True) -> "Translator":
-        """The translator of a run, without parameters. Raises UserError where the tokenizer is not there, or damaged, or
-        `confidence.json`, which is not read if not `calibrated`."""
-        tokenizer = run.tokenizer()
-        translator = cls(build_model(run.config.model, tokenizer.vocab_size), None, tokenizer, run.config)
+    def of_run(cls, run: Run, calibrated: bool = True, compute_dtype: str | None = None) -> "Translator":
+        """The translator of a run, without parameters, that computes in `compute_dtype` (None: as it was trained). Raises
+        UserError where the tokenizer is not there, or damaged, or `confidence.json`, which is not read if not `calibrated`."""
+        tokenizer, config = run.tokenizer(), run.config
+        if compute_dtype:
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, compute_dtype=compute_dtype))
+        translator = cls(build_model(config.model, tokenizer.vocab_size), None, tokenizer, config)
         translator._stored = Calibration.read(run.workdir) if calibrated else None
         return translator
 
@@ -148,6 +151,27 @@ class Translator:
         ensemble._pooled = tuple(searchers[models.index(each)] for each in models)
         return ensemble
 
+    @property
+    def aligns(self) -> bool:
+        """Has the model attention to the source, by which words are aligned?"""
+        return self._layers > 0
+
+    def open_search(self, **options: Any) -> OpenSearch:
+        """A search for pieces that come from any thread at any time, with options as `translate` has them, whose `nbest` is the
+        beam. Raises UserError for impossible values, and where tokens would be drawn."""
+        search = self.search_config(**options)
+        if search.temperature or search.mbr:
+            raise UserError("--temperature and --mbr: a search that stays open draws no tokens; leave them at 0")
+        search = dataclasses.replace(search, nbest=search.beam)
+        longest = self._config.batch.max_length
+        return OpenSearch(self.model, self.params, self.tokenizer, search, self._max_positions, longest)
+
+    def sharing(self, search: OpenSearch, ticket: Ticket) -> "Translator":
+        """The translator whose pieces go into an open search, on behalf of one request. Its translations are the same."""
+        other = copy.copy(self)
+        other._searcher, other._forced = SharedSearcher(self._searcher, search, ticket), search.forced
+        return other
+
     def translate(
         self,
         lines: Sequence[str],
@@ -186,8 +210,7 @@ class Translator:
         terms = checked_terminology(terminology)
         check_options(options, OPTIONS + _ARGUMENTS, "translate")
         search = self.search_config(**options)
-        maker = PieceMaker(self.tokenizer, self._config, self.usual_length, self._max_positions)
-        of_lines = maker.pieces(lines, search)
+        of_lines = self.pieces(lines, search.split_sentences)
         rules = prefixes, complete_words, phrases, phrase_ends, terms
         pieces = with_prefixes_and_phrases(self.tokenizer, of_lines, *rules)
         report = progress and (lambda done: progress(done * len(lines) // len(pieces), len(lines)))
@@ -201,6 +224,11 @@ class Translator:
             for line, of_line in zip(lines, of_lines, strict=True)
         ]
         return with_confidence(translations, self.calibration, self.origin, search, self.tokenizer)
+
+    def pieces(self, lines: Sequence[str], split_sentences: str | None = None) -> list[list[Piece]]:
+        """What of each line is translated by itself; nothing of a blank one. Raises UserError as `translate` does."""
+        maker = PieceMaker(self.tokenizer, self._config, self.usual_length, self._max_positions)
+        return maker.pieces(checked_lines(lines, None, None)[0], self.search_config(split_sentences=split_sentences))
 
     def translate_markup(
         self,
@@ -277,8 +305,7 @@ class Translator:
         """The config's options, but for those that are given and not None. Raises UserError for impossible values, TypeError
         for unknown options."""
         check_options(options, OPTIONS, "search_config")
-        decode = dataclasses.replace(self.config, **{name: value for name, value in options.items() if value is not None})
-        return validate(Config(decode=decode)).decode.frozen()
+        return checked_search(self.config, {name: value for name, value in options.items() if value is not None})
 
     def align_with(self, layer: int | None) -> None:
         """Checks, before anything is translated, that `align` can be asked, and has it use `layer`, from 1, from then on (None:
@@ -350,8 +377,9 @@ def load_others(names: Sequence[str]) -> list[Translator]:
     return [Translator.load(*split_run_name(name)) for name in names]
 
 
-def load_translator(run: Run, checkpoint: CheckpointName) -> tuple[Translator, str]:
-    """The translator of `run`, and in words which parameters it has. Raises UserError as `Translator.load` does."""
-    translator = Translator.of_run(run)
+def load_translator(run: Run, checkpoint: CheckpointName, compute_dtype: str | None = None) -> tuple[Translator, str]:
+    """The translator of `run`, and in words which parameters it has. `compute_dtype` is that of `Translator.of_run`. Raises
+    UserError as `Translator.load` does."""
+    translator = Translator.of_run(run, compute_dtype=compute_dtype)
     with run.checkpoints() as checkpoints:
         return translator.with_checkpoint(checkpoints, checkpoint)

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -36,7 +35,7 @@ from transformer_jax.tokenization.tokenizer_files import (
 )
 from transformer_jax.tokenization.tokenizer_training import train_model
 from transformer_jax.tokenization.vocabulary import Vocabulary
-from transformer_jax.tokenization.word_table import SPACE, WordTable, words_are_independent
+from transformer_jax.tokenization.word_table import FEW, SPACE, WordTable, encode_texts, words_are_independent
 
 __all__ = ["Tokenizer"]
 
@@ -207,7 +206,7 @@ class Tokenizer:
         texts = [self._text_ids(np.asarray(row)) for row in rows]
         if self._vocabulary:
             return [self._vocabulary.decode(self._target, ids) for ids in texts]
-        return self._target.decode(texts) or []
+        return list(map(self._target.decode, texts)) if len(texts) <= FEW else self._target.decode(texts)
 
     def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The piece of every id, special ones included, one to one: [17, 230, 1] -> ["▁Ein", "▁Hund", "</s>"]."""
@@ -279,7 +278,7 @@ class Tokenizer:
             return self._rows(*vocabulary.encode(model, lines), add_eos)
         if model in self._tables and not any(SPACE in line for line in lines):
             return self._rows(*self._tables[model].encode(lines), add_eos)
-        encoded = model.encode(list(lines), out_type=int, num_threads=os.cpu_count() or 1)
+        encoded = encode_texts(model, lines)
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return self._rows(np.fromiter(itertools.chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths, add_eos)
 

@@ -1,0 +1,390 @@
+"""A search that stays open: pieces come from any thread at any time, and are searched together.
+
+Continuous batching across requests: each thread of the search has banks of slots (`decoding.continuous_batching.Bank`). A piece
+that waits takes the first slot that is free, of all requests in turn, so that a short request does not wait for a long one.
+What a piece's translation is does not depend on the others.
+"""
+
+import dataclasses
+import itertools
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from transformer_jax.config import SearchOptions
+from transformer_jax.inference.batched_search import Candidate, Searcher, positions_at_once
+from transformer_jax.inference.forced_decoding import ForcedDecoder
+from transformer_jax.inference.length_batches import padded_length, power_of_two
+from transformer_jax.inference.line_pieces import Piece
+from transformer_jax.inference.model_search import BankShape
+from transformer_jax.inference.search_rows import fewer_positions, pack_rows
+from transformer_jax.inference.slot_bank import BankPrograms, Job, SlotBank
+from transformer_jax.platform import usable_cores
+from transformer_jax.tokenization.tokenizer import Tokenizer
+
+__all__ = ["Left", "OpenSearch", "SearchCounts", "SharedSearcher", "Ticket"]
+
+log = logging.getLogger(__name__)
+
+_LENGTHS = 32, 64  # padded lengths of sources; the longest is the model's
+# Slots of the banks for times of few requests, beside that of `options.tokens` positions: a step takes 1.3 ms with 2 slots, 5
+# with 8 and 12 with 32 (beam 4, 4 million parameters, one core).
+_SIZES = 2, 8
+_REFILL = 4  # pieces that begin at a time
+_STEPS = 8  # between two looks at the queue: the longest that a piece waits for a slot that is free
+
+
+class Left(Exception):
+    """Nobody waits for the translation any more."""
+
+
+class SearchCounts(NamedTuple):
+    """What an open search has done since it began, and has before it."""
+
+    pieces: int  # that have been translated
+    tokens: int  # of their translations
+    steps: int  # batches of `slots` of which `occupied` were in use, added up: their ratio is how full the batches were
+    occupied: int
+    slots: int
+    waiting: int  # pieces that have no slot yet
+    searching: int  # pieces in slots
+
+
+class Ticket:
+    """What holds the pieces of a request together: `leave` takes them all out of the search."""
+
+    def __init__(self, tell: Callable[[int, np.ndarray], None] | None = None):
+        self.tell = tell  # gets the number of a piece in the call and its tokens so far, now and then
+        self._left = threading.Event()
+        self._waits: set[threading.Event] = set()
+
+    @property
+    def has_left(self) -> bool:
+        """Was it left?"""
+        return self._left.is_set()
+
+    def leave(self) -> None:
+        """Frees the slots of the pieces; whoever waits for them gets `Left`."""
+        self._left.set()
+        for event in tuple(self._waits):
+            event.set()
+
+    def wait(self, event: threading.Event) -> None:
+        """Returns once the event is set. Raises Left where the ticket was left."""
+        self._waits.add(event)
+        if not self.has_left:
+            event.wait()
+        self._waits.discard(event)
+        if self.has_left:
+            raise Left
+
+
+class _Call:
+    """The pieces of one call of `OpenSearch.search`, and their results."""
+
+    def __init__(self, pieces: Sequence[Piece], wanted: int, ticket: Ticket, numbers: Sequence[int]):
+        self.results: list[list[Candidate]] = [[] for _ in pieces]
+        self.error: Exception | None = None
+        self.done = threading.Event()
+        self.ticket = ticket
+        self._left = len(pieces)
+        self._lock = threading.Lock()
+        self.jobs = [
+            self._job(place, piece, wanted, number) for place, (piece, number) in enumerate(zip(pieces, numbers, strict=True))
+        ]
+
+    def _job(self, place: int, piece: Piece, wanted: int, number: int) -> Job:
+        def alive() -> bool:
+            return self.error is None and not self.ticket.has_left
+
+        def deliver(found: list[Candidate] | Exception) -> None:
+            with self._lock:
+                self._left -= 1
+                if isinstance(found, Exception):
+                    self.error = self.error or found
+                else:
+                    self.results[place] = found
+                if not self._left or self.error:
+                    self.done.set()
+
+        tell = self.ticket.tell
+        return Job(piece, self, wanted, alive, deliver, tell and (lambda tokens: tell(number, tokens)))
+
+
+class _Waiting:
+    """Pieces that wait for a slot of one length, taken from all calls in turn."""
+
+    def __init__(self) -> None:
+        self._calls: OrderedDict[int, deque[Job]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._calls.values()))
+
+    def add(self, job: Job) -> None:
+        self._calls.setdefault(id(job.call), deque()).append(job)
+
+    def take(self, count: int) -> list[Job]:
+        """At most `count` of those that somebody still waits for."""
+        taken = []
+        while len(taken) < count and self._calls:
+            key, jobs = self._calls.popitem(last=False)
+            job = jobs.popleft()
+            if not job.alive():
+                continue  # nor does anybody wait for the rest of that call
+            taken.append(job)
+            if jobs:
+                self._calls[key] = jobs
+        return taken
+
+
+class OpenSearch:
+    """Searches pieces as they come, by beam or greedy search with the options that are given.
+
+    It has a thread for each core of a CPU, or for each other device, and for each length of sources in each thread two banks:
+    a small one for times of few requests, and one of `options.tokens` positions. `compile` makes all programs before the first
+    piece comes; else each is made when it is first needed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        params: Any,
+        tokenizer: Tokenizer,
+        options: SearchOptions,
+        max_positions: int,
+        longest: int,
+    ):
+        self.options = options
+        self.longest = min(padded_length(longest), max_positions)
+        self.alone = threading.Lock()  # of who searches beside it
+        self.forced = ForcedDecoder(model, tokenizer, max_positions, coarse=True)
+        self._params = params
+        self._changed = threading.Condition()
+        self._closed = False
+        devices = jax.local_devices()
+        # Two programs that each use one core do more together than one that uses both.
+        places = devices * usable_cores() if len(devices) == 1 and devices[0].platform == "cpu" else devices
+        lengths = [length for length in _LENGTHS if length < self.longest] + [self.longest]
+        self._lengths, self._waiting = lengths, [_Waiting() for _ in lengths]
+        self._programs: list[list[BankPrograms]] = []  # of each length, the smallest first
+        for length in lengths:
+            room = pack_rows([Piece(np.zeros(1, np.int32))], length, max_positions, 0, tokenizer.vocab_size, options)
+            # Few translations are longer than the short length; those begin anew where there is room for the longest.
+            rooms = room.max_length if length == self.longest else room.short_length, room.max_length
+            most = fewer_positions(positions_at_once(options), options) // options.beam // length
+            most = max(power_of_two(most + 1) // 2, _SIZES[0])
+            sizes = [size for size in _SIZES if size * size <= 2 * most] + [most]
+            shapes = [BankShape(size, length, *rooms, min(size // 2, _REFILL)) for size in sizes]
+            self._programs.append([BankPrograms(model, tokenizer, options, shape, max_positions) for shape in shapes])
+        copies = {device: jax.device_put(params, device) for device in set(places)}
+        self._threads = [_Thread(self, number, copies[place]) for number, place in enumerate(places)]
+        self._idle = len(places)
+        for thread in self._threads:
+            thread.start()
+
+    def compile(self) -> None:
+        """Makes the programs of the smallest and the largest banks, side by side; those between wait for `compile_rest`."""
+        for of_length in self._programs:
+            for programs in of_length[1:-1]:
+                programs.available = False
+        self._warm([programs for of_length in self._programs for programs in of_length if programs.available])
+
+    def compile_rest(self, alignment_layer: int = 0) -> None:
+        """Makes the programs of the other banks, which are used from then on, and with an `alignment_layer` those of
+        `Translator.translate(align="complete")` for one sentence and for some."""
+        rest = [programs for of_length in self._programs for programs in of_length if not programs.available]
+        self._warm(rest, workers=1)  # beside requests
+        for programs in rest:
+            programs.available = True
+        for length, count in itertools.product(self._lengths if alignment_layer else (), (1, 2)):
+            rows = [np.zeros(length, np.int32)] * count
+            self.forced.layer_attentions(self._params, rows, rows, positions_at_once(self.options), alignment_layer)
+
+    def _warm(self, kinds: Sequence[BankPrograms], workers: int | None = None) -> None:
+        """Compiles, or reads from the cache, what banks of these kinds need."""
+        for params in {id(thread.params): thread.params for thread in self._threads}.values():
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(_run_once, kinds, itertools.repeat(params)))
+
+    def search(
+        self,
+        pieces: Sequence[Piece],
+        wanted: int = 1,
+        ticket: Ticket | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> list[list[Candidate]]:
+        """For each piece, of at most `longest` ids, the `wanted` best translations, at most `options.nbest`, best first. It may
+        be called by any number of threads. `numbers` are those that `ticket.tell` gets, by default from 0. Raises Left where
+        the ticket is left before all are there."""
+        call = _Call(pieces, wanted, ticket or Ticket(), range(len(pieces)) if numbers is None else numbers)
+        if not call.jobs:
+            return []
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the search has been closed")
+            for job in call.jobs:
+                size = len(job.piece.ids)
+                self._waiting[next(i for i, length in enumerate(self._lengths) if size <= length)].add(job)
+            self._changed.notify_all()
+        call.ticket.wait(call.done)
+        if call.error:
+            raise call.error
+        return call.results
+
+    def counts(self) -> SearchCounts:
+        """What has been done, and is to do."""
+        threads = self._threads
+        totals = [sum(values) for values in zip(*(thread.totals for thread in threads), strict=True)]
+        waiting = sum(map(len, self._waiting))
+        return SearchCounts(*totals, waiting, sum(thread.searching for thread in threads))
+
+    def close(self) -> None:
+        """Ends the threads once all pieces are done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+
+class _Thread(threading.Thread):
+    """One thread of an open search, and its banks."""
+
+    def __init__(self, search: OpenSearch, number: int, params: Any):
+        super().__init__(name=f"search {number}", daemon=True)
+        self.params = params
+        self._search, self._programs = search, search._programs
+        self._banks: dict[tuple[int, int], SlotBank] = {}
+        self.totals = [0, 0, 0, 0, 0]  # the first fields of SearchCounts
+
+    @property
+    def searching(self) -> int:
+        return sum(bank.occupied for bank in tuple(self._banks.values()))
+
+    def run(self) -> None:
+        search = self._search
+        while True:
+            with search._changed:
+                while not self.searching and not any(map(len, search._waiting)):
+                    if search._closed:
+                        return
+                    search._changed.wait()
+                search._idle -= 1
+            try:
+                for length in range(len(self._programs)):
+                    self._turn(length)
+            finally:
+                with search._changed:
+                    search._idle += 1
+
+    def _turn(self, length: int) -> None:
+        """Gives slots to pieces of this length that wait, and takes some steps of its banks."""
+        search, kinds = self._search, range(len(self._programs[length]))
+        with search._changed:
+            waiting = search._waiting[length]
+            # What waits is shared with the threads that have nothing to do.
+            share = -(-len(waiting) // (search._idle + 1))
+            kind = self._kind(length, share)
+            bank = self._banks.get((length, kind))
+            jobs = waiting.take(min(share, bank.free if bank else self._programs[length][kind].shape.slots))
+            more = len(waiting) > 0
+        if jobs:
+            self._guarded(length, kind, lambda bank: bank.admit(jobs), jobs)
+        for kind in kinds:
+            bank = self._banks.get((length, kind))
+            if bank and bank.occupied:
+                self._count(bank)
+                enough = min(_REFILL, max(bank.occupied // 2, 1)) if more else 1
+                self._guarded(length, kind, lambda bank, enough=enough: self._run(bank, enough))
+
+    def _kind(self, length: int, more: int) -> int:
+        """The bank that so many more pieces should begin in: the smallest with room for all, but none that is smaller than one
+        that is in use, since a step of two banks takes longer than one of the larger."""
+        kinds = self._programs[length]
+        occupied = [self._banks[length, i].occupied if (length, i) in self._banks else 0 for i in range(len(kinds))]
+        wanted = sum(occupied) + more
+        enough = (i for i, kind in enumerate(kinds) if kind.available and kind.shape.slots >= wanted)
+        return max(next(enough, len(kinds) - 1), *(i for i, count in enumerate(occupied) if count or not i))
+
+    def _count(self, bank: SlotBank) -> None:
+        self.totals[2] += 1
+        self.totals[3] += bank.occupied
+        self.totals[4] += bank.slots
+
+    def _run(self, bank: SlotBank, enough: int) -> None:
+        pieces, tokens, cut = bank.run(_STEPS, enough)
+        self.totals[0] += pieces
+        self.totals[1] += tokens
+        with self._search._changed:
+            for job in cut:
+                self._search._waiting[-1].add(job)
+
+    def _guarded(self, length: int, kind: int, work: Callable[[SlotBank], None], jobs: Sequence[Job] = ()) -> None:
+        """`work` on a bank; what it raises is told to the pieces in it and to those of `jobs`, and the thread goes on."""
+        try:
+            if (length, kind) not in self._banks:
+                self._banks[length, kind] = SlotBank(self._programs[length][kind], self.params)
+            work(self._banks[length, kind])
+        except Exception as error:
+            log.exception("a step of the search failed")
+            bank = self._banks.pop((length, kind), None)
+            if bank:
+                bank.fail(error)
+            for job in jobs:
+                if job.alive():
+                    job.deliver(error)
+
+
+def _run_once(programs: BankPrograms, params: Any) -> None:
+    bank = SlotBank(programs, params)
+    bank.admit([Job(Piece(np.zeros(1, np.int32)), None, 1, lambda: True, lambda found: None)])
+    bank.run(1, 1)
+
+
+class SharedSearcher(Searcher):
+    """A `Searcher` whose pieces go into an open search that others share, on behalf of one request.
+
+    Pieces that the open search is not for are searched by themselves, one request at a time: those with a prefix, with phrases
+    that their translation does not have by itself, with other options of search, and those longer than `OpenSearch.longest`.
+    """
+
+    def __init__(self, alone: Searcher, shared: OpenSearch, ticket: Ticket):
+        self.__dict__.update(alone.__dict__)
+        self._shared, self._ticket = shared, ticket
+
+    def _search_once(
+        self,
+        params: Any,
+        pieces: Sequence[Piece],
+        options: SearchOptions,
+        between: Callable[[], None] | None,
+        after: Callable[[list[list[Candidate]]], None] | None = None,
+    ) -> list[list[Candidate]]:
+        shared = [i for i, piece in enumerate(pieces) if self._can_share(piece, options)]
+        results: list[list[Candidate]] = [[] for _ in pieces]
+        found = self._shared.search([pieces[i] for i in shared], options.nbest, self._ticket, shared)
+        alone = sorted(set(range(len(pieces))) - set(shared))
+        if alone:
+            with self._shared.alone:
+                if self._ticket.has_left:
+                    raise Left
+                rest = super()._search_once(params, [pieces[i] for i in alone], options, between, after)
+            shared, found = [*shared, *alone], [*found, *rest]
+        for i, candidates in zip(shared, found, strict=True):
+            results[i] = candidates
+        return results
+
+    def _can_share(self, piece: Piece, options: SearchOptions) -> bool:
+        own = self._shared.options
+        # How many are wanted may differ, and what does not concern one piece's search.
+        free = {name: getattr(own, name) for name in ("nbest", "split_sentences", "tokens", "alignment_layer", "seed")}
+        if options.nbest > own.nbest or dataclasses.replace(options, **free) != own:
+            return False
+        return len(piece.ids) <= self._shared.longest and not piece.prefix.size and not piece.phrases
