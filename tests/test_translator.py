@@ -103,6 +103,15 @@ def test_batch_size_batch_mates_and_padding_change_nothing(translator, beam, tok
     assert_same(translator.translate(LINES, beam=beam, tokens=tokens), alone)
 
 
+def test_searches_side_by_side_change_nothing(translator, monkeypatch):
+    lines, done = LINES * 3, []
+    alone = [translator.translate([line], beam=2)[0] for line in LINES] * 3
+    monkeypatch.setattr("transformer_jax.inference.batched_search.searches_at_once", lambda: 3)
+    found = translator.translate(lines, beam=2, tokens=48, progress=lambda now, all: done.append((now, all)))
+    assert_same(found, alone)
+    assert done[-1] == (len(lines), len(lines)) and len(done) > 2
+
+
 def test_no_lines_have_no_translations_and_blank_lines_the_empty_one(translator):
     assert translator.translate([]) == []
     assert translator.translate(["", " \t", "\u2028"]) == [Translation("", 0.0, 0.0, (), 0)] * 3
@@ -621,13 +630,13 @@ def test_an_ensemble_takes_lines_that_are_too_long_for_one_of_its_models(other, 
 def test_every_row_is_in_one_group_and_a_test_set_has_few_shapes():
     lengths = np.clip(np.random.default_rng(0).lognormal(3.2, 0.5, 3000), 1, 130).astype(int).tolist()
     for count in (1, 7, 300, 3000):
-        groups = list(search_groups(lengths[:count], 4096, devices=2, processes=1))
+        groups = list(search_groups(lengths[:count], 4096, devices=2, workers=1))
         assert sorted(i for numbers, *_ in groups for i in numbers) == list(range(count))
         assert all(lengths[i] <= length for numbers, length, _ in groups for i in numbers)
         assert all(slots * length <= 4096 for _, length, slots in groups)
         assert [length for _, length, _ in groups] == sorted((length for _, length, _ in groups), reverse=True)
         assert len({(length, slots) for _, length, slots in groups}) <= 8
-    assert list(search_groups([], 4096, devices=2, processes=1)) == []
+    assert list(search_groups([], 4096, devices=2, workers=1)) == []
 
 
 def test_a_translation_that_needs_more_room_than_most_is_searched_for_again(transformer, monkeypatch):

@@ -28,6 +28,7 @@ __all__ = [
     "import_jax",
     "kind_of_device",
     "search_positions",
+    "searches_at_once",
     "steps_in_flight",
     "tell_unused_accelerator",
     "tpu_files",
@@ -39,6 +40,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+_MOST_SEARCHES = 8  # of one process at a time: each has memory of its own
 # Environment variables that choose devices.
 _DEVICES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
 # The numbers of Google's TPUs on the PCI bus, as JAX has them: v3, a kind without public name, v4, v5p, v5e, v6e, 7x.
@@ -236,6 +238,15 @@ def search_positions() -> int:
     """The number of positions, over all hypotheses and local devices, in one batch of a search where `decode.tokens` is 0."""
     # Some hundred rows are enough for the matrix products of a CPU, and what it reads at each step grows with every row.
     return 4096 if _on_cpu() else 65_536
+
+
+def searches_at_once() -> int:
+    """How many searches this process runs side by side: one for each core of a CPU, if that is one device; else one. Each has a
+    batch of `search_positions`."""
+    import jax
+
+    alone = jax.process_count() == jax.local_device_count() == 1
+    return min(usable_cores(), _MOST_SEARCHES) if alone and _on_cpu() else 1
 
 
 def kind_of_device() -> str:

@@ -19,12 +19,12 @@ class RowGroup(NamedTuple):
     slots: int  # so many are decoded at a time, on all devices together
 
 
-def search_groups(lengths: Sequence[int], tokens: int, devices: int, processes: int) -> Iterator[RowGroup]:
+def search_groups(lengths: Sequence[int], tokens: int, devices: int, workers: int) -> Iterator[RowGroup]:
     """Groups of all rows, longest first, so that what is too large for memory shows at once. In each group as many rows are
     decoded at a time as have `tokens` positions.
 
     Rows of one padded length are together, with shorter ones where they are fewer than can be searched at a time. They are
-    divided into groups of equal work, for every process one or more.
+    divided into groups of equal work, for every worker (a process, or a thread of one) one or more.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     padded = [padded_length(lengths[i]) for i in order]
@@ -36,10 +36,10 @@ def search_groups(lengths: Sequence[int], tokens: int, devices: int, processes: 
             end = len(order)
         together = order[start:end]
         groups = -(-len(together) // (devices * QUEUE))
-        groups = -(-groups // processes) * processes
+        groups = -(-groups // workers) * workers
+        slots = min(slots, fill_devices(-(-len(together) // groups), devices))  # of all alike: one program
         for group in range(min(groups, len(together))):
-            numbers = together[group::groups]
-            yield RowGroup(numbers, padded[start], min(slots, fill_devices(len(numbers), devices)))
+            yield RowGroup(together[group::groups], padded[start], slots)
         start = end
 
 

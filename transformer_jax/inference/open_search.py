@@ -26,7 +26,7 @@ from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.model_search import BankShape
 from transformer_jax.inference.search_rows import fewer_positions, pack_rows
 from transformer_jax.inference.slot_bank import BankPrograms, Job, SlotBank
-from transformer_jax.platform import usable_cores
+from transformer_jax.platform import searches_at_once
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["Left", "OpenSearch", "SearchCounts", "SharedSearcher", "Ticket"]
@@ -168,9 +168,8 @@ class OpenSearch:
         self._params = params
         self._changed = threading.Condition()
         self._closed = False
-        devices = jax.local_devices()
-        # Two programs that each use one core do more together than one that uses both.
-        places = devices * usable_cores() if len(devices) == 1 and devices[0].platform == "cpu" else devices
+        # On a CPU several, each of which uses one core, do more together than one that uses all.
+        places = [device for device in jax.local_devices() for _ in range(searches_at_once())]
         lengths = [length for length in _LENGTHS if length < self.longest] + [self.longest]
         self._lengths, self._waiting = lengths, [_Waiting() for _ in lengths]
         self._programs: list[list[BankPrograms]] = []  # of each length, the smallest first
