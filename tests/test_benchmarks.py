@@ -126,6 +126,9 @@ CASES = {
     ),
     "markup": Case("--workdir={run}", says=["of 1000 sentences are translated as the reference", "most often wrong: "]),
     "overhead": Case(SMALL + " --rounds=1", says=["plain: ", "checkpoint: ", "logging every 2: "]),
+    "protected": Case(
+        "--workdir={run} --test {dev} --show=1", [("as text",), ("--protect",)], ["100.0%", "lines without spans: "]
+    ),
     "preparation": Case(SMALL, [("new text",), ("prepared",), ("going on late in an epoch",)]),
     "startup": Case(SMALL + " --repeats=1", [("at first",), ("with what is kept",)]),
     "tpu_lowering": Case(

@@ -421,10 +421,12 @@ def test_sampling_that_cannot_be():
 
 # Constraints
 
+ONCE = (3, 5)  # the tokens that come once at most, where a test has a rule for these
+
 
 @functools.partial(jax.jit, static_argnames=("beams", "length", "n"))
 def run_restricted(table, cache, max_length, rules, beams, length, n):
-    step = constrained_step(in_search_cache(make_step(table)), eos_id=EOS, no_repeat_ngram=n)
+    step = constrained_step(in_search_cache(make_step(table)), eos_id=EOS, no_repeat_ngram=n, once_ids=ONCE)
     constraints = make_constraints(len(cache["state"]), length=length, no_repeat_ngram=n, **rules)
     queue = single_batch(SearchCache(cache, constraints=constraints), max_length)
     if beams is None:
@@ -435,6 +437,8 @@ def run_restricted(table, cache, max_length, rules, beams, length, n):
 def search_restricted(table, limits, beams, n=0, length=None, **rules):
     length, max_length = length or max(limits), jnp.asarray(limits, jnp.int32)
     rules = {name: np.repeat(np.array(value, np.int32), beams or 1, axis=0) for name, value in rules.items()}
+    if "once" in rules:
+        rules["once"] = rules["once"].astype(bool)
     if "prefix" in rules:
         rules["prefixes"] = Prefixes(rules.pop("prefix"), rules.pop("prefix_length"))
     cache = make_cache(range(len(limits)), beams or 1, length)
@@ -480,6 +484,21 @@ def test_rules_hold_in_any_search_and_without_batch_mates(n, beams):
         alone = search_restricted(table[[row]], [limit], beams, n, 9, **{name: value[[row]] for name, value in rules.items()})
         assert translations(out, row) == translations(alone, 0)
         np.testing.assert_allclose(out.score[row], alone.score[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("beams", [130, 3, None])
+def test_of_tokens_that_come_once_those_of_the_sentence_do_and_no_others(beams):
+    table, limits, once = make_table(15, 4, 6), [4, 4, 3, 4], [[1, 1], [1, 0], [0, 0], [0, 1]]
+    out = search_restricted(table, limits, beams, once=once)
+    for row, limit in enumerate(limits):
+        most = [tokens for tokens in translations(out, row) if tokens]
+        counts = [[tokens.count(token) for token in ONCE] for tokens in most]
+        assert most and all(count <= allowed for of_one in counts for count, allowed in zip(of_one, once[row], strict=True))
+        if beams == 130:
+            every = [tokens for _, _, tokens in brute_force(table, row, limit, 0.6)]
+            assert most == [
+                tokens for tokens in every if all(tokens.count(t) <= n for t, n in zip(ONCE, once[row], strict=True))
+            ]
 
 
 def test_rules_that_ask_for_nothing_change_nothing():

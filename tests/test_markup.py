@@ -20,14 +20,14 @@ from transformer_jax.inference.translation import Translation
 WORDS = "the old dog did not cross the street, because it was tired. (big) red book".split()
 
 
-def upper(lines: list[str]) -> list[Translation]:
+def upper(lines: list[str], kept=()) -> list[Translation]:
     """A translator whose every word is its own translation, in capitals."""
     return [
         Translation(line.upper(), 0.0, 0.0, (), alignment=tuple((i, i) for i in range(len(line.split())))) for line in lines
     ]
 
 
-def backwards(lines: list[str]) -> list[Translation]:
+def backwards(lines: list[str], kept=()) -> list[Translation]:
     """As `upper`, with the words in the opposite order."""
     translations = []
     for line in lines:
@@ -86,7 +86,7 @@ def test_elements_come_back_once_whatever_the_model_says(kind):
         chance = random.Random(seed)
         said = []
 
-        def anything(lines, chance=chance, said=said):
+        def anything(lines, kept, chance=chance, said=said):
             for line in lines:
                 count, length = len(line.split()), chance.randint(0, 12)
                 text = " ".join(chance.choice(["Hund", "(Hund)", "nicht,", "<b>", "&amp;", '"so"']) for _ in range(length))
@@ -107,7 +107,7 @@ def test_elements_come_back_once_whatever_the_model_says(kind):
 def test_without_its_tags_it_is_what_is_translated():
     seen = []
 
-    def watched(lines):
+    def watched(lines, kept):
         seen.extend(lines)
         return upper(lines)
 

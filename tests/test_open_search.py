@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 import pytest
-from helpers import FAMILIES, each_family, letters, random_parameters, tiny_model
+from helpers import FAMILIES, letters, random_parameters, tiny_model
 
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.errors import UserError
@@ -83,7 +83,9 @@ def assert_all_alike(translator, **options):
     search.close()
 
 
-@pytest.mark.parametrize("family", each_family(*FAMILIES))
+@pytest.mark.parametrize(
+    "family", ["Transformer", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "Transformer")]
+)
 def test_whoever_asks_at_the_same_time_gets_what_he_gets_alone(tokenizer, family):
     assert_all_alike(make_translator(tokenizer, **FAMILIES[family]))
 
@@ -110,6 +112,7 @@ def test_any_search_can_stay_open(tokenizer, options):
         assert_all_alike(make_translator(tokenizer, **FAMILIES[family]), **options)
 
 
+@pytest.mark.slow
 def test_what_the_open_search_is_not_for_is_searched_beside_it(transformer, shared):
     """Prefixes, phrases, terms, other options, and lines that are longer than its longest."""
     mine = transformer.sharing(shared, Ticket())
@@ -234,6 +237,7 @@ def test_the_tokens_so_far_become_the_translation(transformer):
     search.close()
 
 
+@pytest.mark.slow
 def test_what_is_begun_is_finished_when_it_is_closed(transformer):
     search = transformer.open_search()
     with ThreadPoolExecutor() as pool:
@@ -263,6 +267,7 @@ def test_tokens_that_are_drawn_need_another_search(transformer):
             transformer.open_search(**options)
 
 
+@pytest.mark.slow
 def test_the_index_begins_anew_before_it_is_too_large(transformer, monkeypatch):
     monkeypatch.setattr("transformer_jax.inference.slot_bank._INDEX_LIMIT", 16)
     search = transformer.open_search()

@@ -29,10 +29,12 @@ def flag(
     positional: bool = False,
     nargs: str | None = None,
     metavar: str | None = None,
+    action: str | None = None,
 ) -> Any:
     """A field of a job, a frozen dataclass, that `Parser.add_job` makes a flag of; without a default the flag is required."""
     return dataclasses.field(
-        default=default, metadata={"help": help, "positional": positional, "nargs": nargs, "metavar": metavar}
+        default=default,
+        metadata={"help": help, "positional": positional, "nargs": nargs, "metavar": metavar, "action": action},
     )
 
 

@@ -143,6 +143,8 @@ def _translate(
         phrases=[[phrase for phrase in line.phrases.split("\t") if phrase.strip()] for line in block],
         phrase_ends=job.phrase_ends or "word",
         terminology=terms,
+        protect=job.protect,
+        numbers=job.numbers,
         align=job.alignments is not None,
         nbest=job.nbest,
         between=between,

@@ -26,7 +26,9 @@ def translate_documents(job: TranslationJob) -> None:
     translator = load_for(job)
     shown = not (job.output in (None, STANDARD) and is_terminal(sys.stdout))
     with lines_bar("translating", None, shown=shown) as show:
-        found = translator.translate_markup(texts, job.markup, terminology=terms, progress=show, **names, **job.search)
+        protection = dict(protect=job.protect, numbers=job.numbers)
+        shared = dict(terminology=terms, progress=show) | protection | names
+        found = translator.translate_markup(texts, job.markup, **shared, **job.search)
     if not collectives.is_first():
         return
     with open_output(job.output) as output:

@@ -70,6 +70,9 @@ class DataConfig:
       epoch has each pair as often as before. What is joined is drawn anew each epoch, and has at most `batch.max_length` tokens
       (bucketed: and at most `batch.tokens` / `batch.row_multiple`): a longer example is cut into several, and nothing is
       dropped. Each of the joined pairs keeps the word of `tag` (Nguyen et al. 2021, arXiv 2105.01691)
+    * `(placeholders=0.1)`: with this chance a pair's equal spans (URLs, numbers, `{x}` and so on; words that both sides have)
+      become numbered placeholders on both sides, and further ones are put in, so that `translate.py --protect` can carry spans
+      over (`data.placeholders`). The tokenizer then has pieces for them. It is drawn as noise is, and alone means every pair
     * `(score_column=3 min_score=0.5)`, of a `FILE.tsv`, drops the pairs whose number in that column is less;
       `(scores=FILE min_score=0.5)` takes the numbers from a file with one a line, as `transformer-jax score_pairs` writes it
 

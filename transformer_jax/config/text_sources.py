@@ -28,6 +28,7 @@ class TextSource:
     join: str = ""  # SHARE:PAIRS or SHARE:LEAST-MOST: the share of examples that are so many pairs joined (`data.joining`)
     swap: bool = False  # source and target change places
     noise: str = ""  # noises and the chance of each, as in "upper=0.05 typos=0.1" (`data.noise`)
+    placeholders: float | None = None  # the chance that a pair gets placeholders (`data.placeholders`)
     filters: str | None = None  # names joined by +, or none
     score_column: int | None = None  # of each pair's score in a FILE.tsv, from 1
     scores: str = ""  # or a file of the scores, a number a line
@@ -42,6 +43,7 @@ class TextSource:
             "deduplicate": self.deduplicate,
             "join": self.join or None,
             "swap": "true" if self.swap else None,
+            "placeholders": self.placeholders,
             "filters": self.filters,
             "score_column": self.score_column,
             "scores": self.scores or None,

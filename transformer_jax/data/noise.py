@@ -29,10 +29,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 import regex
 
+from transformer_jax.data.placeholders import placeholders
 from transformer_jax.data.typing_errors import is_verbatim, spaces, split_words, typos
 from transformer_jax.errors import UserError
 
 __all__ = [
+    "DRAWN",
     "NOISES",
     "VERSION",
     "Noise",
@@ -144,7 +146,7 @@ def emoji(source: str, target: str, random: np.random.Generator) -> tuple[str, s
     return f"{source}{space}{signs}", f"{target}{space}{signs}"
 
 
-NOISES: Mapping[str, Noise] = {
+NOISES: dict[str, Noise] = {
     "no_end_punctuation": no_end_punctuation,
     "quotes": quotes,
     "typos": typos,
@@ -154,6 +156,8 @@ NOISES: Mapping[str, Noise] = {
     "spaces": spaces,
     "emoji": emoji,
 }  # in the order in which a pair gets them: of capitals and small letters the last one is seen
+# All that a source draws for each pair: placeholders after the noises, so that these never change one.
+DRAWN: Mapping[str, Noise] = NOISES | {"placeholders": placeholders}
 _OF_BOTH_SIDES = ("upper", "title", "no_end_punctuation", "emoji")
 
 
@@ -178,25 +182,25 @@ def check_noises(names: Iterable[str], where: str) -> None:
 def change_pairs(
     chances: Mapping[str, float], pairs: Iterable[tuple[str, str]], first: int = 0, sample: int = 0
 ) -> Iterator[tuple[str, str]]:
-    """Each pair (source, target) with the noises that are drawn for it, each of `chances` with its chance, independently. What
+    """Each pair (source, target) with what is drawn for it of `DRAWN`, each of `chances` with its chance, independently. What
     is drawn is a function of the noise, the pair's number (the first has `first`) and the number of the sample: the same at
     each call, in any process, and whatever other noises there are.
 
     >>> list(change_pairs({"upper": 0.5}, [("a", "b")] * 4))
     [('A', 'B'), ('a', 'b'), ('A', 'B'), ('a', 'b')]
     """
-    names = [name for name in NOISES if chances.get(name, 0) > 0]
+    names = [name for name in DRAWN if chances.get(name, 0) > 0]
     for number, (source, target) in enumerate(pairs, first):
         row = number % _BLOCK
         for name in names:
             draws, keys = _draws(name, number // _BLOCK, sample)
             if draws[row] < chances[name]:
                 random = np.random.Generator(np.random.Philox(key=int(keys[row])))
-                source, target = NOISES[name](source, target, random)
+                source, target = DRAWN[name](source, target, random)
         yield source, target
 
 
-@functools.lru_cache(maxsize=2 * len(NOISES))
+@functools.lru_cache(maxsize=2 * len(DRAWN))
 def _draws(name: str, block: int, sample: int) -> tuple[np.ndarray, np.ndarray]:
     """For each pair of a block, what is compared with a noise's chance, float64 [pairs], and a key of what else is drawn."""
     random = np.random.default_rng([VERSION, *name.encode(), block, sample])

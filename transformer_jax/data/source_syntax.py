@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from transformer_jax.data.joining import MOST_JOINED, Join
-from transformer_jax.data.noise import NOISES
+from transformer_jax.data.noise import DRAWN, NOISES
 from transformer_jax.errors import UserError
 
 __all__ = ["FILTERS", "Spec", "parse_list", "parse_sets", "parse_spec", "swapped", "without_join"]
@@ -15,9 +15,9 @@ __all__ = ["FILTERS", "Spec", "parse_list", "parse_sets", "parse_spec", "swapped
 FILTERS = ("max_words", "max_ratio", "deduplicate", "filters")  # options of a source of `data.train`: fields of `DataConfig`
 
 # The other options that only a source of `data.train` has.
-_OF_TRAINING = ("join", "score_column", "scores", "min_score")
+_OF_TRAINING = ("placeholders", "join", "score_column", "scores", "min_score")
 _OF_ANY = ("tag", "columns", "swap", *NOISES)
-_BARE_NOISE = re.compile(rf"(?<![^\s,])({'|'.join(NOISES)})(?![^\s,])")  # for every line
+_BARE_NOISE = re.compile(rf"(?<![^\s,])({'|'.join(DRAWN)})(?![^\s,])")  # for every line
 _LARGEST_WEIGHT = 1_000_000
 _IN_QUOTES = "a path that has a comma, a star or parentheses goes in double quotes"
 # A quotation mark matters at the start alone; inside, two of them are one.
@@ -30,7 +30,7 @@ class Spec(NamedTuple):
 
     text: str  # as it was written
     name: str  # what is read: demo:train, PREFIX, FILE.tsv, ... (`DataConfig`)
-    options: dict[str, str]  # `tag`, `columns`, `swap`, `NOISES`; in training text also `FILTERS`, `join`, those of scores
+    options: dict[str, str]  # `tag`, `columns`, `swap`, `NOISES`; in training text also `FILTERS`, `_OF_TRAINING`
     weight: float = 1.0  # how often an epoch has each of its pairs
     advice: str = ""  # how a path is written of which this name may be a part; for a message if there is no such file
 
@@ -57,13 +57,18 @@ class Spec(NamedTuple):
 
     @property
     def noise(self) -> dict[str, float]:
-        """The chance of each noise that the source has, in the order of `NOISES`."""
-        return {name: float(self.options[name]) for name in NOISES if name in self.options}
+        """The chance of each noise that the source has, and of placeholders, in the order of `DRAWN`."""
+        return {name: float(self.options[name]) for name in DRAWN if name in self.options}
+
+    @property
+    def has_placeholders(self) -> bool:
+        """Whether some pairs get placeholders, which the tokenizer must have."""
+        return "placeholders" in self.options
 
     @property
     def without_noise(self) -> "Spec":
         """The same source as it is read before its noise is drawn."""
-        return self._replace(options={key: value for key, value in self.options.items() if key not in NOISES})
+        return self._replace(options={key: value for key, value in self.options.items() if key not in DRAWN})
 
     @property
     def score_column(self) -> int | None:
@@ -83,7 +88,7 @@ class Spec(NamedTuple):
 
 def parse_spec(text: str) -> Spec:
     """Parses the name of a dev or test set. Raises UserError unless it has the form of `Spec`, without a weight, `FILTERS`,
-    `join` and scores.
+    `join`, `placeholders` and scores.
 
     >>> spec = parse_spec("backtranslated/news.tsv (columns=3,1 tag=<bt>)")
     >>> spec.name, spec.columns, spec.tag
@@ -215,7 +220,7 @@ def _options(text: str | None, where: str) -> dict[str, str]:
     for item in re.split(r"[\s,]+(?=[^\s,=]+=)", _BARE_NOISE.sub(r"\1=1", text).strip(" \t,")):
         key, _, value = item.partition("=")
         if not key or not value:
-            near = difflib.get_close_matches(item, NOISES, n=1)
+            near = difflib.get_close_matches(item, DRAWN, n=1)
             raise _no_option(where, f" (did you mean {near[0]}?)" if near else "")
         if key in options:
             raise UserError(f"{where}: {key} comes twice; leave one of them")
@@ -231,7 +236,7 @@ def _checked(options: dict[str, str], name: str, where: str, allowed: Sequence[s
             raise UserError(f"{where}: {key} is none of the options of a source: {', '.join(allowed)}{hint}")
         if key != "columns" and re.search(r"[\s,]", value):
             raise _no_option(where)
-        if key in NOISES and not _is_chance(value):
+        if key in DRAWN and not _is_chance(value):
             raise UserError(f"{where}: {key}={value} should be a chance above 0, 1 at most, as in {key}=0.1")
         if key == "swap" and value not in ("true", "false"):
             raise UserError(f"{where}: swap={value} should be true or false")

@@ -1,5 +1,6 @@
-"""Constraints on the next token that hold in any search: minimum length, no repeated n-grams, a prefix."""
+"""Constraints on the next token that hold in any search: minimum length, no n-gram twice, tokens that come once, a prefix."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -47,6 +48,7 @@ class TokenConstraints(NamedTuple):
     prefixes: Prefixes | None
     place: Array | None  # int32 [N]: how many bytes of the continuation are there
     history: Array | None  # int32 [N, T]: the inputs so far
+    once: Array | None = None  # bool [N, P]: which of the tokens that come once at most may still come
 
 
 def make_constraints(
@@ -57,11 +59,13 @@ def make_constraints(
     min_length: Array | None = None,
     no_repeat_ngram: int = 0,
     prefixes: Prefixes | None = None,
+    once: Array | None = None,
 ) -> TokenConstraints:
     """The constraints on `rows` hypotheses whose first step is number `start` of a search of T = `length` tokens:
 
     * no EOS before a translation has `min_length` int32 [N] tokens, EOS included
     * no token that would complete a run of `no_repeat_ngram` tokens which the hypothesis has already (0: no such constraint)
+    * of the tokens that come once at most, those that `once` bool [N, P] has, and none of them again
     * the translation begins with its prefix
 
     Where two are at odds, the last of them holds. EOS must stay possible where a search forces it, at a hypothesis's limit:
@@ -69,15 +73,22 @@ def make_constraints(
     """
     history = jnp.zeros((rows, length), jnp.int32) if no_repeat_ngram else None
     place = jnp.zeros((rows,), jnp.int32) if prefixes is not None and prefixes.continuation is not None else None
-    return TokenConstraints(jnp.full((rows,), start, jnp.int32), min_length, prefixes, place, history)
+    return TokenConstraints(jnp.full((rows,), start, jnp.int32), min_length, prefixes, place, history, once)
 
 
-def constrained_step(step: Step, *, eos_id: int, no_repeat_ngram: int = 0, texts: TokenTexts | None = None) -> Step:
+def constrained_step(
+    step: Step,
+    *,
+    eos_id: int,
+    no_repeat_ngram: int = 0,
+    texts: TokenTexts | None = None,
+    once_ids: Sequence[int] = (),
+) -> Step:
     """A step whose log-probabilities are minus infinity where `constraints` of its `SearchCache` forbid a token, and else those
     of `step`, which has the same cache.
 
     A search need not know of constraints: their state is in the cache, and moves with the hypothesis. `Prefixes.ends_word` and
-    `continuation` need the tokens' `texts`.
+    `continuation` need the tokens' `texts`, `TokenConstraints.once` the P ids of its tokens.
     """
 
     def next_step(token: Array, index: Array, cache: SearchCache, *memory: Memory) -> tuple[Array, SearchCache]:
@@ -89,6 +100,11 @@ def constrained_step(step: Step, *, eos_id: int, no_repeat_ngram: int = 0, texts
             allowed = jnp.where((age + 1 < constraints.min_length)[:, None] & is_eos, -jnp.inf, allowed)
         if constraints.history is not None:
             allowed, constraints = _without_repeats(allowed, constraints, token, age, no_repeat_ngram)
+        if constraints.once is not None:
+            ids = jnp.asarray(once_ids)
+            left = constraints.once & (token[:, None] != ids[None, :])
+            allowed = allowed.at[:, ids].set(jnp.where(left, allowed[:, ids], -jnp.inf))
+            constraints = constraints._replace(once=left)
         if constraints.prefixes is not None:
             allowed, constraints = _with_prefix(allowed, log_probs, constraints, token, age, texts)
         return allowed, cache._replace(constraints=constraints)

@@ -172,7 +172,8 @@ class Searcher:
         """Search over the rows of a group. For few shapes, they are filled up with empty rows, which cost nothing."""
         tokenizer, devices, slots = self._tokenizer, jax.local_device_count(), group.slots
         length = min(group.length, self._max_positions)
-        packed = pack_rows(pieces, length, self._max_positions, tokenizer.pad_id, tokenizer.vocab_size, options)
+        vocabulary = tokenizer.pad_id, tokenizer.vocab_size
+        packed = pack_rows(pieces, length, self._max_positions, *vocabulary, options, tokenizer.placeholder_ids)
         count = slots if len(pieces) <= slots else devices * max(QUEUE, slots // devices)
         rows, places = deal(packed.rows, count, devices)
         advice = (

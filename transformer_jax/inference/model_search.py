@@ -146,7 +146,8 @@ def _search(
     ids, rows, options, step = tokenizer.special_ids, model_step.rows, model_step.options, model_step.step
     texts = _token_texts(tokenizer) if rows.prefixes is not None or rows.phrases is not None else None
     if model_step.has_constraints:
-        step = constrained_step(step, eos_id=ids.eos, no_repeat_ngram=options.no_repeat_ngram, texts=texts)
+        rules = dict(no_repeat_ngram=options.no_repeat_ngram, texts=texts, once_ids=tokenizer.placeholder_ids)
+        step = constrained_step(step, eos_id=ids.eos, **rules)
     task, room = (step, queue, ids, options), dict(length=length, max_length=max_length)
     if options.temperature:
         return sample_search(*task, key=key_of(seed), numbers=rows.number, **room)
@@ -180,7 +181,8 @@ class _ModelStep:
 
     @property
     def has_constraints(self) -> bool:
-        return bool(self.options.no_repeat_ngram) or self.rows.min_length is not None or self.rows.prefixes is not None
+        rules = self.rows.min_length, self.rows.prefixes, self.rows.placeholders
+        return bool(self.options.no_repeat_ngram) or any(rule is not None for rule in rules)
 
     def begin(self, numbers: jax.Array, index: jax.Array) -> tuple[SearchCache, jax.Array, tuple[Any, jax.Array]]:
         """Cache, limits and memory of the rows of these numbers. The memory has the index of their first step."""
@@ -196,6 +198,7 @@ class _ModelStep:
             min_length=repeated.min_length,
             no_repeat_ngram=self.options.no_repeat_ngram,
             prefixes=repeated.prefixes,
+            once=repeated.placeholders,
         )
         cache = SearchCache(
             cache,

@@ -293,14 +293,13 @@ class _Thread(threading.Thread):
             kind = self._kind(length, share)
             bank = self._banks.get((length, kind))
             jobs = waiting.take(min(share, bank.free if bank else self._programs[length][kind].shape.slots))
-            more = len(waiting) > 0
         if jobs:
             self._guarded(length, kind, lambda bank: bank.admit(jobs), jobs)
         for kind in kinds:
             bank = self._banks.get((length, kind))
             if bank and bank.occupied:
                 self._count(bank)
-                enough = min(_REFILL, max(bank.occupied // 2, 1)) if more else 1
+                enough = max(bank.occupied // 8, 1)  # of a full bank some at a time: each look at it takes a tenth of a step
                 self._guarded(length, kind, lambda bank, enough=enough: self._run(bank, enough))
 
     def _kind(self, length: int, more: int) -> int:

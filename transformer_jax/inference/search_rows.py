@@ -30,6 +30,7 @@ class SearchRows(NamedTuple):
     min_length: np.ndarray | None  # int32 [B]: the fewest tokens
     prefixes: Prefixes | None
     phrases: Phrases | None
+    placeholders: np.ndarray | None = None  # bool [B, P]: which of them the source has; a translation has no others, each once
 
 
 class PackedRows(NamedTuple):
@@ -58,7 +59,13 @@ def fewer_positions(tokens: int, options: SearchOptions) -> int:
 
 
 def pack_rows(
-    pieces: Sequence[Piece], length: int, max_positions: int, pad_id: int, vocab_size: int, options: SearchOptions
+    pieces: Sequence[Piece],
+    length: int,
+    max_positions: int,
+    pad_id: int,
+    vocab_size: int,
+    options: SearchOptions,
+    placeholder_ids: Sequence[int] = (),
 ) -> PackedRows:
     """The arrays of these pieces, sources padded to `length`. `max_positions` is how many positions the model has."""
     lengths = np.array([len(piece.ids) for piece in pieces])
@@ -81,6 +88,7 @@ def pack_rows(
         min_length=np.minimum(min_lengths, limits) if min_lengths.any() else None,
         prefixes=_prefixes([piece.prefix for piece in pieces], prefix_room, pad_id, vocab_size) if prefix_room else None,
         phrases=_phrases([piece.phrases for piece in pieces], pad_id),
+        placeholders=np.array([np.isin(placeholder_ids, piece.ids) for piece in pieces]) if len(placeholder_ids) else None,
     )
     return PackedRows(rows, max_length, min(short_length, max_length))
 

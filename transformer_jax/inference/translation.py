@@ -12,7 +12,7 @@ from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.notebook_html import alignment_html
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["Translation", "best_of", "empty_translation", "join_pieces", "on_one_line"]
+__all__ = ["LineWords", "Translation", "best_of", "empty_translation", "join_pieces", "on_one_line"]
 
 # White space at which somebody might end a line: a translation is one.
 _OF_ONE_LINE = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ") | {0: "\ufffd"}
@@ -33,10 +33,18 @@ class Translation(NamedTuple):
     others: tuple["Translation", ...] = ()  # the next best, best first, or what else was drawn (`nbest`)
     too_long: bool = False  # was the line, or with split_sentences=always a sentence of it, cut because it was too long?
     source: str = ""  # the line, as it was given; "" for a blank one
+    protected: tuple[tuple[int, int], ...] = ()  # the characters of `text` that are spans which were to come out as they are
     confidence: float | None = None  # from 0 to 1, of a search whose run was calibrated (`runs.calibration`); None: not known
 
     def _repr_html_(self) -> str:
         return alignment_html(self.source, self.text, self.alignment)
+
+
+class LineWords(NamedTuple):
+    """What the words of a line in pieces are, for the links between them."""
+
+    seen: str  # the line as its pieces have it
+    numbers: Sequence[int] | None  # of each word of `seen` the number of its word in the line; None: the same
 
 
 def empty_translation(align: bool) -> Translation:
@@ -64,9 +72,15 @@ def on_one_line(text: str) -> str:
 
 
 def join_pieces(
-    line: str, pieces: Sequence[Piece], parts: Sequence[Translation], options: SearchOptions, tokenizer: Tokenizer
+    line: str,
+    pieces: Sequence[Piece],
+    parts: Sequence[Translation],
+    options: SearchOptions,
+    tokenizer: Tokenizer,
+    words: LineWords | None = None,
 ) -> Translation:
-    """The translation of a line from those of its pieces. Its n best are the best of all combinations; of samples, the first
+    """The translation of a line from those of its pieces. `words` are those of the line, where they are not what `tokenizer`
+    makes of it. Its n best are the best of all combinations; of samples, the first
     of each piece belong together, the second, and so on, unless they are ranked by `options.mbr`."""
     if len(parts) == 1:
         return _of_line(line, parts[0])
@@ -79,7 +93,7 @@ def join_pieces(
             longer = [(*before, one) for before in combinations for one in of_part]
             combinations = sorted(longer, key=lambda chosen: -sum(one.score for one in chosen))[: options.nbest]
     too_long = options.split_sentences == "long" or any(piece.span.cut for piece in pieces)
-    best, *others = (_joined(line, pieces, chosen, tokenizer)._replace(too_long=too_long) for chosen in combinations)
+    best, *others = (_joined(line, pieces, chosen, tokenizer, words)._replace(too_long=too_long) for chosen in combinations)
     return _of_line(line, best._replace(others=tuple(others)))
 
 
@@ -88,14 +102,20 @@ def _of_line(line: str, translation: Translation) -> Translation:
     return translation._replace(source=line, others=others)
 
 
-def _joined(line: str, pieces: Sequence[Piece], parts: Sequence[Translation], tokenizer: Tokenizer) -> Translation:
+def _joined(
+    line: str, pieces: Sequence[Piece], parts: Sequence[Translation], tokenizer: Tokenizer, words: LineWords | None
+) -> Translation:
     alignments = [part.alignment for part in parts]
     texts = _with_gaps([part.text for part in parts], [piece.span.gap for piece in pieces])
     links = None
     if None not in alignments:
-        (seen,) = tokenizer.visible([line])
+        seen = words.seen if words else tokenizer.visible([line])[0]
         links = join_links(seen, [piece.span.text for piece in pieces], texts, alignments)
-        links = renumbered_links(links, line, (), tokenizer)
+        if not words:
+            links = renumbered_links(links, line, (), tokenizer)
+        elif words.numbers is not None:
+            links = tuple((words.numbers[i], j) for i, j in links)
+    starts = [0, *itertools.accumulate(map(len, texts))]
     return Translation(
         "".join(texts),
         sum(part.log_prob for part in parts),
@@ -104,6 +124,7 @@ def _joined(line: str, pieces: Sequence[Piece], parts: Sequence[Translation], to
         len(parts),
         links,
         tuple(itertools.chain.from_iterable(part.token_log_probs for part in parts)),
+        protected=tuple((start + a, start + b) for start, part in zip(starts, parts, strict=False) for a, b in part.protected),
     )
 
 

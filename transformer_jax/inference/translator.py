@@ -2,159 +2,50 @@
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
-from flax import linen as nn
 
-from transformer_jax.config import Config, SearchOptions
+from transformer_jax.config import SearchOptions
 from transformer_jax.decoding.length_penalty import score_of
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import Links, complete_links, renumbered_links
-from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_search, checked_terminology
+from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
 from transformer_jax.inference.attention import Attention, attention_of_pair
-from transformer_jax.inference.batched_search import Searcher, positions_at_once
+from transformer_jax.inference.batched_search import positions_at_once
 from transformer_jax.inference.confidence import with_confidence
-from transformer_jax.inference.forced_decoding import ForcedDecoder
-from transformer_jax.inference.line_pieces import Piece, PieceMaker, with_prefixes_and_phrases
+from transformer_jax.inference.line_pieces import Piece, with_prefixes_and_phrases
+from transformer_jax.inference.loaded_model import OPTIONS, LoadedModel
 from transformer_jax.inference.markup.translation import MarkupTranslation, TagNames, translate_texts
 from transformer_jax.inference.open_search import OpenSearch, SharedSearcher, Ticket
 from transformer_jax.inference.piece_search import Member, translate_pieces
+from transformer_jax.inference.protected_spans import Protection, protection_of
+from transformer_jax.inference.protected_translation import Requirements, WithLinks, translate_protected
 from transformer_jax.inference.terminology import Terminology
-from transformer_jax.inference.translation import Translation, empty_translation, join_pieces, on_one_line
-from transformer_jax.inference.word_aligner import aligned, aligning_layers, links_of_layer, measured_layer, require_layer
-from transformer_jax.models.ensemble import Ensemble
-from transformer_jax.models.seq2seq import abstract_parameters, build_model
-from transformer_jax.runs.calibration import Calibration
+from transformer_jax.inference.translation import Translation, empty_translation, join_pieces
+from transformer_jax.inference.word_aligner import aligned, links_of_layer, measured_layer, require_layer
 from transformer_jax.runs.checkpoint_name import CheckpointName
-from transformer_jax.runs.checkpoint_reader import CheckpointReader
 from transformer_jax.runs.run_folder import Run, split_run_name
+from transformer_jax.tokenization.span_patterns import read_patterns
 from transformer_jax.tokenization.text_arguments import check_options
-from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["OPTIONS", "Translator", "load_others", "load_translator"]
 
-# The fields of `SearchOptions` that a call may set instead of the config.
-OPTIONS = [field.name for field in dataclasses.fields(SearchOptions) if field.name != "alignment_layer"]
 # What `Translator.translate` takes beside these.
-_ARGUMENTS = ["prefixes", "complete_words", "phrases", "phrase_ends", "terminology", "align", "between", "progress"]
+_ARGUMENTS = ["prefixes", "complete_words", "phrases", "phrase_ends", "terminology", "protect", "numbers", "align"]
+_ARGUMENTS += ["between", "progress"]
 
 
-class Translator:
-    """A model, its parameters and its tokenizer, ready to translate. `model` is under the contract of `models/seq2seq.py`.
-
-    Attributes:
-        model: the linen module, or an `Ensemble`
-        params: its parameters; None until `with_params` or `with_checkpoint` gives some
-        tokenizer: of source and target
-        config: the `DecodeConfig` that the options of a call may differ from
-        alignment_layer: whose attention aligns words, from 1; 0: not known yet, the first pairs that `align` gets will choose
-        usual_length: tokens that sentences seldom exceed in the training text (`TrainProgress`); 0: unknown
-        calibration: what makes translations' `confidence`, in a run that has it; None: they have none
-        origin: the steps of the checkpoint, and raw or ema; of parameters from elsewhere none
+class Translator(LoadedModel):
+    """A model, its parameters and its tokenizer, ready to translate. Its attributes are those of `LoadedModel`.
 
     >>> translator = Translator.load("runs/demo")                      # doctest: +SKIP
     >>> translator.translate(["The dog sleeps."])[0].text              # doctest: +SKIP
     'Der Hund schläft.'
     """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        params: Any,
-        tokenizer: Tokenizer,
-        config: Config,
-        alignment_layer: int = 0,
-        usual_length: int = 0,
-    ):
-        self.model = model
-        self.params = params
-        self.tokenizer = tokenizer
-        self.config = config.decode
-        self.alignment_layer = config.decode.alignment_layer or alignment_layer
-        self.usual_length = usual_length
-        self.calibration: Calibration | None = None
-        self.origin: tuple[tuple[int, ...], str] = (), ""
-        self._stored: Calibration | None = None  # the run's, whatever the parameters are
-        self._config = config
-        self._layers = aligning_layers(config.model)
-        # A table of learned positions has no row for others.
-        learned = config.model.positions == "learned"
-        self._max_positions = config.model.max_positions if learned else np.iinfo(np.int32).max
-        self._searcher = Searcher(model, tokenizer, self._max_positions)
-        self._pooled: tuple[Searcher, ...] = ()  # of an ensemble's models, whose candidates `mbr` takes together
-        self._forced = ForcedDecoder(model, tokenizer, self._max_positions)
-
-    @classmethod
-    def load(cls, workdir: str | Path, checkpoint: str = "best") -> "Translator":
-        """The translator of a run folder. `checkpoint`: latest, best, a step, or `average:N`; where there are moving averages,
-        these, or with `:raw` after it the parameters themselves. Raises UserError where one is not there, or damaged."""
-        name = CheckpointName.parse(checkpoint)
-        return load_translator(Run(workdir), name)[0]
-
-    @classmethod
-    def of_run(cls, run: Run, calibrated: bool = True, compute_dtype: str | None = None) -> "Translator":
-        """The translator of a run, without parameters, that computes in `compute_dtype` (None: as it was trained). Raises
-        UserError where the tokenizer is not there, or damaged, or `confidence.json`, which is not read if not `calibrated`."""
-        tokenizer, config = run.tokenizer(), run.config
-        if compute_dtype:
-            config = dataclasses.replace(config, model=dataclasses.replace(config.model, compute_dtype=compute_dtype))
-        translator = cls(build_model(config.model, tokenizer.vocab_size), None, tokenizer, config)
-        translator._stored = Calibration.read(run.workdir) if calibrated else None
-        return translator
-
-    def with_params(self, params: Any) -> "Translator":
-        """The translator with other parameters. Both share their compiled programs."""
-        other = copy.copy(self)
-        other.params = params
-        other.calibration, other.origin = None, ((), "")
-        return other
-
-    def with_checkpoint(self, checkpoints: CheckpointReader, name: CheckpointName) -> tuple["Translator", str]:
-        """The translator with the parameters of a checkpoint of its run, and in words which these are. Raises UserError as
-        `CheckpointReader.parameters` does."""
-        params, described = checkpoints.parameters(name, abstract_parameters(self.model), self.tokenizer)
-        progress = checkpoints.progress(checkpoints.resolve(name)[-1])
-        other = self.with_params(jax.device_put(params))
-        other.usual_length = progress.usual_length
-        other.alignment_layer = self.config.alignment_layer or progress.alignment_layer
-        other.origin = tuple(checkpoints.resolve(name)), checkpoints.weights(name)
-        other.calibration = self._stored
-        return other, described
-
-    def together_with(self, others: Sequence["Translator"], weights: Sequence[float] | None = None) -> "Translator":
-        """A translator that averages the probabilities of all (`models.ensemble`), with the search, the alignment layer and the
-        usual length of this one. `weights`: of this one and of each other, if they differ. Lines are cut into pieces that every
-        model can read: of the smallest `batch.max_length`, for the smallest table of learned positions.
-
-        With `mbr` each model finds that many candidates by itself, and all are taken together, by the weights. Raises UserError
-        if a vocabulary is not that of this one, or for weights that cannot be."""
-        others = [others] if isinstance(others, Translator) else list(others)
-        for other in others:
-            if other.tokenizer.fingerprint != self.tokenizer.fingerprint:
-                raise UserError("models translate together only with the same tokenizer: train all on the same text")
-        members = self, *others
-        models, params = zip(*((member.model, member.params) for member in members), strict=True)
-        shortest = min(members, key=lambda member: member._max_positions)
-        longest = min(member._config.batch.max_length for member in members)
-        batch = dataclasses.replace(self._config.batch, max_length=longest)
-        config = dataclasses.replace(self._config, decode=self.config, model=shortest._config.model, batch=batch)
-        model = Ensemble(models, weights)
-        ensemble = Translator(model, params, self.tokenizer, config, self.alignment_layer, self.usual_length)
-        ensemble._layers = self._layers
-        # Checkpoints of one run are one model, and share its compiled programs.
-        searchers = [Searcher(each, self.tokenizer, ensemble._max_positions) for each in models]
-        ensemble._pooled = tuple(searchers[models.index(each)] for each in models)
-        return ensemble
-
-    @property
-    def aligns(self) -> bool:
-        """Has the model attention to the source, by which words are aligned?"""
-        return self._layers > 0
 
     def open_search(self, **options: Any) -> OpenSearch:
         """A search for pieces that come from any thread at any time, with options as `translate` has them, whose `nbest` is the
@@ -181,6 +72,8 @@ class Translator:
         phrases: Sequence[Sequence[str]] | None = None,
         phrase_ends: str = "word",
         terminology: Mapping[str, str] | Terminology | None = None,
+        protect: str | Sequence[str] | Protection | None = None,
+        numbers: str = "keep",
         align: bool | Literal["complete"] = False,
         between: Callable[[], None] | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -195,8 +88,11 @@ class Translator:
         what `terminology` has for words of it, must occur in them, in whole words, or with `phrase_ends="anywhere"` perhaps
         followed by letters; one place may satisfy several. Lines whose translation lacks some are searched once more, with a
         wider beam (`Searcher.search`). Of a line in pieces, the first has prefix and `phrases`; terms stay with their words.
-        With `align` each has its word alignment, as method `align` makes it, with "complete" one that leaves no word without a
-        link (`alignment.complete_links`).
+        Spans that `protect` names (`tokenization.span_patterns.read_patterns`) come out as they are, each once; with
+        `numbers="locale"` numbers do, written as the target language writes them. The model sees placeholders for them if it
+        was trained with these (`inference.protected_spans`), and `tokens` are what it wrote. With `align` each has its word
+        alignment, as method `align` makes it, with "complete" one that leaves no word without a link
+        (`alignment.complete_links`).
 
         Where there are several processes, all of them must come here, with the same lines, and each works through a part of the
         batches. `between` is called between two of them, and `progress` after each one, with the number of lines that are done
@@ -210,13 +106,18 @@ class Translator:
         terms = checked_terminology(terminology)
         check_options(options, OPTIONS + _ARGUMENTS, "translate")
         search = self.search_config(**options)
-        of_lines = self.pieces(lines, search.split_sentences)
-        rules = prefixes, complete_words, phrases, phrase_ends, terms
+        maker = self._piece_maker
+        rules = Requirements(prefixes, complete_words, phrases, phrase_ends, terms)
+        if protection := protection_of(protect, numbers, self._config):
+            run = functools.partial(self._search_reporting, len(lines), search, between, progress)
+            again = functools.partial(self._search, options=search, between=between, progress=None)
+            translations = translate_protected(protection, lines, maker, search, rules, run, again, *self._aligners(align))
+            return with_confidence(translations, self.calibration, self.origin, search, self.tokenizer)
+        of_lines = maker.pieces(lines, search)
         pieces = with_prefixes_and_phrases(self.tokenizer, of_lines, *rules)
-        report = progress and (lambda done: progress(done * len(lines) // len(pieces), len(lines)))
-        parts = self._search(pieces, search, between, report)
-        make_links = self._align_completely if align == "complete" else self._align
-        rest = iter(aligned(make_links, pieces, parts) if align and pieces else parts)
+        parts = self._search_reporting(len(lines), search, between, progress, pieces)
+        add_links, _ = self._aligners(align)
+        rest = iter(add_links(pieces, parts) if add_links and pieces else parts)
         translations = [
             join_pieces(line, of_line, [next(rest) for _ in of_line], search, self.tokenizer)
             if of_line
@@ -227,8 +128,8 @@ class Translator:
 
     def pieces(self, lines: Sequence[str], split_sentences: str | None = None) -> list[list[Piece]]:
         """What of each line is translated by itself; nothing of a blank one. Raises UserError as `translate` does."""
-        maker = PieceMaker(self.tokenizer, self._config, self.usual_length, self._max_positions)
-        return maker.pieces(checked_lines(lines, None, None)[0], self.search_config(split_sentences=split_sentences))
+        lines = checked_lines(lines, None, None)[0]
+        return self._piece_maker.pieces(lines, self.search_config(split_sentences=split_sentences))
 
     def translate_markup(
         self,
@@ -239,6 +140,8 @@ class Translator:
         splitting_tags: Sequence[str] = (),
         non_splitting_tags: Sequence[str] = (),
         terminology: Mapping[str, str] | Terminology | None = None,
+        protect: str | Sequence[str] | None = None,
+        numbers: str = "keep",
         progress: Callable[[int, int], None] | None = None,
         **options: Any,
     ) -> list[MarkupTranslation]:
@@ -255,7 +158,14 @@ class Translator:
         require_layer(self.alignment_layer, self._layers, False)
         rest = dict(terminology=terminology, progress=progress, **options)
         names = TagNames(ignore_tags, splitting_tags, non_splitting_tags)
-        return translate_texts(texts, markup, names, lambda lines: self.translate(lines, align="complete", **rest))
+        protection = protection_of(protect, numbers, self._config)
+        if not protection and self.tokenizer.placeholder_ids:
+            protection = Protection(read_patterns([]), None)  # what is not to be translated is a placeholder
+
+        def translate(lines: list[str], kept: list[list[tuple[int, int]]]) -> list[Translation]:
+            return self.translate(lines, align="complete", protect=protection and protection._replace(kept=kept), **rest)
+
+        return translate_texts(texts, markup, names, translate)
 
     def score(
         self,
@@ -301,20 +211,6 @@ class Translator:
             (translation,) = self.translate([source], nbest=1)
         return attention_of_pair(self.model, self.params, self.tokenizer, source, translation, self._max_positions)
 
-    def search_config(self, **options: Any) -> SearchOptions:
-        """The config's options, but for those that are given and not None. Raises UserError for impossible values, TypeError
-        for unknown options."""
-        check_options(options, OPTIONS, "search_config")
-        return checked_search(self.config, {name: value for name, value in options.items() if value is not None})
-
-    def align_with(self, layer: int | None) -> None:
-        """Checks, before anything is translated, that `align` can be asked, and has it use `layer`, from 1, from then on (None:
-        `alignment_layer` stays as it is). Raises UserError for a model without attention to the source, or without such a
-        layer."""
-        explicit, layer = layer is not None, self.alignment_layer if layer is None else layer
-        require_layer(layer, self._layers, explicit)
-        self.alignment_layer = layer
-
     def align(self, sources: Sequence[str], targets: Sequence[str | Sequence[int]], *, layer: int | None = None) -> list[Links]:
         """Which words of each source became which of its target: every target piece is linked to the source piece that got
         most of its attention, in the mean over the heads of one layer.
@@ -353,11 +249,23 @@ class Translator:
         links = [complete_links(row, words(x), words(y)) for row, x, y in zip(weights, source, targets, strict=True)]
         return [renumbered_links(*each, self.tokenizer) for each in zip(links, sources, targets, strict=True)]
 
-    def _decode(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
-        return [on_one_line(text) for text in self.tokenizer.decode(rows)]
+    def _aligners(self, align: bool | Literal["complete"]) -> tuple[WithLinks | None, WithLinks | None]:
+        """What adds the alignments that were asked for, if they were, and complete ones, if the model can."""
+        completely = functools.partial(aligned, self._align_completely)
+        asked = completely if align == "complete" else functools.partial(aligned, self._align)
+        return asked if align else None, completely if self._layers else None
 
-    def _target_rows(self, targets: Sequence[str | np.ndarray]) -> list[np.ndarray]:
-        return [self.tokenizer.encode_target([target])[0] if isinstance(target, str) else target for target in targets]
+    def _search_reporting(
+        self,
+        lines: int,
+        options: SearchOptions,
+        between: Callable[[], None] | None,
+        progress: Callable[[int, int], None] | None,
+        pieces: list[Piece],
+    ) -> list[Translation]:
+        """`_search`, where `progress` gets the number of lines, in proportion, and of all `lines`."""
+        report = progress and (lambda done: progress(done * lines // len(pieces), lines))
+        return self._search(pieces, options, between, report)
 
     def _search(
         self,

@@ -19,6 +19,7 @@ __all__ = ["Sampling", "make_sampler"]
 _VARIANTS = 16  # segmentations that are drawn of one word in one call; its occurrences take one of these each
 _BLOCK = 1 << 18  # letters that are worked on at once
 _LONGEST = 500  # letters of a word that is segmented as a whole
+_SURROGATE = 0xD800
 _UNKNOWN_PENALTY = 10.0  # SentencePiece's: how much less likely an unknown letter is than the least likely piece
 
 
@@ -54,6 +55,10 @@ class _Sampler(abc.ABC):
         self._alpha = alpha
         self._size = len(spec.pieces)
         self._pieces = {piece.piece: i for i, piece in enumerate(spec.pieces) if piece.type == kinds.NORMAL}
+        # A piece that no text loses to others is one letter here: a surrogate, which no text has.
+        own = [(i, piece.piece) for i, piece in enumerate(spec.pieces) if piece.type == kinds.USER_DEFINED]
+        self._letters = {piece: chr(_SURROGATE + number) for number, (_, piece) in enumerate(own)}
+        self._pieces |= {self._letters[piece]: i for i, piece in own}
         self._scores = np.array([piece.score for piece in spec.pieces])
         self._bytes = [i for i, piece in enumerate(spec.pieces) if piece.type == kinds.BYTE]
         self._unknown = spec.trainer_spec.unk_id
@@ -61,6 +66,8 @@ class _Sampler(abc.ABC):
     def encode(self, lines: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids int32 [tokens] of all lines, one line after the other, and the number of each line's [lines]."""
         random = np.random.default_rng(seed)
+        for piece, letter in self._letters.items():
+            lines = [line.replace(piece, letter) for line in lines]
         split = [[part for word in line.split(" ") if word for part in _parts(SPACE + word)] for line in lines]
         numbers: dict[str, int] = {}
         words = np.fromiter((numbers.setdefault(word, len(numbers)) for word in itertools.chain(*split)), np.int64)
@@ -76,7 +83,7 @@ class _Sampler(abc.ABC):
     def _segment(self, words: list[str], rows: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """For each of `rows`, a number of a word, a segmentation of it: all ids, and where each begins (and the last ends).
         A letter that is no piece has the id `size` + its code point."""
-        letters = np.frombuffer("".join(words).encode("utf-32-le"), np.uint32).astype(np.int64)
+        letters = np.frombuffer("".join(words).encode("utf-32-le", errors="surrogatepass"), np.uint32).astype(np.int64)
         lengths = np.fromiter(map(len, words), np.int64, len(words))
         starts = np.concatenate([[0], np.cumsum(lengths)])
         blocks = list(_blocks(lengths[rows]))

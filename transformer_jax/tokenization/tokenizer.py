@@ -12,6 +12,7 @@ from etils import epath
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
 from transformer_jax.tokenization import normalization
+from transformer_jax.tokenization.placeholders import PLACEHOLDERS
 from transformer_jax.tokenization.special_ids import SpecialIds
 from transformer_jax.tokenization.subword_sampling import make_sampler
 from transformer_jax.tokenization.text_arguments import refuse_bare_text
@@ -35,7 +36,7 @@ from transformer_jax.tokenization.tokenizer_files import (
 )
 from transformer_jax.tokenization.tokenizer_training import train_model
 from transformer_jax.tokenization.vocabulary import Vocabulary
-from transformer_jax.tokenization.word_table import FEW, SPACE, WordTable, encode_texts, words_are_independent
+from transformer_jax.tokenization.word_table import FEW, SPACE, WordTable, encode_texts, user_defined, words_are_independent
 
 __all__ = ["Tokenizer"]
 
@@ -102,7 +103,9 @@ class Tokenizer:
         self.fingerprint: str = fingerprint_of(description, *contents)
 
     @classmethod
-    def train(cls, lines: Iterable[str], config: TokenizerConfig, folder: epath.PathLike) -> "Tokenizer":
+    def train(
+        cls, lines: Iterable[str], config: TokenizerConfig, folder: epath.PathLike, placeholders: bool = False
+    ) -> "Tokenizer":
         """Trains one model for both languages on `lines` (all of the source's and all of the target's), writes it to `folder`
         and loads it.
 
@@ -112,13 +115,14 @@ class Tokenizer:
         `½`, `…` or a ligature must come back as they were.
 
         Of more than two times `config.sample_lines` lines, so many with the smallest hashes are kept. The result does not
-        depend on the order of the lines: they are sorted before SentencePiece sees them.
+        depend on the order of the lines: they are sorted before SentencePiece sees them. With `placeholders` it has
+        these pieces (`tokenization.placeholders`), too.
 
         Raises UserError if the corpus is too small for `config.vocab_size`, or has more characters than that; TypeError where
         `lines` is a string.
         """
         refuse_bare_text(lines, "lines")
-        model = train_model(lines, config)
+        model = train_model(lines, config, PLACEHOLDERS if placeholders else ())
         ids = {"pad_id": 0, "eos_id": 1, "unknown_id": 2, "bos_id": 3, "decoder_start_id": 3}
         write_one_model(folder, model, ids, config.normalize)
         return cls(folder)
@@ -238,6 +242,13 @@ class Tokenizer:
         """The special ids as the searches take them."""
         never_generated = {self.bos_id, self.unknown_id} - {self.eos_id}
         return SpecialIds(self.decoder_start_id, self.eos_id, self.pad_id, tuple(sorted(never_generated)))
+
+    @functools.cached_property
+    def placeholder_ids(self) -> tuple[int, ...]:
+        """The ids of the placeholders, in their order; none of a tokenizer that was not trained for text with them."""
+        if self._vocabulary or self._target.piece_to_id(PLACEHOLDERS[0]) == self._target.unk_id():
+            return ()
+        return user_defined(self._models[self._target], PLACEHOLDERS)
 
     @functools.cached_property
     def surfaces(self) -> Surfaces:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
 
@@ -35,8 +35,9 @@ def usual_vocabulary(pairs: int) -> int:
     return [pieces for fewest, pieces in _USUAL if fewest <= pairs][-1]
 
 
-def train_model(lines: Iterable[str], config: TokenizerConfig) -> bytes:
+def train_model(lines: Iterable[str], config: TokenizerConfig, symbols: Sequence[str] = ()) -> bytes:
     """The SentencePiece model of `lines`, as `Tokenizer.train` describes it: pad 0, EOS 1, unknown 2, BOS 3.
+    `symbols` are pieces, wherever a text has them.
 
     With a `config.vocab_size` of 0 the model has `usual_vocabulary` pieces, for half as many pairs as there are lines, as far
     as the corpus has so many, and more where it has more characters; the log says how many. Where the corpus is too small for
@@ -50,24 +51,24 @@ def train_model(lines: Iterable[str], config: TokenizerConfig) -> bytes:
     if not any(line.strip() for line in kept):
         raise UserError("tokenizer: no text to train on, expected at least one line that is not empty")
     if not config.vocab_size:
-        return _train_usual(kept, config, counted.count // 2)
+        return _train_usual(kept, config, symbols, counted.count // 2)
     try:
-        return _train(kept, config)
+        return _train(kept, config, symbols)
     except RuntimeError as error:
         largest = _largest_size(str(error))
         if not (largest and config.vocab_may_shrink):
             raise _training_error(str(error), config) from None
     asked = f"{config.vocab_size:,}"
     log.info("tokenizer: %s pieces, because this text has no more; tokenizer.vocab_size=%s", f"{largest:,}", asked)
-    return _train(kept, dataclasses.replace(config, vocab_size=largest))
+    return _train(kept, dataclasses.replace(config, vocab_size=largest), symbols)
 
 
-def _train_usual(lines: list[str], config: TokenizerConfig, pairs: int) -> bytes:
+def _train_usual(lines: list[str], config: TokenizerConfig, symbols: Sequence[str], pairs: int) -> bytes:
     usual, because = usual_vocabulary(pairs), ""
     size = usual
     while True:
         try:
-            model = _train(lines, dataclasses.replace(config, vocab_size=size))
+            model = _train(lines, dataclasses.replace(config, vocab_size=size), symbols)
             break
         except RuntimeError as error:
             largest, smallest = _largest_size(str(error)), _smallest_size(str(error))
@@ -82,7 +83,7 @@ def _train_usual(lines: list[str], config: TokenizerConfig, pairs: int) -> bytes
     return model
 
 
-def _train(lines: list[str], config: TokenizerConfig) -> bytes:
+def _train(lines: list[str], config: TokenizerConfig, symbols: Sequence[str]) -> bytes:
     """SentencePiece's training, with its own errors (RuntimeError)."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -102,6 +103,7 @@ def _train(lines: list[str], config: TokenizerConfig) -> bytes:
         max_sentence_length=_LONGEST_LINE,
         num_threads=16,  # written into the model, so a fixed number whatever the machine
         minloglevel=_ERRORS_ONLY,
+        **({"user_defined_symbols": list(symbols)} if symbols else {}),  # a model without any is as it always was
     )
     return model.getvalue()
 

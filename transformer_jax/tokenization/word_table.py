@@ -9,7 +9,17 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto
 
-__all__ = ["FEW", "SPACE", "WordTable", "encode_texts", "gather", "read_model", "splits_at_spaces", "words_are_independent"]
+__all__ = [
+    "FEW",
+    "SPACE",
+    "WordTable",
+    "encode_texts",
+    "gather",
+    "read_model",
+    "splits_at_spaces",
+    "user_defined",
+    "words_are_independent",
+]
 
 FEW = 16  # so few texts take less time one by one than the start of SentencePiece's threads, 0.2 ms
 SPACE = "\u2581"  # SentencePiece's sign for a space; in text it would begin a word without a space
@@ -44,6 +54,13 @@ def splits_at_spaces(spec: proto.ModelProto) -> bool:
         and normalizer.escape_whitespaces
         and not any(SPACE in piece.piece[1:] for piece in spec.pieces)
     )
+
+
+def user_defined(model: bytes, pieces: Sequence[str]) -> tuple[int, ...]:
+    """The ids of these pieces, which text never loses to others; none where one of them is not such a piece."""
+    kind = proto.ModelProto.SentencePiece.USER_DEFINED
+    ids = {piece.piece: i for i, piece in enumerate(read_model(model).pieces) if piece.type == kind}
+    return tuple(ids[piece] for piece in pieces) if ids.keys() >= set(pieces) else ()
 
 
 class WordTable:

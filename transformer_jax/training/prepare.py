@@ -121,7 +121,14 @@ def _prepare_text(config: Config) -> tuple[Pairs, ReadText]:
 def _prepare_tokenizer(run: Run, cache: PreparationCache, read_text: ReadText) -> Tokenizer:
     """The run's tokenizer, which the first process puts into the run folder where it is not there."""
     config, is_there = run.config, run.tokenizer_file.exists()
+    placeholders = any(source.spec.has_placeholders for source in parse_sources(config.data))
     made_before = None if is_there else first_tokenizer(config) or cache.get_tokenizer(config.tokenizer)
+    known = run.tokenizer() if is_there else made_before
+    if placeholders and known and not known.placeholder_ids:
+        raise UserError(
+            "data.train: placeholders= needs a tokenizer with these pieces, and this one has none; leave it out, or train "
+            "another tokenizer (train.init_tokenizer=own)"
+        )
     if not is_there and not made_before:
         read_text(config.tokenizer.normalize)  # here, so that all processes read at the same time
     with collectives.first_before_others("tokenizer") as first:
@@ -130,7 +137,8 @@ def _prepare_tokenizer(run: Run, cache: PreparationCache, read_text: ReadText) -
         elif first and not is_there:
             pairs, counts = read_text(config.tokenizer.normalize)
             lines = tokenizer_lines(pairs, [weight for _, weight in counts])
-            cache.put_tokenizer(config.tokenizer, Tokenizer.train(lines, config.tokenizer, run.tokenizer_folder))
+            tokenizer = Tokenizer.train(lines, config.tokenizer, run.tokenizer_folder, placeholders)
+            cache.put_tokenizer(config.tokenizer, tokenizer)
         return run.tokenizer()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["Mark", "Place", "Word", "project", "words_of"]
+__all__ = ["Mark", "Place", "Word", "outside_of", "project", "words_of"]
 
 _UNLINKED = -0.1  # what a word without a link adds to a range: less than one that is linked to other words takes away
 
@@ -55,6 +55,28 @@ def project(source: str, marks: Sequence[Mark], target: str, links: Sequence[tup
     (18, 22)
     """
     return _Projection(source, target, links).places(marks, (0, len(source)), (0, len(target)))
+
+
+def outside_of(protected: Sequence[tuple[int, int]], places: Sequence[Place], source: str, target: str) -> tuple[Place, ...]:
+    """The places, none of which begins or ends inside a protected part of the target: what would moves to its nearer end. A
+    mark that keeps its text replaces no protected part but its own text.
+
+    >>> place = Place(Mark("b", 0, 4), 1, 5)
+    >>> outside_of([(0, 6)], [place], "name", "{name}")[0][1:3]
+    (0, 6)
+    """
+
+    def moved(at: int) -> int:
+        return next(((a if at - a < b - at else b) for a, b in protected if a < at < b), at)
+
+    outside = []
+    for place in places:
+        mark, start, end = place.mark, moved(place.start), moved(place.end)
+        if mark.keeps and any(a < end and start < b for a, b in protected):
+            is_own = (start, end) == place[1:3] and target[start:end] == source[mark.start : mark.end]
+            end = end if is_own else start
+        outside.append(Place(mark, start, end, outside_of(protected, place.inside, source, target)))
+    return tuple(outside)
 
 
 class _Projection:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transformer_jax.inference.alignment import Links
-from transformer_jax.inference.markup.projection import Mark, Place, project
+from transformer_jax.inference.markup.projection import Mark, Place, outside_of, project
 from transformer_jax.inference.markup.tree import Element, Node, Raw, text_of
 
 __all__ = ["AttributeText", "Segment", "cut", "joined"]
@@ -23,9 +23,13 @@ class Segment:
     after: str
     nodes: list[Node] = field(default_factory=list)  # what comes in its place
 
-    def fill(self, translation: str, links: Links) -> None:
-        """Puts the elements back around the words of the translation."""
-        places = project(self.text, self.marks, translation, links)
+    def kept(self) -> list[tuple[int, int]]:
+        """The places of the text that is not to be translated."""
+        return [(mark.start, mark.end) for mark in _all(self.marks) if mark.keeps and mark.start < mark.end]
+
+    def fill(self, translation: str, links: Links, protected: Sequence[tuple[int, int]] = ()) -> None:
+        """Puts the elements back around the words of the translation, and inside none of its `protected` parts."""
+        places = outside_of(protected, project(self.text, self.marks, translation, links), self.text, translation)
         nodes = _filled(translation, (0, len(translation)), places)
         self.nodes = [*([self.before] if self.before else []), *nodes, *([self.after] if self.after else [])]
 
@@ -42,8 +46,12 @@ class AttributeText:
         """The value, each run of white space in it as one space."""
         return " ".join((self.element.attributes[self.name] or "").split())
 
-    def fill(self, translation: str, links: Links) -> None:
-        """Sets the value; the links are of no use."""
+    def kept(self) -> list[tuple[int, int]]:
+        """None: all of the value is translated."""
+        return []
+
+    def fill(self, translation: str, links: Links, protected: Sequence[tuple[int, int]] = ()) -> None:
+        """Sets the value; the rest is of no use."""
         self.element.attributes[self.name] = translation
 
 

@@ -14,6 +14,9 @@ from transformer_jax.tokenization.text_arguments import refuse_bare_text
 __all__ = ["MarkupTranslation", "TagNames", "translate_texts"]
 
 
+Translate = Callable[[list[str], list[list[tuple[int, int]]]], list[Translation]]
+
+
 class TagNames(NamedTuple):
     """Which elements are treated otherwise than by themselves."""
 
@@ -29,10 +32,9 @@ class MarkupTranslation(NamedTuple):
     parts: tuple[Translation, ...]  # what was translated by itself, in the order of the text; attributes are among them
 
 
-def translate_texts(
-    texts: Iterable[str], markup: str, names: TagNames, translate: Callable[[list[str]], list[Translation]]
-) -> list[MarkupTranslation]:
-    """`Translator.translate_markup`, where `translate` makes the translations, with alignments, of lines.
+def translate_texts(texts: Iterable[str], markup: str, names: TagNames, translate: Translate) -> list[MarkupTranslation]:
+    """`Translator.translate_markup`, where `translate` makes the translations, with alignments, of lines; it is told the places
+    in each line that are not to be translated.
 
     Raises UserError as that does.
     """
@@ -48,12 +50,12 @@ def translate_texts(
         except UserError as error:
             raise UserError(f"text {number}: {error}") from None
     parts = [part for _, of_text in trees for part in of_text]
-    found = iter(translate([part.text for part in parts]))
+    found = iter(translate([part.text for part in parts], [part.kept() for part in parts]))
     translated = []
     for nodes, of_text in trees:
         translations = tuple(next(found) for _ in of_text)
         for part, translation in zip(of_text, translations, strict=True):
-            part.fill(translation.text, translation.alignment or ())
+            part.fill(translation.text, translation.alignment or (), translation.protected)
         translated.append(MarkupTranslation(write(joined(nodes), xml=markup == "xml"), translations))
     return translated
 
