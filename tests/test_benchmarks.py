@@ -39,7 +39,7 @@ TRAIN_SPEED = (
     "--config.model.width=32 --config.batch.shapes=1 --config.batch.tokens=512 --config.batch.max_length=64"
 )
 # Modules of the folder that are no commands of their own, and one that growth.py starts for each of its measurements.
-PARTS = {"decode_peers", "growth_measure", "outputs", "train_ours", "train_torch", "train_work"}
+PARTS = {"decode_peers", "growth_measure", "outputs", "serve_client", "serve_peer", "train_ours", "train_torch", "train_work"}
 
 
 class Case(NamedTuple):
@@ -130,6 +130,18 @@ CASES = {
         "--workdir={run} --test {dev} --show=1", [("as text",), ("--protect",)], ["100.0%", "lines without spans: "]
     ),
     "preparation": Case(SMALL, [("new text",), ("prepared",), ("going on late in an epoch",)]),
+    "serve_load": Case(
+        "--workdir={run} --text={dev}.en --clients 1 4 --sentences 1 --seconds=0.5 --requests=40 --beam=2",
+        [("ours", "1", "1"), ("ours", "4", "1")],
+        [
+            "offline: ",
+            "40 requests in ",
+            ", 0 answers differ from offline",
+            "the server ended with code 0",
+            "ready again after ",
+        ],
+        needs=("starlette",),
+    ),
     "startup": Case(SMALL + " --repeats=1", [("at first",), ("with what is kept",)]),
     "tpu_lowering": Case(
         SMALL + " --shapes 8x8x8 --pieces=400 --keep={out}/kept",

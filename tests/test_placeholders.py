@@ -132,6 +132,7 @@ def test_only_a_source_with_the_option_makes_a_tokenizer_with_placeholders(tmp_p
         assert np.isin(tokenizer.placeholder_ids, batch.source).any() == bool(count)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_without_them_is_refused(tmp_path):
     config = config_with(tmp_path, "")
     train(config, str(tmp_path / "plain"), verbose=False)

@@ -263,7 +263,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("way", [True, False], ids=["placeholders", "fallback"])
-@pytest.mark.parametrize("name", ["beam", "samples"])
+@pytest.mark.parametrize("name", ["beam", pytest.param("samples", marks=pytest.mark.slow)])
 def test_every_span_comes_out_once_with_any_model(translators, way, name):
     lines = drawn_lines(14)
     assert_unchanged(lines, translators[way].translate(lines, protect=ALL, **OPTIONS[name]))
@@ -288,6 +288,7 @@ def test_a_line_does_not_depend_on_its_neighbours(with_placeholders, without):
             assert (alone.text, alone.alignment) == (translation.text, translation.alignment)
 
 
+@pytest.mark.slow
 def test_alignment_is_of_the_words_of_line_and_translation_and_changes_no_text(with_placeholders, without):
     lines = drawn_lines(9, seed=3)
     for translator in (with_placeholders, without):

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "trains a translation model, or goes on with a training",
     "evaluate": "scores checkpoints on test sets: BLEU, chrF, TER, ROUGE",
     "translate": "translates sentences or files",
+    "serve": "serves models to clients of LibreTranslate and DeepL, and on a page",
     "score_pairs": "scores sentence pairs by models of both directions, to keep the better part of a text",
     "calibrate": "makes a confidence of log-probabilities, by a dev set, and keeps it with the run",
     "average": "averages the parameters of checkpoints, in a copy of the run without optimizer state",

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from transformer_jax.visualization.attention_maps import KINDS, AttentionMap
-from transformer_jax.visualization.page_template import write_html
+from transformer_jax.visualization.page_template import html_page, write_html
 
-__all__ = ["write_page"]
+__all__ = ["attention_html", "write_page"]
 
 
 def write_page(
@@ -30,14 +30,32 @@ def write_page(
     1 and 0 is the mean of all. A kind that is missing is replaced by the first that is there, a layer or head that the kind
     does not have by 0. Weights are rounded to three decimals. Raises UserError if the file cannot be written.
     """
-    data = {
+    start = {"kind": kind, "layer": layer, "head": head, "unit": "words"}
+    write_html(file, "attention_page", _data(pieces, words, source, translation, start))
+
+
+def attention_html(
+    pieces: Mapping[str, AttentionMap], words: Mapping[str, AttentionMap], *, source: str, translation: str
+) -> str:
+    """The page of `write_page` as a text, with the mean of all heads shown first."""
+    start = {"kind": "cross", "layer": 0, "head": 0, "unit": "words"}
+    return html_page("attention_page", _data(pieces, words, source, translation, start))
+
+
+def _data(
+    pieces: Mapping[str, AttentionMap],
+    words: Mapping[str, AttentionMap],
+    source: str,
+    translation: str,
+    start: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
         "source": source,
         "translation": translation,
-        "start": {"kind": kind, "layer": layer, "head": head, "unit": "words"},
+        "start": start,
         "sides": {name: sides for name, sides in KINDS.items() if name in pieces},
         "maps": {unit: {name: _plain(maps[name]) for name in maps} for unit, maps in (("pieces", pieces), ("words", words))},
     }
-    write_html(file, "attention_page", data)
 
 
 def _plain(attention: AttentionMap) -> dict[str, Any]:
