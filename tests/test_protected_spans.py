@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from helpers import FAMILIES, each_family, random_parameters, tiny_config, tiny_model
+from helpers import FAMILIES, random_parameters, tiny_config, tiny_model
 
 from transformer_jax.cli.commands.translate import make_parser
 from transformer_jax.cli.translate import translate_lines
@@ -220,7 +220,10 @@ def make_translator(tokenizer, seed=0, **model):
     return Translator(built, random_parameters(built, seed), tokenizer, config)
 
 
-@pytest.fixture(scope="module", params=each_family(*FAMILIES.values()))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(FAMILIES[name], id=name, marks=[pytest.mark.slow] * (name != "Transformer")) for name in FAMILIES],
+)
 def translators(tokenizers, request):
     return {each: make_translator(tokenizers[each], **request.param) for each in tokenizers}
 
@@ -342,6 +345,7 @@ def test_a_run_without_placeholders_says_so_once(without, caplog):
     assert sum("trained without placeholders" in record.message for record in caplog.records) == 1
 
 
+@pytest.mark.slow
 def test_prefixes_phrases_and_terms_go_along_with_placeholders(with_placeholders, without):
     line, wanted = (
         "the dog 7 sleeps {x}",
