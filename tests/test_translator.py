@@ -7,7 +7,7 @@ import types
 import jax
 import numpy as np
 import pytest
-from helpers import FAMILIES, each_family, letters, random_parameters, tiny_model
+from helpers import FAMILIES, each_family, letters, random_parameters, tiny_config, tiny_model
 from sacrebleu.metrics import BLEU, CHRF
 
 from transformer_jax.config import Config, SearchOptions, TokenizerConfig
@@ -22,11 +22,14 @@ from transformer_jax.inference.model_search import search_inputs
 from transformer_jax.inference.phrases import has_phrases, read_phrases, read_prefixes
 from transformer_jax.inference.sentences import split_line
 from transformer_jax.inference.translation import Translation
-from transformer_jax.inference.translator import Translator
+from transformer_jax.inference.translator import Translator, load_translator
 from transformer_jax.models.attention_weights import attention_of
 from transformer_jax.models.seq2seq import build_model
+from transformer_jax.runs.checkpoint_name import CheckpointName
+from transformer_jax.runs.run_folder import Run
 from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.evaluator import _best_aligning_layer, _links
+from transformer_jax.training.loop import train
 from transformer_jax.training.step import make_eval_step
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "compiled_once")
@@ -110,6 +113,19 @@ def test_searches_side_by_side_change_nothing(translator, monkeypatch):
     found = translator.translate(lines, beam=2, tokens=48, progress=lambda now, all: done.append((now, all)))
     assert_same(found, alone)
     assert done[-1] == (len(lines), len(lines)) and len(done) > 2
+
+
+def test_a_run_computes_in_the_type_that_is_asked_for(tmp_path):
+    config = tiny_config(tmp_path)
+    config.model.compute_dtype, config.train.steps, config.decode.beam = "bfloat16", 2, 1
+    train(config, tmp_path / "run")
+    run, best = Run(tmp_path / "run"), CheckpointName("latest")
+    scores = {}
+    for dtype in (None, "bfloat16", "float32"):
+        translator, _ = load_translator(run, best, dtype)
+        assert translator.model.config.compute_dtype == (dtype or "bfloat16")
+        scores[dtype] = translator.score(["a b c"], ["c b a"])[0].log_prob
+    assert scores[None] == scores["bfloat16"] != scores["float32"] == pytest.approx(scores[None], abs=0.1)
 
 
 def test_no_lines_have_no_translations_and_blank_lines_the_empty_one(translator):

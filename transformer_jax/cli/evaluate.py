@@ -169,20 +169,22 @@ def _read_sets(job: EvaluationJob, run: Run) -> list[_TestSet]:
 
 def _systems(job: EvaluationJob, run: Run) -> Systems:
     if job.watch:
-        systems = new_checkpoints(job.workdir, job.watch_minutes)
+        systems = new_checkpoints(job.workdir, job.watch_minutes, compute_dtype=job.compute_dtype)
     else:
-        systems = _chosen(run, list(map(CheckpointName.parse, job.checkpoint or ["best"])))
+        systems = _chosen(run, list(map(CheckpointName.parse, job.checkpoint or ["best"])), job.compute_dtype)
+    if job.compute_dtype:
+        systems = ((translator, f"{name}, in {job.compute_dtype}") for translator, name in systems)
     if not job.ensemble:
         return systems
-    others, weights = load_others(job.ensemble), job.ensemble_weights or None
+    others, weights = load_others(job.ensemble, job.compute_dtype), job.ensemble_weights or None
     names = ", ".join(job.ensemble) + (f", weights {' '.join(map(format, weights))}" if weights else "")
     return ((translator.together_with(others, weights), f"{name}, together with {names}") for translator, name in systems)
 
 
-def _chosen(run: Run, names: Sequence[CheckpointName]) -> Systems:
+def _chosen(run: Run, names: Sequence[CheckpointName], compute_dtype: str | None) -> Systems:
     """Translators of these checkpoints, each loaded when it is asked for. Raises UserError at once if one does not exist or is
     damaged."""
-    translator = Translator.of_run(run)
+    translator = Translator.of_run(run, compute_dtype=compute_dtype)
     with run.checkpoints() as checkpoints:
         for step in dict.fromkeys(step for name in names for step in checkpoints.resolve(name)):
             checkpoints.progress(step)
@@ -212,7 +214,7 @@ def _other_system(job: EvaluationJob, run: Run, sets: Sequence[_TestSet]) -> _Ot
     languages = other.config.data.source_language, other.config.data.target_language
     if languages != (data.source_language, data.target_language):
         raise UserError(f"--compare={compare}: translates {languages[0]} to {languages[1]}, unlike --workdir; name another")
-    (translator, name), *_ = _chosen(other, [CheckpointName.parse(checkpoint)])
+    (translator, name), *_ = _chosen(other, [CheckpointName.parse(checkpoint)], job.compute_dtype)
 
     @functools.cache
     def translations(index: int) -> list[str]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformer_jax.cli.parser import check_ensemble, flag
+from transformer_jax.cli.parser import check_compute_dtype, check_ensemble, flag
 from transformer_jax.data.noise import check_noises
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import refuse_same_files
@@ -23,6 +23,10 @@ class EvaluationJob:
     test: Sequence[str] = flag("demo:test, PREFIX (.en and .de), FILE.tsv, sacrebleu:wmt14", nargs="+", metavar="SOURCE")
     checkpoint: Sequence[str] | None = flag(
         "one or more of latest, best, a step, average:N, each also with :raw (default: best)", None, nargs="+"
+    )
+    compute_dtype: str | None = flag(
+        "of products: float32, bfloat16, auto (default: the run's); in bfloat16 the lines beside one may change it",
+        None,
     )
     tokenize: str = flag("BLEU's: 13a, intl, char, or none for text that is tokenised already", "13a")
     lowercase: bool = flag("BLEU without regard to case", False)
@@ -49,6 +53,7 @@ class EvaluationJob:
 
     def __post_init__(self):
         check_ensemble(self.ensemble, self.ensemble_weights)
+        check_compute_dtype(self.compute_dtype)
         if self.watch and self.checkpoint:
             raise UserError("--watch scores every checkpoint; leave --checkpoint out")
         if not self.watch_minutes > 0:

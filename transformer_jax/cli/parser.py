@@ -14,8 +14,9 @@ from transformer_jax.config import SearchOptions, full_name
 from transformer_jax.config.fields import Flag, annotations, record, value_type
 from transformer_jax.errors import UserError
 
-__all__ = ["Parser", "check_ensemble", "flag", "job_of"]
+__all__ = ["COMPUTE_DTYPES", "Parser", "check_compute_dtype", "check_ensemble", "flag", "job_of"]
 
+COMPUTE_DTYPES = "float32", "bfloat16", "auto"  # those of `model.compute_dtype`
 _DASHES = "-\u2013\u2014"  # a word processor turns -- into one of the last two
 _TEXT = "\0"  # marks an argument that argparse must not take for a flag; no argument of a program contains it
 
@@ -44,6 +45,12 @@ def job_of(job: type[Job], flags: Mapping[str, Any]) -> Job:
     names = {field.name for field in dataclasses.fields(job)}
     search = {name: value for name, value in flags.items() if name not in names and value is not None}
     return job(**{name: value for name, value in flags.items() if name in names}, search=search)
+
+
+def check_compute_dtype(dtype: str | None) -> None:
+    """Raises UserError unless it is None or one of `COMPUTE_DTYPES`."""
+    if dtype not in (None, *COMPUTE_DTYPES):
+        raise UserError(f"--compute_dtype={dtype} should be one of {', '.join(COMPUTE_DTYPES)}")
 
 
 def check_ensemble(names: Sequence[str], weights: Sequence[float]) -> None:

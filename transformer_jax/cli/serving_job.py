@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformer_jax.cli.parser import flag
+from transformer_jax.cli.parser import check_compute_dtype, flag
 from transformer_jax.errors import UserError
 
 __all__ = ["ServingJob"]
-
-DTYPES = ("float32", "bfloat16", "auto")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,6 @@ class ServingJob:
     search: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if self.compute_dtype not in DTYPES:
-            raise UserError(f"--compute_dtype={self.compute_dtype} should be one of {', '.join(DTYPES)}")
+        check_compute_dtype(self.compute_dtype)
         if not self.grace > 0:
             raise UserError(f"--grace={self.grace:g} should be more than 0")

@@ -114,9 +114,9 @@ def _require_the_same(done: LinesDone) -> None:
 def load_for(job: TranslationJob) -> Translator:
     """The translator that a job names, with its ensemble and its layer for alignments. Raises UserError as
     `Translator.load` does."""
-    translator, _ = load_translator(Run(job.workdir), CheckpointName.parse(job.checkpoint))
+    translator, _ = load_translator(Run(job.workdir), CheckpointName.parse(job.checkpoint), job.compute_dtype)
     if job.ensemble:
-        translator = translator.together_with(load_others(job.ensemble), job.ensemble_weights or None)
+        translator = translator.together_with(load_others(job.ensemble, job.compute_dtype), job.ensemble_weights or None)
     if job.alignments is not None or job.alignment_layer is not None:
         translator.align_with(job.alignment_layer)
     return translator

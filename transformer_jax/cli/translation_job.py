@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformer_jax.cli.parser import check_ensemble, flag
+from transformer_jax.cli.parser import check_compute_dtype, check_ensemble, flag
 from transformer_jax.cli.translation_formats import WRITERS
 from transformer_jax.errors import UserError
 from transformer_jax.inference.markup.tree import MARKUPS
@@ -27,6 +27,10 @@ class TranslationJob:
     text: Sequence[str] = flag("sentences, a translation each (default: the lines of --input)", (), positional=True, nargs="*")
     workdir: str = flag("the run folder that train.py made")
     checkpoint: str = flag("latest, best, a step, or average:N, each also with :raw (default: best)", "best")
+    compute_dtype: str | None = flag(
+        "of products: float32, bfloat16, auto (default: the run's); in bfloat16 the lines beside one may change it",
+        None,
+    )
     input: str | None = flag(
         "a file to translate, plain or .gz (default: -, standard input, or a prompt on a terminal)", None, metavar="FILE"
     )
@@ -81,6 +85,7 @@ class TranslationJob:
 
     def __post_init__(self):
         check_ensemble(self.ensemble, self.ensemble_weights)
+        check_compute_dtype(self.compute_dtype)
         if self.batch_size < 1:
             raise UserError(f"--batch_size={self.batch_size} should be 1 or more")
         if self.format not in WRITERS:

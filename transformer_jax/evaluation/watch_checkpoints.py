@@ -16,8 +16,11 @@ __all__ = ["new_checkpoints"]
 log = logging.getLogger(__name__)
 
 
-def new_checkpoints(workdir: str, minutes: float, pause: float = 10.0) -> Iterator[tuple[Translator, str]]:
+def new_checkpoints(
+    workdir: str, minutes: float, pause: float = 10.0, compute_dtype: str | None = None
+) -> Iterator[tuple[Translator, str]]:
     """A translator for each checkpoint of a run, and its name: the existing ones, oldest first, then each new one.
+    `compute_dtype` is that of `Translator.of_run`.
 
     Ends with the training (by its steps, or because the dev score stopped rising), or after `minutes` without a new checkpoint,
     because a training that was killed looks like a slow one. The folder is only read, every `pause` seconds. A checkpoint that
@@ -31,7 +34,7 @@ def new_checkpoints(workdir: str, minutes: float, pause: float = 10.0) -> Iterat
         steps, ended = _look(run)
         new = [step for step in steps if step not in done]
         for step in new:
-            translator = translator or Translator.of_run(run)
+            translator = translator or Translator.of_run(run, compute_dtype=compute_dtype)
             if loaded := _load(translator, run, step):
                 yield loaded
                 waiting_since = time.monotonic()

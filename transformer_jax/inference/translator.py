@@ -280,9 +280,11 @@ class Translator(LoadedModel):
         return translate_pieces(members, self._decode, pieces, options, between, progress)
 
 
-def load_others(names: Sequence[str]) -> list[Translator]:
-    """The translators of RUN or RUN:CHECKPOINT each. Raises UserError as `Translator.load` does."""
-    return [Translator.load(*split_run_name(name)) for name in names]
+def load_others(names: Sequence[str], compute_dtype: str | None = None) -> list[Translator]:
+    """The translators of RUN or RUN:CHECKPOINT each. `compute_dtype` is that of `Translator.of_run`. Raises UserError as
+    `Translator.load` does."""
+    parts = map(split_run_name, names)
+    return [load_translator(Run(run), CheckpointName.parse(name), compute_dtype)[0] for run, name in parts]
 
 
 def load_translator(run: Run, checkpoint: CheckpointName, compute_dtype: str | None = None) -> tuple[Translator, str]:
