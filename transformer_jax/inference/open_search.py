@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _LENGTHS = 32, 64  # padded lengths of sources; the longest is the model's
 # Slots of the banks for times of few requests, beside that of `options.tokens` positions: a step takes 1.3 ms with 2 slots, 5
-# with 8 and 12 with 32 (beam 4, 4 million parameters, one core).
+# with 8 and 12 with 32 (beam 4, 2.4 million parameters, one core).
 _SIZES = 2, 8
 _REFILL = 4  # pieces that begin at a time
 _STEPS = 8  # between two looks at the queue: the longest that a piece waits for a slot that is free
@@ -147,9 +147,9 @@ class _Waiting:
 class OpenSearch:
     """Searches pieces as they come, by beam or greedy search with the options that are given.
 
-    It has a thread for each core of a CPU, or for each other device, and for each length of sources in each thread two banks:
-    a small one for times of few requests, and one of `options.tokens` positions. `compile` makes all programs before the first
-    piece comes; else each is made when it is first needed.
+    It has a thread for each core of a CPU, or for each other device, and in each thread for each length of sources banks of two
+    or three sizes: small ones for times of few requests, and one of `options.tokens` positions. `compile` makes programs before
+    the first piece comes; else each is made when it is first needed.
     """
 
     def __init__(
