@@ -196,20 +196,22 @@ class OpenSearch:
         self._warm([programs for of_length in self._programs for programs in of_length if programs.available])
 
     def compile_rest(self, alignment_layer: int = 0) -> None:
-        """Makes the programs of the other banks, which are used from then on, and with an `alignment_layer` those of
-        `Translator.translate(align="complete")` for one sentence and for some."""
-        rest = [programs for of_length in self._programs for programs in of_length if not programs.available]
-        self._warm(rest, workers=1)  # beside requests
-        for programs in rest:
-            programs.available = True
+        """Makes the programs of the other banks, one after the other beside requests, each used from then on; and with an
+        `alignment_layer` those of `Translator.translate(align="complete")` for one sentence and for some. It ends early where
+        the search is closed."""
+        for programs in itertools.chain.from_iterable(self._programs):
+            if not programs.available and not self._closed:
+                self._warm([programs])
+                programs.available = True
         for length, count in itertools.product(self._lengths if alignment_layer else (), (1, 2)):
-            rows = [np.zeros(length, np.int32)] * count
-            self.forced.layer_attentions(self._params, rows, rows, positions_at_once(self.options), alignment_layer)
+            if not self._closed:
+                rows = [np.zeros(length, np.int32)] * count
+                self.forced.layer_attentions(self._params, rows, rows, positions_at_once(self.options), alignment_layer)
 
-    def _warm(self, kinds: Sequence[BankPrograms], workers: int | None = None) -> None:
+    def _warm(self, kinds: Sequence[BankPrograms]) -> None:
         """Compiles, or reads from the cache, what banks of these kinds need."""
         for params in {id(thread.params): thread.params for thread in self._threads}.values():
-            with ThreadPoolExecutor(workers) as pool:
+            with ThreadPoolExecutor() as pool:
                 list(pool.map(_run_once, kinds, itertools.repeat(params)))
 
     def search(

@@ -31,6 +31,7 @@ class ModelService:
         self.pairs = tuple(models)
         self.under_way = 0
         self._stopping = False
+        self._making: threading.Thread | None = None
         # A thread waits for each request; the search has threads of its own.
         self._threads = ThreadPoolExecutor(limits.requests, thread_name_prefix="request")
 
@@ -110,7 +111,8 @@ class ModelService:
     def compile_rest(self) -> None:
         """Begins to make what can be made while requests are answered, in a thread."""
         work = [model.compile_rest for model in self._models.values()]
-        threading.Thread(target=lambda: [each() for each in work], name="programs", daemon=True).start()
+        self._making = threading.Thread(target=lambda: [each() for each in work], name="programs", daemon=True)
+        self._making.start()
 
     def stop(self) -> None:
         """No more requests are taken; those that are under way go on."""
@@ -121,6 +123,8 @@ class ModelService:
         self.stop()
         for model in self._models.values():
             model.search.close()
+        if self._making:
+            self._making.join()  # a process should not end in the middle of a compilation
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, texts: Sequence[str], pair: LanguagePair, options: TextOptions, ticket: Ticket) -> list[ServedText]:
