@@ -247,11 +247,22 @@ def drawn_lines(count: int, seed: int = 0) -> list[str]:
     return lines
 
 
+def starts(translation):
+    return [start for start, _ in sorted(translation.protected)]
+
+
+def ends(translation):
+    return [end for _, end in sorted(translation.protected)]
+
+
 def assert_unchanged(lines, translations):
     for line, best in zip(lines, translations, strict=True):
         spans = [span.of(line) for span in find_spans(line, read_patterns(ALL))]
         for one in (best, *best.others):
-            assert counted(one.text, spans) == collections.Counter(spans), (line, one.text)
+            assert sorted(one.text[start:end] for start, end in one.protected) == sorted(spans), (line, one.text)
+            own = "".join(one.text[a:b] for a, b in zip([0, *ends(one)], [*starts(one), len(one.text)], strict=True))
+            if "`" not in own:  # that the model writes by itself makes code of what is between two
+                assert counted(one.text, spans) == collections.Counter(spans), (line, one.text)
             assert "\n" not in one.text and not ({*map(str, numbers_in(one.text))} - {*map(str, numbers_in(line))})
 
 
