@@ -159,6 +159,7 @@ def small_recipe(name: str):
     return load_config(name, [*SMALL.split(), "batch.packed_length=60", "data.train=data/train", "data.dev=data/dev"])
 
 
+@pytest.mark.slow
 def test_the_python_of_the_guide_runs(here, monkeypatch, capsys):
     """All of it, in its order, as in one notebook; a block with an output below it prints something, or trains."""
     monkeypatch.setattr(transformer_jax, "recipe", small_recipe)

@@ -83,9 +83,8 @@ def assert_all_alike(translator, **options):
     search.close()
 
 
-@pytest.mark.parametrize(
-    "family", ["Transformer", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "Transformer")]
-)
+@pytest.mark.slow  # test_serving.py has it for a Transformer
+@pytest.mark.parametrize("family", FAMILIES)
 def test_whoever_asks_at_the_same_time_gets_what_he_gets_alone(tokenizer, family):
     assert_all_alike(make_translator(tokenizer, **FAMILIES[family]))
 

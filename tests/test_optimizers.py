@@ -245,6 +245,7 @@ def parallel_config(name: str, mode: str = "pmap", accumulation: int = 1) -> Con
 @pytest.mark.parametrize(
     "name", [name if name == "schedule_free" else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
 )
+@pytest.mark.slow
 def test_devices_and_slices_change_nothing(name, model_and_params):
     model, params = model_and_params
 

@@ -110,6 +110,7 @@ def test_a_step_in_bfloat16_is_near_one_in_float32_however_it_is_split(family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 6), (8, 1), (1, 1)], ids=str)
+@pytest.mark.slow
 def test_a_step_in_bfloat16_takes_one_row_and_one_token(shape):
     rows, length = shape
     batch = rows_of(sentences([length] * rows, [length] * rows), range(rows), rows, length, length)

@@ -276,7 +276,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("way", [True, False], ids=["placeholders", "fallback"])
+@pytest.mark.parametrize(
+    "way", [pytest.param(True, id="placeholders", marks=pytest.mark.slow), pytest.param(False, id="fallback")]
+)
 @pytest.mark.parametrize("name", ["beam", pytest.param("samples", marks=pytest.mark.slow)])
 def test_every_span_comes_out_once_with_any_model(translators, way, name):
     lines = drawn_lines(14)
@@ -319,6 +321,7 @@ def test_alignment_is_of_the_words_of_line_and_translation_and_changes_no_text(w
     assert {(1, place), (2, place + 1)} <= set(translation.alignment)
 
 
+@pytest.mark.slow
 def test_a_search_places_each_placeholder_of_the_source_and_no_other(with_placeholders):
     tokenizer = with_placeholders.tokenizer
     lines = [f"dog {PLACEHOLDERS[4]} cat {PLACEHOLDERS[1]}", "the old dog sleeps", "x " * 20]

@@ -361,6 +361,7 @@ def test_a_text_has_a_phrase_as_whole_words(tokenizer):
         assert has_phrases(text, read_phrases(tokenizer, [[phrase]])[0]) == expected, (phrase, text)
 
 
+@pytest.mark.slow
 def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(transformer):
     prefixes = ["b c", "", "x", "h", "", "a", "g f e d c b a " * 6, "", "c", "d"]
     rules = dict(beam=3, nbest=2, min_length_extra=6, min_length_ratio=0.5, no_repeat_ngram=2, max_length_extra=9)
@@ -383,6 +384,7 @@ def test_a_translation_begins_with_its_prefix_and_its_other_limits_hold(transfor
 
 
 @pytest.mark.parametrize("epsilon", [0.0, pytest.param(0.002, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_samples_are_a_function_of_the_sentence_and_the_seed(transformer, epsilon):
     chance = dict(temperature=1.0, nbest=3, epsilon=epsilon)
     found = transformer.translate(LINES[::-1], **chance, tokens=24)
@@ -436,6 +438,7 @@ def coverage_by_hand(translator, line, tokens):
     return np.log(np.minimum(weights.mean(axis=(0, 1, 2)).sum(axis=0), 1)).sum()
 
 
+@pytest.mark.slow
 def test_phrases_occur_and_change_no_other_line(transformer):
     phrases = [["g h"], [], ["a"], ["b", "e d"], [], ["c"], ["f f f"], [], [], ["h a b c d e f g", "a"]]
     found = transformer.translate(LINES, phrases=phrases, beam=3, max_length_extra=2)
@@ -517,6 +520,7 @@ def test_where_no_layer_is_known_the_one_that_tells_most_aligns(tokenizer):
         make_translator(tokenizer, **FAMILIES["LSTM"]).align_with(None)
 
 
+@pytest.mark.slow
 def test_an_ensemble_has_the_mean_of_the_probabilities(tokenizer):
     """Of models of different families; of a model with itself it is that model."""
     one, other = (make_translator(tokenizer, **FAMILIES[name]) for name in ("Transformer", "LSTM with attention"))
@@ -631,6 +635,7 @@ def test_the_candidates_of_an_ensemble_come_from_all_its_models(tokenizer, weigh
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_an_ensemble_takes_lines_that_are_too_long_for_one_of_its_models(other, tokenizer):
     """In pieces that all can read, whichever of them is named first."""
     short = make_translator(tokenizer, positions="learned", max_positions=12)
