@@ -12,7 +12,8 @@ from helpers import FAMILIES, letters, random_parameters, tiny_model
 
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.errors import UserError
-from transformer_jax.inference.open_search import Left, OpenSearch, Ticket
+from transformer_jax.inference.open_search import OpenSearch
+from transformer_jax.inference.search_queue import Left, Ticket
 from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.tokenization.tokenizer import Tokenizer

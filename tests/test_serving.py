@@ -26,7 +26,7 @@ from fake_service import served
 from transformer_jax.cli.serving_job import ServingJob
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.errors import UserError
-from transformer_jax.inference.open_search import Ticket
+from transformer_jax.inference.search_queue import Ticket
 from transformer_jax.inference.translator import Translator
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.serving.app import make_app

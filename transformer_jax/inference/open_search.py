@@ -5,11 +5,9 @@ that waits takes the first slot that is free, of all requests in turn, so that a
 What a piece's translation is does not depend on the others.
 """
 
-import dataclasses
 import itertools
 import logging
 import threading
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -19,17 +17,18 @@ import numpy as np
 from flax import linen as nn
 
 from transformer_jax.config import SearchOptions
-from transformer_jax.inference.batched_search import Candidate, Searcher, positions_at_once
+from transformer_jax.inference.batched_search import Candidate, positions_at_once
 from transformer_jax.inference.forced_decoding import ForcedDecoder
 from transformer_jax.inference.length_batches import padded_length, power_of_two
 from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.model_search import BankShape
+from transformer_jax.inference.search_queue import Call, Ticket, Waiting
 from transformer_jax.inference.search_rows import fewer_positions, pack_rows
 from transformer_jax.inference.slot_bank import BankPrograms, Job, SlotBank
 from transformer_jax.platform import searches_at_once
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["Left", "OpenSearch", "SearchCounts", "SharedSearcher", "Ticket"]
+__all__ = ["OpenSearch", "SearchCounts"]
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +38,6 @@ _LENGTHS = 32, 64  # padded lengths of sources; the longest is the model's
 _SIZES = 2, 8
 _REFILL = 4  # pieces that begin at a time
 _STEPS = 8  # between two looks at the queue: the longest that a piece waits for a slot that is free
-
-
-class Left(Exception):
-    """Nobody waits for the translation any more."""
 
 
 class SearchCounts(NamedTuple):
@@ -55,93 +50,6 @@ class SearchCounts(NamedTuple):
     slots: int
     waiting: int  # pieces that have no slot yet
     searching: int  # pieces in slots
-
-
-class Ticket:
-    """What holds the pieces of a request together: `leave` takes them all out of the search."""
-
-    def __init__(self, tell: Callable[[int, np.ndarray], None] | None = None):
-        self.tell = tell  # gets the number of a piece in the call and its tokens so far, now and then
-        self._left = threading.Event()
-        self._waits: set[threading.Event] = set()
-
-    @property
-    def has_left(self) -> bool:
-        """Was it left?"""
-        return self._left.is_set()
-
-    def leave(self) -> None:
-        """Frees the slots of the pieces; whoever waits for them gets `Left`."""
-        self._left.set()
-        for event in tuple(self._waits):
-            event.set()
-
-    def wait(self, event: threading.Event) -> None:
-        """Returns once the event is set. Raises Left where the ticket was left."""
-        self._waits.add(event)
-        if not self.has_left:
-            event.wait()
-        self._waits.discard(event)
-        if self.has_left:
-            raise Left
-
-
-class _Call:
-    """The pieces of one call of `OpenSearch.search`, and their results."""
-
-    def __init__(self, pieces: Sequence[Piece], wanted: int, ticket: Ticket, numbers: Sequence[int]):
-        self.results: list[list[Candidate]] = [[] for _ in pieces]
-        self.error: Exception | None = None
-        self.done = threading.Event()
-        self.ticket = ticket
-        self._left = len(pieces)
-        self._lock = threading.Lock()
-        self.jobs = [
-            self._job(place, piece, wanted, number) for place, (piece, number) in enumerate(zip(pieces, numbers, strict=True))
-        ]
-
-    def _job(self, place: int, piece: Piece, wanted: int, number: int) -> Job:
-        def alive() -> bool:
-            return self.error is None and not self.ticket.has_left
-
-        def deliver(found: list[Candidate] | Exception) -> None:
-            with self._lock:
-                self._left -= 1
-                if isinstance(found, Exception):
-                    self.error = self.error or found
-                else:
-                    self.results[place] = found
-                if not self._left or self.error:
-                    self.done.set()
-
-        tell = self.ticket.tell
-        return Job(piece, self, wanted, alive, deliver, tell and (lambda tokens: tell(number, tokens)))
-
-
-class _Waiting:
-    """Pieces that wait for a slot of one length, taken from all calls in turn."""
-
-    def __init__(self) -> None:
-        self._calls: OrderedDict[int, deque[Job]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return sum(map(len, self._calls.values()))
-
-    def add(self, job: Job) -> None:
-        self._calls.setdefault(id(job.call), deque()).append(job)
-
-    def take(self, count: int) -> list[Job]:
-        """At most `count` of those that somebody still waits for."""
-        taken = []
-        while len(taken) < count and self._calls:
-            key, jobs = self._calls.popitem(last=False)
-            job = jobs.popleft()
-            if not job.alive():
-                continue  # nor does anybody wait for the rest of that call
-            taken.append(job)
-            if jobs:
-                self._calls[key] = jobs
-        return taken
 
 
 class OpenSearch:
@@ -171,7 +79,7 @@ class OpenSearch:
         # On a CPU several, each of which uses one core, do more together than one that uses all.
         places = [device for device in jax.local_devices() for _ in range(searches_at_once())]
         lengths = [length for length in _LENGTHS if length < self.longest] + [self.longest]
-        self._lengths, self._waiting = lengths, [_Waiting() for _ in lengths]
+        self._lengths, self._waiting = lengths, [Waiting() for _ in lengths]
         self._programs: list[list[BankPrograms]] = []  # of each length, the smallest first
         for length in lengths:
             room = pack_rows([Piece(np.zeros(1, np.int32))], length, max_positions, 0, tokenizer.vocab_size, options)
@@ -224,7 +132,7 @@ class OpenSearch:
         """For each piece, of at most `longest` ids, the `wanted` best translations, at most `options.nbest`, best first. It may
         be called by any number of threads. `numbers` are those that `ticket.tell` gets, by default from 0. Raises Left where
         the ticket is left before all are there."""
-        call = _Call(pieces, wanted, ticket or Ticket(), range(len(pieces)) if numbers is None else numbers)
+        call = Call(pieces, wanted, ticket or Ticket(), range(len(pieces)) if numbers is None else numbers)
         if not call.jobs:
             return []
         with self._changed:
@@ -346,45 +254,3 @@ def _run_once(programs: BankPrograms, params: Any) -> None:
     bank = SlotBank(programs, params)
     bank.admit([Job(Piece(np.zeros(1, np.int32)), None, 1, lambda: True, lambda found: None)])
     bank.run(1, 1)
-
-
-class SharedSearcher(Searcher):
-    """A `Searcher` whose pieces go into an open search that others share, on behalf of one request.
-
-    Pieces that the open search is not for are searched by themselves, one request at a time: those with a prefix, with phrases
-    that their translation does not have by itself, with other options of search, and those longer than `OpenSearch.longest`.
-    """
-
-    def __init__(self, alone: Searcher, shared: OpenSearch, ticket: Ticket):
-        self.__dict__.update(alone.__dict__)
-        self._shared, self._ticket = shared, ticket
-
-    def _search_once(
-        self,
-        params: Any,
-        pieces: Sequence[Piece],
-        options: SearchOptions,
-        between: Callable[[], None] | None,
-        after: Callable[[list[list[Candidate]]], None] | None = None,
-    ) -> list[list[Candidate]]:
-        shared = [i for i, piece in enumerate(pieces) if self._can_share(piece, options)]
-        results: list[list[Candidate]] = [[] for _ in pieces]
-        found = self._shared.search([pieces[i] for i in shared], options.nbest, self._ticket, shared)
-        alone = sorted(set(range(len(pieces))) - set(shared))
-        if alone:
-            with self._shared.alone:
-                if self._ticket.has_left:
-                    raise Left
-                rest = super()._search_once(params, [pieces[i] for i in alone], options, between, after)
-            shared, found = [*shared, *alone], [*found, *rest]
-        for i, candidates in zip(shared, found, strict=True):
-            results[i] = candidates
-        return results
-
-    def _can_share(self, piece: Piece, options: SearchOptions) -> bool:
-        own = self._shared.options
-        # How many are wanted may differ, and what does not concern one piece's search.
-        free = {name: getattr(own, name) for name in ("nbest", "split_sentences", "tokens", "alignment_layer", "seed")}
-        if options.nbest > own.nbest or dataclasses.replace(options, **free) != own:
-            return False
-        return len(piece.ids) <= self._shared.longest and not piece.prefix.size and not piece.phrases

@@ -20,10 +20,12 @@ from transformer_jax.inference.confidence import with_confidence
 from transformer_jax.inference.line_pieces import Piece, with_prefixes_and_phrases
 from transformer_jax.inference.loaded_model import OPTIONS, LoadedModel
 from transformer_jax.inference.markup.translation import MarkupTranslation, TagNames, translate_texts
-from transformer_jax.inference.open_search import OpenSearch, SharedSearcher, Ticket
+from transformer_jax.inference.open_search import OpenSearch
 from transformer_jax.inference.piece_search import Member, translate_pieces
 from transformer_jax.inference.protected_spans import Protection, protection_of
 from transformer_jax.inference.protected_translation import Requirements, WithLinks, translate_protected
+from transformer_jax.inference.search_queue import Ticket
+from transformer_jax.inference.shared_searcher import SharedSearcher
 from transformer_jax.inference.terminology import Terminology
 from transformer_jax.inference.translation import Translation, empty_translation, join_pieces
 from transformer_jax.inference.word_aligner import aligned, links_of_layer, measured_layer, require_layer

@@ -66,7 +66,9 @@ class Glossaries:
             self._folder.mkdir(parents=True, exist_ok=True)
             paths = sorted(path for path in self._folder.iterdir() if path.suffix == ".json")
         except OSError as error:
-            raise UserError(f"--glossaries={folder}: {error}") from None
+            raise UserError(
+                f"--glossaries={folder}: {error.strerror}; expected a folder, or the name of one that can be made"
+            ) from None
         for path in paths:
             glossary = _read(path)
             self._glossaries[glossary.identifier] = glossary

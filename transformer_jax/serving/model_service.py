@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from transformer_jax.inference.open_search import SearchCounts, Ticket
+from transformer_jax.inference.open_search import SearchCounts
+from transformer_jax.inference.search_queue import Ticket
 from transformer_jax.serving.errors import BadRequest, Busy, TooLarge, TooSlow
 from transformer_jax.serving.language_detection import detect
 from transformer_jax.serving.request_limits import RequestLimits

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transformer_jax.errors import UserError
-from transformer_jax.inference.open_search import Ticket
+from transformer_jax.inference.search_queue import Ticket
 from transformer_jax.inference.translation import Translation
 from transformer_jax.inference.translator import Translator
 from transformer_jax.serving.errors import BadRequest
