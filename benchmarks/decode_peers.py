@@ -32,11 +32,12 @@ class Settings(NamedTuple):
     checkpoint: str
     threads: int
     length_penalty: float
+    dtype: str = "float32"
 
 
 def load_ours(settings: Settings) -> dict[str, Translate]:
     """`Translator.translate` with the config's own batches."""
-    translator, _ = load_translator(Run(settings.workdir), CheckpointName.parse(settings.checkpoint))
+    translator, _ = load_translator(Run(settings.workdir), CheckpointName.parse(settings.checkpoint), settings.dtype)
     special = _special_ids(translator)
 
     def translate(lines: list[str], beam: int) -> list[tuple[str, int]]:
@@ -47,7 +48,7 @@ def load_ours(settings: Settings) -> dict[str, Translate]:
 
 
 def load_ctranslate2(settings: Settings) -> dict[str, Translate]:
-    """The variants by name, in float32: all threads in one worker or one thread in each, and batches of several sizes."""
+    """The variants by name: all threads in one worker or one thread in each, and batches of several sizes."""
     import ctranslate2
 
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +56,7 @@ def load_ctranslate2(settings: Settings) -> dict[str, Translate]:
         workers = {(1, settings.threads), (settings.threads, 1)}
         models = {
             (inter, intra): ctranslate2.Translator(
-                f"{folder}/model", compute_type="float32", inter_threads=inter, intra_threads=intra
+                f"{folder}/model", compute_type=settings.dtype, inter_threads=inter, intra_threads=intra
             )
             for inter, intra in sorted(workers)
         }

@@ -3,12 +3,14 @@
     pip install --editable '.[ctranslate2]' torch transformers
     python benchmarks/decode_speed.py --workdir=runs/mine --test data/test --threads=2
 
-Every system translates whole files in float32, tokenisation and detokenisation included, greedily and with a beam, without a
-length penalty (so that all have the same objective). Each system is a process of its own on the same cores; they take turns.
-CTranslate2 has its fastest settings on the file, Hugging Face the fastest on `--tune` lines of it, ours those of the config.
+Every system translates whole files, tokenisation and detokenisation included, greedily and with a beam, without a length
+penalty (so that all have the same objective), in float32 or as its name says. Each is a process of its own on the same cores;
+they take turns. CTranslate2 has its fastest settings on the file, Hugging Face the fastest on `--tune` lines of it, ours those
+of the config.
 
 "Start" is the time until a system is ready, with an empty cache of compiled programs; the first pass of ours compiles. "Warm"
-is the fastest of `--repeats` further passes, and CPU its CPU time on all cores. Tokens are those of the output without EOS;
+is the fastest of `--repeats` further passes, and CPU its CPU time on all cores. Memory is the most that the system's process
+held so far, in MB. Tokens are those of the output without EOS;
 "same" is the share of translations that are equal to ours. A system that is not installed, or cannot represent the model, is
 left out.
 """
@@ -16,6 +18,7 @@ left out.
 import multiprocessing
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -30,8 +33,14 @@ from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.program import main, set_up
 from transformer_jax.errors import UserError
 
-PACKAGES = {"ours": "jax", "CTranslate2": "ctranslate2", "Hugging Face": "transformers"}
-COLUMNS = "test beam system settings start first warm CPU sentences/s tokens/s tokens BLEU same".split()
+PACKAGES = {
+    "ours": "jax",
+    "ours, bfloat16": "jax",
+    "CTranslate2": "ctranslate2",
+    "CTranslate2, int8": "ctranslate2",
+    "Hugging Face": "transformers",
+}
+COLUMNS = "test beam system settings start first warm CPU sentences/s tokens/s memory tokens BLEU same".split()
 
 
 class Pass(NamedTuple):
@@ -41,6 +50,7 @@ class Pass(NamedTuple):
     cpu_seconds: float
     compiled: int  # number of programs that XLA compiled
     compiling: float  # seconds of compilation
+    memory: int  # MB that the process held at most, until now
     found: list[tuple[str, int]]  # translation and number of tokens of each line
 
 
@@ -92,9 +102,10 @@ def serve(pipe: Connection, name: str, settings: Any) -> None:
             compiled.append(seconds)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    load = {"ours": load_ours, "CTranslate2": load_ctranslate2, "Hugging Face": load_hugging_face}[name]
+    system, _, dtype = name.partition(", ")
+    load = {"ours": load_ours, "CTranslate2": load_ctranslate2, "Hugging Face": load_hugging_face}[system]
     try:
-        variants = load(settings)
+        variants = load(settings._replace(dtype=dtype or settings.dtype))
     except (UserError, ImportError) as error:
         pipe.send(str(error))
         return
@@ -105,7 +116,8 @@ def serve(pipe: Connection, name: str, settings: Any) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         found = variants[variant](lines, beam)
         seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-        pipe.send(Pass(seconds, cpu_seconds, len(compiled), sum(compiled), found))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 if platform.system() == "Linux" else 1024) // 1024
+        pipe.send(Pass(seconds, cpu_seconds, len(compiled), sum(compiled), memory, found))
 
 
 def run() -> None:
@@ -174,7 +186,8 @@ def compare(
             same = f"{sum(a[0] == b for a, b in zip(first['ours'].found, texts, strict=True)) / len(texts):.1%}"
         cells = [test, beam, system.name, chosen[system.name], f"{system.start_seconds:.1f} s"]
         cells += [f"{first[system.name].seconds:.1f} s", f"{best.seconds:.1f} s", f"{best.cpu_seconds:.1f} s"]
-        cells += [f"{len(texts) / best.seconds:.1f}", f"{tokens / best.seconds:,.0f}", f"{tokens:,}"]
+        cells += [f"{len(texts) / best.seconds:.1f}", f"{tokens / best.seconds:,.0f}"]
+        cells += [f"{best.memory:,}", f"{tokens:,}"]
         print(row([*cells, f"{score(texts, references)[0].value:.1f}", same]), end="", flush=True)
     if "ours" not in first:
         return []

@@ -63,9 +63,18 @@ CASES = {
     "curve": Case("--workdir={run} --output={out}/curve.png", [("2",), ("4",)], ["target tokens/s"], ["curve.png"]),
     "decode_speed": Case(
         "--workdir={run} --test {dev} --beam 1 2 --repeats=1 --tune=2",
-        [("dev", beam, system) for beam in "12" for system in ("ours", "CTranslate2", "Hugging Face")],
+        [
+            ("dev", beam, system)
+            for beam in "12"
+            for system in ("ours", "ours, bfloat16", "CTranslate2", "CTranslate2, int8", "Hugging Face")
+        ],
         ["ours compiled"],
         needs=("ctranslate2", "transformers", "torch"),
+    ),
+    "decode_profile": Case(
+        "--workdir={run} --test {dev} --beam 2 --sentences=4",
+        rows=None,  # by how long each took
+        says=["beam 2: 4 pieces in ", "product with the vocabulary", "cache rows that move", "% of them"],
     ),
     "decode_speed, ours alone": Case(
         "--workdir={run} --test {dev} --sentences=3 --beam 1 --repeats=1 --only ours", [("dev", "1", "ours")], ["ours compiled"]

@@ -295,10 +295,24 @@ def test_two_stage_top_k_is_top_k(vocabulary, digits):
     masked[:, list(suppressed)] = -np.inf
     total = (masked.reshape(batch, beams, vocabulary) + log_prob[:, :, None]).reshape(batch, -1)
     value, place = lax.top_k(total, 2 * beams)
-    ours = jax.jit(functools.partial(top_candidates.best_continuations, suppressed=suppressed))(log_probs, log_prob)
+    best = jax.jit(functools.partial(top_candidates.best_continuations, suppressed=suppressed))
+    ours = best(top_candidates.LogProbs.of_step(log_probs), log_prob)
     np.testing.assert_array_equal(ours[0], value)
     real = np.asarray(value) > -np.inf
     np.testing.assert_array_equal((ours[1] * vocabulary + ours[2])[real], place[real])
+
+
+@pytest.mark.parametrize("vocabulary", [3, 97, 640])
+def test_log_probabilities_that_are_not_written_out_are_those_of_log_softmax(vocabulary):
+    logits = 20 * np.random.default_rng(vocabulary).standard_normal((6, vocabulary)).astype(np.float32)
+    logits[1, 1:] = -np.inf
+    log_probs = top_candidates.LogProbs.of_logits(jnp.asarray(logits))
+    np.testing.assert_array_equal(log_probs.log_sum, jax.nn.logsumexp(logits, axis=1))
+    np.testing.assert_allclose(log_probs.all(), jax.nn.log_softmax(logits), rtol=1e-6, atol=1e-5)
+    row, token = np.array([[0], [5]]), np.array([[2, 0], [1, 2]])
+    np.testing.assert_array_equal(log_probs.at(row, token), log_probs.all()[row, token])
+    again = top_candidates.LogProbs.of_step(log_probs.all().astype(jnp.bfloat16))
+    assert again.all().dtype == jnp.float32 and (again.all() == log_probs.all().astype(jnp.bfloat16)).all()
 
 
 def test_slots_move_as_few_rows_as_can_be():

@@ -657,6 +657,11 @@ def test_every_row_is_in_one_group_and_a_test_set_has_few_shapes():
         assert all(slots * length <= 4096 for _, length, slots in groups)
         assert [length for _, length, _ in groups] == sorted((length for _, length, _ in groups), reverse=True)
         assert len({(length, slots) for _, length, slots in groups}) <= 8
+        fewer = list(search_groups(lengths[:count], 4096, devices=2, workers=1, least=16))
+        assert [group[:2] for group in fewer] == [group[:2] for group in groups]
+        for (numbers, _, some), (_, _, all_slots) in zip(fewer, groups, strict=True):
+            assert some == all_slots < 32 or some == 16 or len(numbers) >= 3 * some - 2
+            assert some <= all_slots and (some == all_slots or len(numbers) < 6 * some)
     assert list(search_groups([], 4096, devices=2, workers=1)) == []
 
 

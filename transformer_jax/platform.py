@@ -24,6 +24,7 @@ __all__ = [
     "activations_in_float32",
     "default_compute_dtype",
     "describe_devices",
+    "fewest_hypotheses",
     "find_devices",
     "import_jax",
     "kind_of_device",
@@ -238,6 +239,12 @@ def search_positions() -> int:
     """The number of positions, over all hypotheses and local devices, in one batch of a search where `decode.tokens` is 0."""
     # Some hundred rows are enough for the matrix products of a CPU, and what it reads at each step grows with every row.
     return 4096 if _on_cpu() else 65_536
+
+
+def fewest_hypotheses() -> int:
+    """How many hypotheses a step of a search has at least, if there are so many: with fewer it takes hardly less time. 0 where
+    that is so of any number, because the device does them all at once."""
+    return 32 if _on_cpu() else 0
 
 
 def searches_at_once() -> int:

@@ -21,7 +21,7 @@ from transformer_jax.config import SearchOptions
 from transformer_jax.decoding.beam_slots import assign_slots, reorder_cache
 from transformer_jax.decoding.continuous_batching import DecodingQueue, SearchParts, search_loop
 from transformer_jax.decoding.hypotheses import Cache, Hypotheses, Memory, Step, Task, make_task
-from transformer_jax.decoding.top_candidates import best_continuations, pick
+from transformer_jax.decoding.top_candidates import LogProbs, best_continuations, pick
 from transformer_jax.tokenization.special_ids import SpecialIds
 
 __all__ = ["BeamState", "Choice", "beam_search", "run_beam_search"]
@@ -77,9 +77,10 @@ def beam_search(
     is `cut`. One beam with length_penalty 0 is greedy search; with more, one beam looks beyond its first EOS.
 
     Args:
-        step: (token [N], index [], cache) -> (log_probs float32 [N, V], cache), rows independent of each other; log_probs at
-            most 0, minus infinity allowed (a sentence whose every EOS has it at the limit may stay empty). Where sentences
-            have a memory, it is the fourth argument. `index` counts from 0 in a `single_batch`, else see `search_loop`.
+        step: (token [N], index [], cache) -> (log_probs float32 [N, V], or `LogProbs`; cache), rows independent of each other;
+            log_probs at most 0, minus infinity allowed (a sentence whose every EOS has it at the limit may stay empty). Where
+            sentences have a memory, it is the fourth argument. `index` counts from 0 in a `single_batch`, else see
+            `search_loop`.
         queue: the sentences, with each its cache, a pytree whose every leaf is [N, ...], reordered as the hypotheses move; its
             limit in tokens, EOS included (0 marks a row that only fills the batch: it is empty in the result and costs no
             steps); and its memory, which stays as it is.
@@ -103,12 +104,12 @@ def run_beam_search(
     queue: DecodingQueue,
     task: Task,
     options: SearchOptions,
-    choose: Callable[[Array, BeamState, Array], Choice],
+    choose: Callable[[Array, BeamState, LogProbs], Choice],
     coverage_score: Callable[[Cache], Array] | None = None,
     loop: Callable[[SearchParts], Any] = search_loop,
 ) -> Hypotheses:
     """`beam_search`, where `choose` decides which hypotheses end and go on: from their length [B] with this step's token, from
-    the state, whose cache is the one that `step` returned, and from log-probabilities [N, V]."""
+    the state, whose cache is the one that `step` returned, and from the log-probabilities of the next token."""
     if not 1 <= options.nbest <= options.beam:
         raise ValueError(f"nbest must be between 1 and beam = {options.beam}, not {options.nbest}")
 
@@ -118,7 +119,7 @@ def run_beam_search(
 
     def advance(index: Array, state: BeamState) -> BeamState:
         log_probs, cache = step(state.token.reshape(-1), index, state.cache, *([] if state.memory is None else [state.memory]))
-        state, length, log_probs = state._replace(cache=cache), index - state.start + 1, log_probs.astype(jnp.float32)
+        state, length, log_probs = state._replace(cache=cache), index - state.start + 1, LogProbs.of_step(log_probs)
         score = None if coverage_score is None else coverage_score(cache).reshape(state.log_prob.shape)
         return _advance(length, state, choose(length, state, log_probs), log_probs, score, task)
 
@@ -168,12 +169,12 @@ def _initial_state(index: Array, cache: Cache, limit: Array, memory: Memory, opt
     )
 
 
-def _choose(length: Array, state: BeamState, log_probs: Array, task: Task) -> Choice:
+def _choose(length: Array, state: BeamState, log_probs: LogProbs, task: Task) -> Choice:
     """The best continuations; EOS and nothing else at a sentence's limit."""
     beams, eos_id = state.log_prob.shape[1], task.ids.eos
     value, parent, token = best_continuations(log_probs, state.log_prob, task.suppressed)
     last = (length >= state.max_length)[:, None]
-    eos = state.log_prob + log_probs[:, eos_id].reshape(state.log_prob.shape)
+    eos = state.log_prob + log_probs.at(jnp.arange(state.log_prob.size), eos_id).reshape(state.log_prob.shape)
     value = jnp.where(last, jnp.pad(eos, ((0, 0), (0, beams)), constant_values=_NEVER), value)
     parent = jnp.where(last, (jnp.arange(2 * beams) % beams)[None, :], parent)
     token = jnp.where(last, eos_id, token)
@@ -184,7 +185,7 @@ def _choose(length: Array, state: BeamState, log_probs: Array, task: Task) -> Ch
 
 
 def _advance(
-    length: Array, state: BeamState, choice: Choice, log_probs: Array, coverage_score: Array | None, task: Task
+    length: Array, state: BeamState, choice: Choice, log_probs: LogProbs, coverage_score: Array | None, task: Task
 ) -> BeamState:
     """The state after one more token, with which every hypothesis is of `length` [B]."""
     finished = _merge(length, state, choice, log_probs, coverage_score, task)
@@ -210,7 +211,7 @@ def _advance(
 
 
 def _merge(
-    length: Array, state: BeamState, choice: Choice, log_probs: Array, coverage_score: Array | None, task: Task
+    length: Array, state: BeamState, choice: Choice, log_probs: LogProbs, coverage_score: Array | None, task: Task
 ) -> Hypotheses:
     """The best of the finished pool and of those that end."""
     parent, score = choice.ended_parent, task.score(choice.ended, length[:, None])
@@ -234,8 +235,7 @@ def _appended(rows: Array, parent: Array, length: Array, last: Array) -> Array:
     return jnp.where(is_last, last[:, :, None], pick(rows, parent))
 
 
-def _log_probs_of(log_probs: Array, parent: Array, token: Array) -> Array:
-    """log_probs[N, V] of each `token` [B, m] after the hypothesis in slot `parent` [B, m]: [B, m]."""
-    beams = len(log_probs) // len(parent)
-    row = jnp.arange(len(parent))[:, None] * beams + parent
-    return log_probs.at[row, token].get(mode="promise_in_bounds")
+def _log_probs_of(log_probs: LogProbs, parent: Array, token: Array) -> Array:
+    """The log-probability of each `token` [B, m] after the hypothesis in slot `parent` [B, m]: [B, m]."""
+    beams = len(log_probs.logits) // len(parent)
+    return log_probs.at(jnp.arange(len(parent))[:, None] * beams + parent, token)

@@ -12,7 +12,7 @@ from jax import Array, lax
 from transformer_jax.config import SearchOptions
 from transformer_jax.decoding.continuous_batching import DecodingQueue, SearchParts, search_loop
 from transformer_jax.decoding.hypotheses import Cache, Hypotheses, Memory, Step, Task, make_task
-from transformer_jax.decoding.top_candidates import best_continuations
+from transformer_jax.decoding.top_candidates import LogProbs, best_continuations
 from transformer_jax.tokenization.special_ids import SpecialIds
 
 __all__ = ["greedy_search", "sample_search"]
@@ -37,11 +37,12 @@ def greedy_search(
     or `length_penalty` negative.
     """
 
-    def most_probable(log_probs: Array, age: Array, nothing: None) -> Array:
-        # argmax, but that takes three times as long on CPU.
-        return best_continuations(log_probs, jnp.zeros((len(log_probs), 1)), ())[2][:, 0]
-
     task = make_task(ids, options, length, max_length)
+
+    def most_probable(log_probs: LogProbs, age: Array, nothing: None) -> Array:
+        # argmax, but that takes three times as long on CPU.
+        return best_continuations(log_probs, jnp.zeros((len(age), 1)), task.suppressed)[2][:, 0]
+
     return _search(step, queue, task, 1, most_probable, lambda numbers: None, loop)
 
 
@@ -84,15 +85,18 @@ def sample_search(
         return jax.vmap(sample_key)(jnp.repeat(numbers[sentences], samples), jnp.tile(jnp.arange(samples), len(sentences)))
 
     task = make_task(ids, options, length, max_length)
-    return _search(step, queue, task, samples, functools.partial(_draw, options=options), sample_keys)
+    draw = functools.partial(_draw, suppressed=task.suppressed, options=options)
+    return _search(step, queue, task, samples, draw, sample_keys)
 
 
-def _draw(log_probs: Array, age: Array, keys: Array, options: SearchOptions) -> Array:
+def _draw(log_probs: LogProbs, age: Array, keys: Array, suppressed: tuple[int, ...], options: SearchOptions) -> Array:
     """A token of each row, int32 [N], drawn as the options say."""
-    logits, ids = log_probs / options.temperature, None
+    vocabulary = log_probs.logits.shape[1]
+    allowed = jnp.asarray(~np.isin(np.arange(vocabulary), suppressed))
+    logits, ids = jnp.where(allowed[None, :], log_probs.all(), -jnp.inf) / options.temperature, None
     log_total = jax.nn.logsumexp(logits, axis=1, keepdims=True) if options.epsilon else None
-    if 0 < options.top_k < log_probs.shape[1] or options.top_p < 1:
-        logits, ids = lax.top_k(logits, min(options.top_k, log_probs.shape[1]) or log_probs.shape[1])
+    if 0 < options.top_k < vocabulary or options.top_p < 1:
+        logits, ids = lax.top_k(logits, min(options.top_k, vocabulary) or vocabulary)
     probability = jax.nn.softmax(logits)
     below = jnp.cumsum(probability, axis=1)
     if options.top_p < 1:
@@ -128,12 +132,12 @@ def _search(
     queue: DecodingQueue,
     task: Task,
     samples: int,
-    choose: Callable[[Array, Array, Any], Array],
+    choose: Callable[[LogProbs, Array, Any], Array],
     randomness_of: Callable[[Array], Any],
     loop: Callable[[SearchParts], Any] = search_loop,
 ) -> Hypotheses:
-    """`samples` translations of each sentence. The next tokens [N] are what `choose` makes of log-probabilities [N, V] (minus
-    infinity where suppressed), of how many tokens there are [N], and of what `randomness_of` gave for the sentences' numbers.
+    """`samples` translations of each sentence. The next tokens [N] are what `choose` makes of their log-probabilities, of how
+    many tokens there are [N], and of what `randomness_of` gave for the sentences' numbers.
     """
     split = lambda x: x.reshape(-1, samples, *x.shape[1:])  # noqa: E731  # [N, ...] -> [B, samples, ...]
 
@@ -144,11 +148,10 @@ def _search(
 
     def advance(index: Array, state: _State) -> _State:
         log_probs, cache = step(state.token, index, state.cache, *([] if state.memory is None else [state.memory]))
-        log_probs, age = log_probs.astype(jnp.float32), index - state.start
-        allowed = jnp.asarray(~np.isin(np.arange(log_probs.shape[1]), task.suppressed))
-        chosen = choose(jnp.where(allowed[None, :], log_probs, -jnp.inf), age, state.randomness).astype(jnp.int32)
+        log_probs, age = LogProbs.of_step(log_probs), index - state.start
+        chosen = choose(log_probs, age, state.randomness).astype(jnp.int32)
         chosen = jnp.where(age + 1 >= state.limit, task.ids.eos, chosen)
-        gain = jnp.take_along_axis(log_probs, chosen[:, None], axis=1)[:, 0]
+        gain = log_probs.at(jnp.arange(len(chosen)), chosen)
         return _advance(age, state._replace(cache=cache), chosen, gain, task)
 
     def result(state: _State) -> Hypotheses:

@@ -17,7 +17,8 @@ __all__ = ["Cache", "Hypotheses", "Memory", "SearchCache", "Step", "Task", "make
 
 Cache = Any  # a pytree whose every leaf is [N, ...]
 Memory = Any  # a pytree whose every leaf is [B, ...]
-Step = Callable[..., tuple[Array, Cache]]  # (token [N], index [], cache), memory where there is one -> log_probs [N, V], cache
+# (token [N], index [], cache), and memory where there is one -> log_probs [N, V] or `top_candidates.LogProbs`, cache
+Step = Callable[..., tuple[Any, Cache]]
 
 
 class Hypotheses(NamedTuple):

@@ -27,7 +27,7 @@ from transformer_jax.decoding.beam import BeamState, Choice, run_beam_search
 from transformer_jax.decoding.continuous_batching import DecodingQueue
 from transformer_jax.decoding.hypotheses import Hypotheses, Memory, SearchCache, Step, Task, make_task
 from transformer_jax.decoding.token_constraints import TokenTexts
-from transformer_jax.decoding.top_candidates import best_continuations
+from transformer_jax.decoding.top_candidates import LogProbs, best_continuations
 from transformer_jax.tokenization.special_ids import SpecialIds
 
 __all__ = ["PhraseProgress", "Phrases", "begin_phrases", "constrained_search"]
@@ -84,12 +84,13 @@ def constrained_search(
     """
     task = make_task(ids, options, length, max_length)
 
-    def phrases_before_eos(token: Array, index: Array, cache: SearchCache, *memory: Memory) -> tuple[Array, SearchCache]:
+    def phrases_before_eos(token: Array, index: Array, cache: SearchCache, *memory: Memory) -> tuple[LogProbs, SearchCache]:
         progress = _advanced(cache.phrases, token, texts)
         log_probs, cache = step(token, index, cache, *memory)
+        logits, log_sum = LogProbs.of_step(log_probs)
         complete = (progress.met | _completed(progress)).all(axis=1)
-        too_early = (jnp.arange(log_probs.shape[1]) == ids.eos)[None, :] & ~complete[:, None]
-        return jnp.where(too_early, -jnp.inf, log_probs), cache._replace(phrases=progress)
+        too_early = (jnp.arange(logits.shape[1]) == ids.eos)[None, :] & ~complete[:, None]
+        return LogProbs(jnp.where(too_early, -jnp.inf, logits), log_sum), cache._replace(phrases=progress)
 
     choose = functools.partial(_choose, task=task, texts=texts)
     return run_beam_search(phrases_before_eos, queue, task, options, choose, coverage_score)
@@ -155,15 +156,15 @@ def _at(tokens: Array, places: Array) -> Array:
     return jnp.take_along_axis(tokens, jnp.minimum(places, tokens.shape[3] - 1)[..., None], axis=3)[..., 0]
 
 
-def _choose(length: Array, state: BeamState, log_probs: Array, task: Task, texts: TokenTexts | None) -> Choice:
+def _choose(length: Array, state: BeamState, log_probs: LogProbs, task: Task, texts: TokenTexts | None) -> Choice:
     """The best of every bank. Any hypothesis may end, if `step` allows it."""
     progress: PhraseProgress = state.cache.phrases
-    batch, beams = state.log_prob.shape
+    (batch, beams), (rows, vocabulary) = state.log_prob.shape, log_probs.logits.shape
     value, parent, token = best_continuations(log_probs, state.log_prob, task.suppressed)
     own = best_continuations(log_probs, state.log_prob.reshape(-1, 1), task.suppressed)
     tokens = progress.phrases.tokens
     wanted = jnp.concatenate([_at(tokens, _places(progress)).reshape(len(tokens), -1), tokens[:, :, 0, 0]], axis=1)
-    wanted_value = jnp.take_along_axis(log_probs, wanted, axis=1) + state.log_prob.reshape(-1, 1)
+    wanted_value = log_probs.at(jnp.arange(rows)[:, None], wanted) + state.log_prob.reshape(-1, 1)
 
     def join(best: Array, *others: Array) -> Array:
         return jnp.concatenate([best, *(other.reshape(batch, -1) for other in others)], axis=1)
@@ -175,13 +176,13 @@ def _choose(length: Array, state: BeamState, log_probs: Array, task: Task, texts
     never = jnp.isin(token, jnp.array([task.ids.eos, *task.suppressed]))  # EOS ends; padding is in `wanted`, too
     value = jnp.where(never, -jnp.inf, value)
 
-    rows = (jnp.arange(batch)[:, None] * beams + parent).reshape(-1)
-    after = _advanced(jax.tree.map(lambda leaf: leaf[rows], progress), token.reshape(-1), texts)
+    parents = (jnp.arange(batch)[:, None] * beams + parent).reshape(-1)
+    after = _advanced(jax.tree.map(lambda leaf: leaf[parents], progress), token.reshape(-1), texts)
     bank = _tokens_there(after, texts).reshape(value.shape)
-    log_prob, key = _best_of_banks(value, bank, parent * log_probs.shape[1] + token, beams)
-    ended = state.log_prob + log_probs[:, task.ids.eos].reshape(batch, beams)
+    log_prob, key = _best_of_banks(value, bank, parent * vocabulary + token, beams)
+    ended = state.log_prob + log_probs.at(jnp.arange(rows), task.ids.eos).reshape(batch, beams)
     itself = jnp.broadcast_to(jnp.arange(beams), (batch, beams))
-    return Choice(ended, itself, log_prob, key // log_probs.shape[1], key % log_probs.shape[1])
+    return Choice(ended, itself, log_prob, key // vocabulary, key % vocabulary)
 
 
 def _best_of_banks(value: Array, bank: Array, key: Array, beams: int) -> tuple[Array, Array]:

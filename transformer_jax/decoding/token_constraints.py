@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from transformer_jax.decoding.hypotheses import Memory, SearchCache, Step
+from transformer_jax.decoding.top_candidates import LogProbs
 
 __all__ = ["Continuations", "Prefixes", "TokenConstraints", "TokenTexts", "constrained_step", "make_constraints"]
 
@@ -91,12 +92,13 @@ def constrained_step(
     `continuation` need the tokens' `texts`, `TokenConstraints.once` the P ids of its tokens.
     """
 
-    def next_step(token: Array, index: Array, cache: SearchCache, *memory: Memory) -> tuple[Array, SearchCache]:
+    def next_step(token: Array, index: Array, cache: SearchCache, *memory: Memory) -> tuple[LogProbs, SearchCache]:
         log_probs, cache = step(token, index, cache, *memory)
+        logits, log_sum = LogProbs.of_step(log_probs)
         constraints, age = cache.constraints, index - cache.constraints.start  # age [N]: how many tokens there are
-        allowed = log_probs
+        allowed = logits
         if constraints.min_length is not None:
-            is_eos = jnp.arange(log_probs.shape[1])[None, :] == eos_id
+            is_eos = jnp.arange(logits.shape[1])[None, :] == eos_id
             allowed = jnp.where((age + 1 < constraints.min_length)[:, None] & is_eos, -jnp.inf, allowed)
         if constraints.history is not None:
             allowed, constraints = _without_repeats(allowed, constraints, token, age, no_repeat_ngram)
@@ -106,8 +108,8 @@ def constrained_step(
             allowed = allowed.at[:, ids].set(jnp.where(left, allowed[:, ids], -jnp.inf))
             constraints = constraints._replace(once=left)
         if constraints.prefixes is not None:
-            allowed, constraints = _with_prefix(allowed, log_probs, constraints, token, age, texts)
-        return allowed, cache._replace(constraints=constraints)
+            allowed, constraints = _with_prefix(allowed, logits, constraints, token, age, texts)
+        return LogProbs(allowed, log_sum), cache._replace(constraints=constraints)
 
     return next_step
 
@@ -125,11 +127,11 @@ def _without_repeats(
 
 
 def _with_prefix(
-    allowed: Array, log_probs: Array, constraints: TokenConstraints, token: Array, age: Array, texts: TokenTexts | None
+    allowed: Array, logits: Array, constraints: TokenConstraints, token: Array, age: Array, texts: TokenTexts | None
 ) -> tuple[Array, TokenConstraints]:
-    prefixes, vocabulary = constraints.prefixes, jnp.arange(log_probs.shape[1])[None, :]
+    prefixes, vocabulary = constraints.prefixes, jnp.arange(logits.shape[1])[None, :]
     place = jnp.minimum(age, prefixes.tokens.shape[1] - 1)
-    only = jnp.where(vocabulary == jnp.take_along_axis(prefixes.tokens, place[:, None], axis=1), log_probs, -jnp.inf)
+    only = jnp.where(vocabulary == jnp.take_along_axis(prefixes.tokens, place[:, None], axis=1), logits, -jnp.inf)
     allowed = jnp.where((age < prefixes.length)[:, None], only, allowed)
     if prefixes.ends_word is not None:
         ends = (prefixes.ends_word & (age == prefixes.length))[:, None]
@@ -137,13 +139,13 @@ def _with_prefix(
     if prefixes.continuation is not None:
         place = jnp.where(age > prefixes.length, constraints.place + texts.sizes[token], 0)
         goes_on = (age >= prefixes.length) & (place < prefixes.continuation.size)
-        agreeing = _agreeing(prefixes.continuation, place, texts, log_probs, allowed)
+        agreeing = _agreeing(prefixes.continuation, place, texts, logits, allowed)
         allowed = jnp.where(goes_on[:, None], agreeing, allowed)
         constraints = constraints._replace(place=place)
     return allowed, constraints
 
 
-def _agreeing(continuation: Continuations, place: Array, texts: TokenTexts, log_probs: Array, allowed: Array) -> Array:
+def _agreeing(continuation: Continuations, place: Array, texts: TokenTexts, logits: Array, allowed: Array) -> Array:
     """Minus infinity for tokens that do not agree with the text from `place` int32 [N] on. Of the others those that are
     `allowed`, or all where none is."""
     rows, place = jnp.arange(len(place)), jnp.minimum(place, continuation.low.shape[1] - 1)
@@ -152,7 +154,7 @@ def _agreeing(continuation: Continuations, place: Array, texts: TokenTexts, log_
     agrees = agrees.at[rows[:, None], continuation.within[rows, place]].set(True, mode="drop")
     both = jnp.where(agrees, allowed, -jnp.inf)
     some = (both > -jnp.inf).any(axis=1, keepdims=True)
-    return jnp.where(some, both, jnp.where(agrees, log_probs, -jnp.inf))
+    return jnp.where(some, both, jnp.where(agrees, logits, -jnp.inf))
 
 
 def _repeated(history: Array, age: Array, n: int) -> tuple[Array, Array]:

@@ -23,7 +23,7 @@ from transformer_jax.inference.phrases import Phrase, has_phrases
 from transformer_jax.inference.search_rows import beam_of, deal, fewer_positions, pack_rows
 from transformer_jax.inference.side_by_side import map_side_by_side
 from transformer_jax.models.random_keys import seed_words
-from transformer_jax.platform import search_positions, searches_at_once
+from transformer_jax.platform import fewest_hypotheses, search_positions, searches_at_once
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Searcher", "candidates_of", "positions_at_once"]
@@ -139,11 +139,13 @@ class Searcher:
         after: Callable[[list[list[Candidate]]], None] | None,
     ) -> list[list[Candidate]]:
         """One search of pieces of one kind; without a `full_cache` nothing for those that need one."""
-        tokens = positions_at_once(options) // (options.nbest if options.temperature else options.beam)
+        hypotheses = options.nbest if options.temperature else options.beam
+        tokens, least = positions_at_once(options) // hypotheses, -(-fewest_hypotheses() // hypotheses)
         tokens = fewer_positions(tokens, options) if full_cache else tokens
         lengths = [len(piece.ids) for piece in pieces]
         workers = searches_at_once()
-        groups = list(search_groups(lengths, tokens, jax.local_device_count(), jax.process_count() * workers))
+        devices = jax.local_device_count()
+        groups = list(search_groups(lengths, tokens, devices, jax.process_count() * workers, least * devices))
 
         def search(group: RowGroup) -> list[list[Candidate]]:
             hypotheses = self._search_group(params, [pieces[i] for i in group.numbers], group, options, full_cache)

@@ -19,12 +19,14 @@ class RowGroup(NamedTuple):
     slots: int  # so many are decoded at a time, on all devices together
 
 
-def search_groups(lengths: Sequence[int], tokens: int, devices: int, workers: int) -> Iterator[RowGroup]:
+def search_groups(lengths: Sequence[int], tokens: int, devices: int, workers: int, least: int = 0) -> Iterator[RowGroup]:
     """Groups of all rows, longest first, so that what is too large for memory shows at once. In each group as many rows are
     decoded at a time as have `tokens` positions.
 
     Rows of one padded length are together, with shorter ones where they are fewer than can be searched at a time. They are
-    divided into groups of equal work, for every worker (a process, or a thread of one) one or more.
+    divided into groups of equal work, for every worker (a process, or a thread of one) one or more. Where a step with half the
+    rows takes half the time, `least` is the fewest for which that holds: then as few are decoded at a time, but not fewer, that
+    a slot has three rows one after the other, since slots without a row cost as much as others while the last rows end.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     padded = [padded_length(lengths[i]) for i in order]
@@ -37,7 +39,10 @@ def search_groups(lengths: Sequence[int], tokens: int, devices: int, workers: in
         together = order[start:end]
         groups = -(-len(together) // (devices * QUEUE))
         groups = -(-groups // workers) * workers
-        slots = min(slots, fill_devices(-(-len(together) // groups), devices))  # of all alike: one program
+        in_group = -(-len(together) // groups)
+        slots = min(slots, fill_devices(in_group, devices))  # of all alike: one program
+        while least and slots // 2 >= least and 3 * slots > in_group:
+            slots //= 2
         for group in range(min(groups, len(together))):
             yield RowGroup(together[group::groups], padded[start], slots)
         start = end

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from transformer_jax.models.layers import Dropout, Projection, require_width, rotate
+from transformer_jax.models.layers import Dropout, Projection, Rotation, require_width, rotate
 from transformer_jax.models.matmul import activation_dtype
 
 __all__ = [
@@ -121,11 +121,16 @@ class MultiHeadSelfAttention(nn.Module):
         return key, value
 
     def step(
-        self, x: Array, index: Array, cache: tuple[Array, Array], age: Array | None = None
+        self,
+        x: Array,
+        index: Array,
+        cache: tuple[Array, Array],
+        age: Array | None = None,
+        rotation: Rotation | None = None,
     ) -> tuple[Array, tuple[Array, Array]]:
         """One token of each hypothesis: x [N, 1, D], the token at position `age` int32 [N] of its sentence, attends to itself
         and the `age` tokens before it -> [N, 1, D], cache. Where all rows began at step 0, age is `index` int32 [], and may be
-        left out.
+        left out. `rotation` is that of the ages, if there is one for several layers.
 
         The cache is a ring buffer of T slots. Step `index` writes slot index mod T of every row, although some rows began
         earlier than others. With the slots before the heads, XLA would transpose the whole cache at every step on CPU (52 ms a
@@ -133,7 +138,7 @@ class MultiHeadSelfAttention(nn.Module):
         """
         require_width(x, self.width, "MultiHeadSelfAttention")
         age = jnp.broadcast_to(index, x.shape[:1]) if age is None else age
-        query, *new = self._project(x, age[:, None])
+        query, *new = self._project(x, age[:, None] if rotation is None else rotation)
         slots = cache[0].shape[2]
 
         def write(past: Array, new: Array) -> Array:
@@ -144,7 +149,7 @@ class MultiHeadSelfAttention(nn.Module):
         mask = (steps_ago[None] <= age[:, None])[:, None, None]
         return self._attend(query, KeyValues(key.swapaxes(2, 3), value), mask, train=False), cache
 
-    def _project(self, x: Array, position: Array) -> tuple[Array, Array, Array]:
+    def _project(self, x: Array, position: Array | Rotation) -> tuple[Array, Array, Array]:
         """[B, T, D] -> query, key and value [B, T, H, K]."""
         if self.fused:
             fused = self.query_key_value(x)  # [B, T, 3, H, K]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ __all__ = [
     "FeedForward",
     "LayerNorm",
     "Projection",
+    "Rotation",
     "require_width",
     "rotate",
     "sinusoids",
@@ -149,20 +151,44 @@ def sinusoids(position: Array, width: int, kind: str = "sinusoidal") -> Array:
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis)
 
 
-def rotate(x: Array, position: Array) -> Array:
+class Rotation(NamedTuple):
+    """Sines and cosines of the angles by which `rotate` rotates, float32 [B, T, K/2] each, in place of the positions."""
+
+    sine: Array
+    cosine: Array
+
+    @classmethod
+    def of(cls, position: Array, width: int) -> "Rotation":
+        """The angles position / 10000^(2i/K) of int32 [B, T], for K = `width`."""
+        angle = _angles(position, width, width)
+        return cls(jnp.sin(angle), jnp.cos(angle))
+
+    @classmethod
+    def looked_up(cls, position: Array, width: int, count: int) -> "Rotation":
+        """`of` positions below `count`, from a table. XLA on CPU computes a sine anew for every number that it rotates, which
+        takes as long as attention itself in a step of a search."""
+        angle = np.arange(count, dtype=np.float32)[:, None] * _frequencies(width, width)[None, :]
+        return cls(*(jnp.asarray(table)[position] for table in (np.sin(angle), np.cos(angle))))
+
+
+def rotate(x: Array, position: Array | Rotation) -> Array:
     """Rotates each pair (x_i, x_{i+K/2}) by the angle position / 10000^(2i/K) (Su et al. 2021, eq. 15, on halves).
 
     The product of a rotated query and key depends only on the distance of their positions. x [B, T, H, K], position int32
-    [B, T] -> [B, T, H, K].
+    [B, T] or a `Rotation` -> [B, T, H, K].
     """
-    angle = _angles(position, x.shape[-1], x.shape[-1])[:, :, None]  # [B, T, 1, K/2]
-    sine, cosine = jnp.sin(angle), jnp.cos(angle)
+    rotation = position if isinstance(position, Rotation) else Rotation.of(position, x.shape[-1])
+    sine, cosine = (of_pair[:, :, None] for of_pair in rotation)  # [B, T, 1, K/2]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1).astype(x.dtype)
 
 
+def _frequencies(width: int, period: int) -> np.ndarray:
+    return 10000.0 ** (-np.arange(0, width, 2, dtype=np.float32) / period)
+
+
 def _angles(position: Array, width: int, period: int) -> Array:
-    frequency = 10000.0 ** (-np.arange(0, width, 2, dtype=np.float32) / period)
+    frequency = _frequencies(width, period)
     # Explicit reshapes, so that no rank is promoted: [...] x [D/2] -> [..., D/2].
     return position[..., None].astype(jnp.float32) * frequency.reshape((1,) * position.ndim + (-1,))
 

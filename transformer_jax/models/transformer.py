@@ -15,7 +15,15 @@ from transformer_jax.models.attention import (
     segment_mask,
 )
 from transformer_jax.models.attention_weights import attention_name
-from transformer_jax.models.layers import Dropout, EmbeddingTables, FeedForward, LayerNorm, require_width, sinusoids
+from transformer_jax.models.layers import (
+    Dropout,
+    EmbeddingTables,
+    FeedForward,
+    LayerNorm,
+    Rotation,
+    require_width,
+    sinusoids,
+)
 
 __all__ = ["DecoderLayer", "EncoderLayer", "Transformer"]
 
@@ -147,12 +155,13 @@ class DecoderLayer(nn.Module):
         source: KeyValues,
         cross_mask: Array | None,
         cache: tuple[Array, Array],
+        rotation: Rotation | None = None,
     ) -> tuple[Array, tuple[Array, Array]]:
         """One token of each hypothesis: x [N, 1, D], cross_mask bool [B, 1, 1, S] (None: the whole source) -> [N, 1, D], cache;
-        index, age (None: `index`) and cache as in `MultiHeadSelfAttention.step`, the first cache from `init_cache`. The source
-        has B rows: the hypotheses of a sentence are its queries."""
+        index, age (None: `index`), cache and rotation as in `MultiHeadSelfAttention.step`, the first cache from `init_cache`.
+        The source has B rows: the hypotheses of a sentence are its queries."""
         require_width(x, self.config.width, "DecoderLayer")
-        out, cache = self.attention.step(self.attention_residual.before(x), index, cache, age)
+        out, cache = self.attention.step(self.attention_residual.before(x), index, cache, age, rotation)
         x = self.attention_residual.after(x, out)
         rows = source.key.shape[0]
         x = self._rest(x.reshape(rows, -1, x.shape[-1]), source, cross_mask, train=False)  # [B, beams, D]
@@ -217,12 +226,15 @@ class Transformer(EmbeddingTables):
         """The logits of the token after `token` int32 [N], which is at position index - start -> float32 [N, V], cache. index
         is int32 [], start int32 [N], the step at which each hypothesis began (0 where it is left out)."""
         # A row that has ended and waits for its next sentence may be beyond the last position.
-        age = jnp.minimum(jnp.broadcast_to(index if start is None else index - start, token.shape), cache[0][0].shape[2] - 1)
+        keys, _ = cache[0]
+        length, width = keys.shape[2:]
+        age = jnp.minimum(jnp.broadcast_to(index if start is None else index - start, token.shape), length - 1)
+        rotation = Rotation.looked_up(age[:, None], width, length) if self.config.positions == "rotary" else None
         x = self._read_target(token[:, None], age[:, None], train=False)
         cross_mask = (memory.segment > 0)[:, None, None]  # [B, 1, 1, S]
         new_cache = []
         for layer, source, past in zip(self.decoder, memory.cross, cache, strict=True):
-            x, past = layer.step(x, index, age, source, cross_mask, past)
+            x, past = layer.step(x, index, age, source, cross_mask, past, rotation)
             new_cache.append(past)
         return self._logits(x)[:, 0], tuple(new_cache)
 
