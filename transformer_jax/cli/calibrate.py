@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from transformer_jax.cli.calibration_job import CalibrationJob
+from transformer_jax.cli.confidence_gate import require_search
 from transformer_jax.cli.progress_bar import lines_bar
-from transformer_jax.config import SearchOptions
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.analysis import sentence_chrf
@@ -15,7 +15,7 @@ from transformer_jax.runs.calibration import CONFIDENCE, Calibration, relevant_o
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
 
-__all__ = ["calibrate", "calibrate_run", "require_search"]
+__all__ = ["calibrate", "calibrate_run"]
 
 _FEWEST = 20  # sentences: of fewer, the function would be that of chance
 
@@ -71,11 +71,3 @@ def calibrate(
     steps, weights = translator.origin
     options = relevant_options(translator.search_config(**search))
     return Calibration(feature, at, values, correlations, len(lines), "", "", steps, weights, options)
-
-
-def require_search(options: SearchOptions, what: str) -> None:
-    """Raises UserError where translations are drawn, or chosen by minimum Bayes risk."""
-    if options.temperature or options.mbr:
-        name = "decode.mbr (--mbr)" if options.mbr else "decode.temperature (--temperature)"
-        reason = "its score says how sure it is" if options.mbr else "what is drawn by chance is not what the model prefers"
-        raise UserError(f"{what} is for translations that a search finds; leave {name} at 0: {reason}")

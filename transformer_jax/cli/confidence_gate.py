@@ -2,13 +2,13 @@
 
 import sys
 
-from transformer_jax.cli.calibrate import require_search
 from transformer_jax.cli.translation_job import TranslationJob
+from transformer_jax.config import SearchOptions
 from transformer_jax.errors import UserError
 from transformer_jax.inference.translation import Translation, on_one_line
 from transformer_jax.inference.translator import Translator
 
-__all__ = ["ConfidenceGate"]
+__all__ = ["ConfidenceGate", "require_search"]
 
 
 class ConfidenceGate:
@@ -45,3 +45,11 @@ class ConfidenceGate:
         if self._least is not None:
             what = "the source is in their place" if self._below == "source" else "left empty"
             print(f"{self._withheld} of {self._lines} lines below --min_confidence={self._least:g}: {what}", file=sys.stderr)
+
+
+def require_search(options: SearchOptions, what: str) -> None:
+    """Raises UserError where translations are drawn, or chosen by minimum Bayes risk."""
+    if options.temperature or options.mbr:
+        name = "decode.mbr (--mbr)" if options.mbr else "decode.temperature (--temperature)"
+        reason = "its score says how sure it is" if options.mbr else "what is drawn by chance is not what the model prefers"
+        raise UserError(f"{what} is for translations that a search finds; leave {name} at 0: {reason}")

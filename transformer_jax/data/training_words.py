@@ -3,10 +3,9 @@
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from transformer_jax.data.lines_on_disk import CHUNK, joined
 from transformer_jax.tokenization.normalization import normalize
@@ -85,7 +84,7 @@ def _hashes_of_parts(parts: Iterable[str]) -> np.ndarray:
     words = {part for part in parts if part.isalnum()}
     others = [part for part in parts if not part.isalnum()]
     for start in range(0, len(others), _TOGETHER):  # four times as fast as one by one
-        words.update(_13a("  ".join(others[start : start + _TOGETHER])).split())
+        words.update(_tokenizer_13a()("  ".join(others[start : start + _TOGETHER])).split())
     return _hashes(list(words))
 
 
@@ -94,9 +93,13 @@ def _hashes(words: Sequence[str]) -> np.ndarray:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-_13a = Tokenizer13a()
+@functools.cache
+def _tokenizer_13a() -> Callable[[str], str]:
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a  # most who import this module never cut a word
+
+    return Tokenizer13a()
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _cut(part: str) -> tuple[str, ...]:
-    return tuple(_13a(part).split())
+    return tuple(_tokenizer_13a()(part).split())

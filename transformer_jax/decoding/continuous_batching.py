@@ -84,6 +84,7 @@ def search_loop(parts: SearchParts) -> Any:
     """
     queue, begin, advance, done, result, _ = parts
     numbers = jnp.arange(queue.refill_size)
+    begin = jax.jit(begin, inline=True)  # traced once
     state_shape = jax.eval_shape(begin, numbers, jnp.int32(0))
     empty = _empty(state_shape, queue)
     no_results = jax.tree.map(
