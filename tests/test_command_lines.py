@@ -791,6 +791,8 @@ class TestBadFlags:
             ("translate", ["", "--temperature=-1"], ["temperature=-1"]),
             ("translate", ["", "--top_p=2"], ["top_p=2", "at most 1"]),
             ("translate", ["", "--epsilon=0.02"], ["epsilon=0.02", "set decode.temperature"]),
+            ("translate", ["", "--top_k=10"], ["top_k=10", "set temperature"]),
+            ("translate", ["", "--top_p=0.9"], ["top_p=0.9", "set temperature"]),
             ("translate", ["", "--mbr=1"], ["mbr=1", "0 or at least 2"]),
             ("translate", ["", "--mbr=4", "--mbr_metric=chrF"], ["mbr_metric='chrF'", "chrf, bleu"]),
             ("translate", ["", "--mbr_from=beam"], ["mbr_from='beam'", "left out with decode.mbr=0"]),

@@ -126,7 +126,23 @@ def test_marians_own_file_has_the_same_parameters_and_its_own_sinusoids_and_epsi
     decode = configs[1].decode
     assert (decode.beam, decode.length_penalty, decode.length_normalization) == (6, 1.0, "power")
     assert marian.tokenizer.vocabulary() == theirs.tokenizer.vocabulary()
-    assert notes["opus"] == ["of decoder.yml not taken over: word-penalty: 0"]
+    assert notes["opus"] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "reward", "note"),
+    [
+        ("word-penalty: -0.25\nnormalize: 0", 0.25, ""),
+        ("word-penalty: -0.25\nnormalize: 1", 0.0, "word-penalty: -0.25"),
+        ("word-penalty: 0.25", 0.0, "word-penalty: 0.25"),
+        ("n-best: true", 0.0, "n-best: True"),
+    ],
+)
+def test_a_word_penalty_is_a_reward_where_it_means_the_same(marians, tmp_path, written, reward, note):
+    (marians / "decoder.yml").write_text(f"models: [opus.npz]\nvocabs: [opus.vocab.yml, opus.vocab.yml]\n{written}\n")
+    notes = import_run(str(marians), str(tmp_path / "run"))
+    assert Run(tmp_path / "run").config.decode.word_reward == reward
+    assert notes == ([f"of decoder.yml not taken over: {note}"] if note else [])
 
 
 def test_out_again_has_the_same_bits(runs, tmp_path):
@@ -365,7 +381,7 @@ def test_the_commands(tmp_path):
 
     found = ask(str(FIXTURES / "opus"), str(tmp_path / "run"))
     assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.startswith(f"{tmp_path}/run: 8,309 parameters of {FIXTURES}/opus\nnote: of decoder.yml not taken over")
+    assert found.stdout.startswith(f"{tmp_path}/run: 8,309 parameters of {FIXTURES}/opus\n")
     found = ask(str(tmp_path / "none"), str(tmp_path / "out"))
     assert found.returncode == 2
     assert (

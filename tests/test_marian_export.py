@@ -113,6 +113,10 @@ def test_the_files_say_what_the_run_does(tokenizer, tmp_path):
         "decode.word_reward=0.5 not taken over",
         "tokenizer.normalize",
     ]
+    config.decode.length_normalization = "none"
+    notes = write_marian(params, tokenizer, config, tmp_path / "plain")
+    assert yaml.safe_load((tmp_path / "plain" / "decoder.yml").read_text())["word-penalty"] == -0.5
+    assert [note.partition(":")[0] for note in notes] == ["model.norm_epsilon=1e-05", "tokenizer.normalize"]
     rows = yaml.safe_load((tmp_path / "out" / "vocab.yml").read_text(encoding="utf-8"))
     assert rows == {piece: row for row, piece in enumerate(tokenizer.pieces(range(tokenizer.vocab_size)))}
 

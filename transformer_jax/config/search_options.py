@@ -131,6 +131,11 @@ class SearchOptions:
             changes |= dict(temperature=1.0, epsilon=self.epsilon or 0.02)
         return dataclasses.replace(self, **changes)
 
+    @property
+    def draws(self) -> bool:
+        """Whether translations, or the candidates of `mbr`, are drawn by chance."""
+        return self.temperature > 0 or (self.mbr > 0 and self.mbr_from == "samples")
+
     def compiled(self) -> "SearchOptions":
         """What a compiled search depends on: these options, with the fields that are `HostOnly` at their defaults."""
         fields = annotations(SearchOptions)

@@ -76,7 +76,6 @@ def _validate_field(key: str, value: Any, annotation: Any) -> None:
 
 
 def _validate_search(decode: SearchOptions) -> None:
-    draws = decode.temperature > 0 or (decode.mbr > 0 and decode.mbr_from == "samples")
     if decode.mbr:
         _require(decode.nbest <= decode.mbr, "decode.nbest", decode.nbest, f"at most decode.mbr={decode.mbr}")
         expected = "0 with decode.mbr_from=beam: of a beam nothing is drawn"
@@ -88,8 +87,8 @@ def _validate_search(decode: SearchOptions) -> None:
             value, default = getattr(decode, name), getattr(SearchOptions(), name)
             _require(value == default, f"decode.{name}", value, "left out with decode.mbr=0: there are no candidates")
     expected = "0 with decode.temperature=0: only what is drawn has a least probability; set decode.temperature, such as 1"
-    _require(draws or not decode.epsilon, "decode.epsilon", decode.epsilon, expected)
-    may_cover = not decode.coverage_penalty or (not draws and (decode.beam > 1 or decode.mbr > 0))
+    _require(decode.draws or not decode.epsilon, "decode.epsilon", decode.epsilon, expected)
+    may_cover = not decode.coverage_penalty or (not decode.draws and (decode.beam > 1 or decode.mbr > 0))
     expected = "0 with decode.beam=1, with decode.temperature and with samples of decode.mbr: nothing is chosen by scores there"
     _require(may_cover, "decode.coverage_penalty", decode.coverage_penalty, expected)
 

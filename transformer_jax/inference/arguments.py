@@ -69,7 +69,15 @@ def _checked_search(config: tuple[Any, ...], given: tuple[tuple[str, type, Any],
     """`checked_search`, once for each combination: it takes milliseconds. Of a value the type counts, too: 1 is not True."""
     names = [field.name for field in dataclasses.fields(SearchOptions)]
     options = dict(zip(names, config, strict=True)) | {name: value for name, _, value in given}
-    return validate(Config(decode=DecodeConfig(**options))).decode.frozen()
+    search = validate(Config(decode=DecodeConfig(**options))).decode.frozen()
+    # A config may have them beside a temperature of 0, of a run whose translations are drawn by a flag.
+    for name in sorted({"top_k", "top_p"} & {name for name, *_ in given}):
+        value = getattr(search, name)
+        if value != getattr(SearchOptions(), name) and not search.draws:
+            raise UserError(
+                f"{name}={value:g} has no use with temperature=0, where nothing is drawn: set temperature, such as 1"
+            )
+    return search
 
 
 def _checked_tokens(name: str, target: Sequence[int], vocab_size: int) -> np.ndarray:

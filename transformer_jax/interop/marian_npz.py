@@ -210,7 +210,8 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
 
 
 def _decode(decoder: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The search options of `decoder.yml`: fields of DecodeConfig, and notes about those that have no field."""
+    """The search options of `decoder.yml`: fields of DecodeConfig, and notes about those that have no field. Marian's score is
+    (log P - word-penalty * n) / n ** normalize, ours log P / n ** length_penalty + word_reward * n."""
     decode: dict[str, Any] = {}
     beam, normalize = decoder.get("beam-size"), decoder.get("normalize", 0)
     if type(beam) is int and beam > 0:
@@ -218,6 +219,10 @@ def _decode(decoder: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if isinstance(normalize, int | float) and normalize >= 0:  # `normalize: true` is 1
         decode |= {"length_penalty": float(normalize), "length_normalization": "power"}
     known = {"models", "vocabs", "relative-paths", "beam-size", "normalize"}
+    penalty = decoder.get("word-penalty", 0)
+    if isinstance(penalty, int | float) and penalty <= 0 and (not penalty or not normalize):
+        known.add("word-penalty")
+        decode |= {"word_reward": -float(penalty)} if penalty else {}
     rest = [f"{name}: {value!r}" for name, value in decoder.items() if name not in known]
     return decode, [f"of decoder.yml not taken over: {', '.join(rest)}"] if rest else []
 

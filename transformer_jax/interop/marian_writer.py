@@ -33,7 +33,7 @@ __all__ = ["write_marian"]
 _EOS, _UNKNOWN = "</s>", "<unk>"  # Marian finds these two by their names
 _ROWS = ("Wemb", "decoder_Wemb", "decoder_ff_logit_out_Wt")  # tables with a row for each piece of the target
 _BIAS = "decoder_ff_logit_out_b"
-_WITHOUT_OPTION = ("word_reward", "coverage_penalty", "no_repeat_ngram")  # of the search
+_WITHOUT_OPTION = ("coverage_penalty", "no_repeat_ngram")  # of the search
 
 
 def write_marian(params: Any, tokenizer: Tokenizer, config: Config, output: str | Path) -> list[str]:
@@ -163,17 +163,20 @@ def _vocabulary(pieces: list[str]) -> str:
 def _decoder(config: Config, vocabularies: list[str]) -> str:
     """The content of `decoder.yml`."""
     decode = config.decode
-    penalty = 0.0 if decode.length_normalization == "none" else decode.length_penalty
-    return yaml.safe_dump(
-        {
-            "relative-paths": True,
-            "models": ["model.npz"],
-            "vocabs": [vocabularies[0], vocabularies[-1]],
-            "beam-size": decode.beam,
-            "normalize": penalty,
-        },
-        sort_keys=False,
-    )
+    options = {
+        "relative-paths": True,
+        "models": ["model.npz"],
+        "vocabs": [vocabularies[0], vocabularies[-1]],
+        "beam-size": decode.beam,
+        "normalize": _normalize(decode),
+    }
+    if decode.word_reward and not _normalize(decode):
+        options["word-penalty"] = -decode.word_reward
+    return yaml.safe_dump(options, sort_keys=False)
+
+
+def _normalize(decode: SearchOptions) -> float:
+    return 0.0 if decode.length_normalization == "none" else decode.length_penalty
 
 
 def _notes(config: Config, tokenizer: Tokenizer, start_is_lost: bool) -> list[str]:
@@ -184,6 +187,10 @@ def _notes(config: Config, tokenizer: Tokenizer, start_is_lost: bool) -> list[st
         notes.append(f"decode.length_normalization=gnmt: theirs is power, with normalize: {decode.length_penalty:g}")
     left = [name for name in _WITHOUT_OPTION if getattr(decode, name) != getattr(SearchOptions(), name)]
     notes += [f"decode.{name}={getattr(decode, name)} not taken over: decoder.yml has no such option" for name in left]
+    if decode.word_reward and _normalize(decode):
+        notes.append(
+            f"decode.word_reward={decode.word_reward:g} not taken over: Marian would divide its word-penalty by the length"
+        )
     if start_is_lost:
         notes.append("the row of the decoder's start, which no translation has, is left out: probabilities differ by its own")
     if tokenizer.normalizes:
