@@ -24,9 +24,9 @@ def search_groups(lengths: Sequence[int], tokens: int, devices: int, workers: in
     decoded at a time as have `tokens` positions.
 
     Rows of one padded length are together, with shorter ones where they are fewer than can be searched at a time. They are
-    divided into groups of equal work, for every worker (a process, or a thread of one) one or more. Where a step with half the
-    rows takes half the time, `least` is the fewest for which that holds: then as few are decoded at a time, but not fewer, that
-    a slot has three rows one after the other, since slots without a row cost as much as others while the last rows end.
+    divided into groups of equal work, for every worker (a process, or a thread of one) one or more. `least` above 0 is the
+    fewest rows of which a step with half as many would not take half the time. Then fewer rows are decoded at a time, but no
+    fewer than that, where there are not three for each slot: one that is empty while the last rows end costs as much as others.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     padded = [padded_length(lengths[i]) for i in order]
