@@ -10,9 +10,9 @@ of the config.
 
 "Start" is the time until a system is ready, with an empty cache of compiled programs; the first pass of ours compiles. "Warm"
 is the fastest of `--repeats` further passes, and CPU its CPU time on all cores. Memory is the most that the system's process
-held so far, in MB. Tokens are those of the output without EOS;
-"same" is the share of translations that are equal to ours. A system that is not installed, or cannot represent the model, is
-left out.
+held so far, in MB. Tokens are those of the output without EOS; "same" is the share of translations that are equal to ours. The
+second table has the time of one line alone, of `--alone` of them. A system that is not installed, or cannot represent the
+model, is left out.
 """
 
 import multiprocessing
@@ -40,6 +40,7 @@ PACKAGES = {
     "CTranslate2, int8": "ctranslate2",
     "Hugging Face": "transformers",
 }
+ALONE_COLUMNS = "test beam system p50 p95".split()
 COLUMNS = "test beam system settings start first warm CPU sentences/s tokens/s memory tokens BLEU same".split()
 
 
@@ -131,10 +132,11 @@ def run() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--tune", type=int, default=100, metavar="N", help="lines on which Hugging Face's batches are chosen")
+    parser.add_argument("--alone", type=int, default=100, metavar="N", help="lines that are then translated one by one")
     parser.add_argument("--only", nargs="+", choices=PACKAGES, default=list(PACKAGES), help="some of the systems")
     flags = parser.parse_args()
-    if min(*flags.beam, flags.threads, flags.repeats, flags.tune) < 1 or flags.sentences < 0:
-        parser.error("--beam, --threads, --repeats and --tune should be at least 1, --sentences at least 0")
+    if min(*flags.beam, flags.threads, flags.repeats, flags.tune) < 1 or min(flags.sentences, flags.alone) < 0:
+        parser.error("--beam, --threads, --repeats and --tune should be at least 1, --sentences and --alone at least 0")
     from decode_peers import Settings
 
     from transformer_jax.data.corpus import read_pairs
@@ -159,9 +161,25 @@ def run() -> None:
             sources, references = (spread(side, flags.sentences) for side in pairs)
             for beam in flags.beam:
                 notes += compare(systems, Path(test).name, sources, references, beam, flags.repeats, flags.tune)
+        print("\n" + "\n".join(notes))
+        if flags.alone:
+            print(f"\n{row(ALONE_COLUMNS)}{row(['---'] * 3 + ['---:'] * 2)}", end="", flush=True)
+            for test, (sources, _) in sets.items():
+                for beam in flags.beam:
+                    alone(systems, Path(test).name, spread(sources, flags.alone), beam)
         for system in systems:
             system.stop()
-    print("\n" + "\n".join(notes))
+
+
+def alone(systems: list[System], test: str, sources: list[str], beam: int) -> None:
+    """Prints how long each system takes for one line, when nothing else is to be done."""
+    for system in systems:
+        variant = system.fastest(sources[:1], beam)
+        for line in sources:  # compiles
+            system.translate(variant, [line], beam)
+        seconds = sorted(system.translate(variant, [line], beam).seconds for line in sources)
+        cells = [f"{1000 * seconds[int(share * (len(seconds) - 1))]:.1f} ms" for share in (0.5, 0.95)]
+        print(row([test, beam, system.name, *cells]), end="", flush=True)
 
 
 def compare(

@@ -63,7 +63,8 @@ CASES = {
     "curve": Case("--workdir={run} --output={out}/curve.png", [("2",), ("4",)], ["target tokens/s"], ["curve.png"]),
     "decode_speed": Case(
         "--workdir={run} --test {dev} --beam 1 2 --repeats=1 --tune=2",
-        [
+        2
+        * [
             ("dev", beam, system)
             for beam in "12"
             for system in ("ours", "ours, bfloat16", "CTranslate2", "CTranslate2, int8", "Hugging Face")
@@ -77,7 +78,9 @@ CASES = {
         says=["beam 2: 4 pieces in ", "product with the vocabulary", "cache rows that move", "% of them"],
     ),
     "decode_speed, ours alone": Case(
-        "--workdir={run} --test {dev} --sentences=3 --beam 1 --repeats=1 --only ours", [("dev", "1", "ours")], ["ours compiled"]
+        "--workdir={run} --test {dev} --sentences=3 --beam 1 --repeats=1 --only ours --alone=2",
+        2 * [("dev", "1", "ours")],
+        ["ours compiled"],
     ),
     "elephant": Case("--workdir={run}", says=["600 sentences", '"it", encoder', "the German pronoun, cross"]),
     "enlarge": Case("{corpus} 2 {out}/big", files=["big.en", "big.de"]),
@@ -134,6 +137,23 @@ CASES = {
         ["news/0/metrics.jsonl", "news/1/leaderboard.json"],
     ),
     "markup": Case("--workdir={run}", says=["of 1000 sentences are translated as the reference", "most often wrong: "]),
+    "one_sentence": Case(
+        "--workdir={run} --repeats=1",
+        [
+            ("Python",),
+            ("JAX is imported",),
+            ("its devices are found",),
+            ("the program's other modules are imported",),
+            ("the checkpoint and the tokenizer are read",),
+            ("the search",),
+            ("... traced",),
+            ("... lowered",),
+            ("... compiled, or read from the cache",),
+            ("... run",),
+            ("until the end of the process",),
+        ],
+        ["translate.py: ", " s with a full one"],
+    ),
     "overhead": Case(SMALL + " --rounds=1", says=["plain: ", "checkpoint: ", "logging every 2: "]),
     "protected": Case(
         "--workdir={run} --test {dev} --show=1", [("as text",), ("--protect",)], ["100.0%", "lines without spans: "]
