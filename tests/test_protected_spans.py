@@ -383,6 +383,20 @@ def test_a_span_that_is_too_long_for_the_model_is_left_out_of_what_it_sees(with_
         assert_unchanged([line], [translation])
 
 
+def test_what_is_left_out_makes_a_sentence_short_enough_and_comes_back_with_its_spaces(tokenizers):
+    model = dict(FAMILIES["Transformer"], positions="learned", max_positions=48)  # which has no row for more
+    spans = "https://x.org/" + "a1" * 100, "https://y.org/" + "b2" * 100
+    line = f"the dog sees {spans[0]} and {spans[1]}, today"
+    translator = make_translator(tokenizers[False], **model)
+    assert_unchanged([line], [found := translator.translate([line], protect="url", align="complete")[0]])
+    assert {i for i, _ in found.alignment} == set(range(len(line.split())))
+    protection = translator.protection("url", "keep")
+    ((piece,),) = protection.pieces(protection.masked([line]), translator._piece_maker, translator.search_config())
+    seen = [piece, *(piece.without(left_out, translator.tokenizer) for left_out in ((), (0,), (1,), (0, 1)))]
+    assert [each.piece.span.text.count("https") for each in seen] == [0, 2, 1, 1, 0]
+    assert all("".join(chunk.text for chunk in each.source_chunks()) == line for each in seen)
+
+
 def test_numbers_as_the_language_writes_them(with_placeholders, without):
     for translator in (with_placeholders, without):
         found = translator.translate(["dog 1,234.56 cat", "dog 1,234.56 www.x.org/1,5 cat"], numbers="locale", protect="url")

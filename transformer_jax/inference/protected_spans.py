@@ -88,12 +88,12 @@ class ProtectedPiece(NamedTuple):
         ]
 
     def source_chunks(self) -> list[Chunk]:
-        """How what the model sees becomes the original."""
-        seen, chunks, at = self.piece.span.text, [], 0
-        for number, span in enumerate(self.spans):
-            chunks += [Chunk(seen[at : span.start], at, span.start), Chunk(span.text, span.start, span.end, number)]
+        """How what the model sees becomes the original, with the spaces that went with spans that are left out."""
+        chunks, at = [], 0
+        for number, (before, span) in enumerate(zip(self.between, self.spans, strict=False)):
+            chunks += [Chunk(before, at, span.start), Chunk(span.text, span.start, span.end, number)]
             at = span.end
-        return [*chunks, Chunk(seen[at:], at, len(seen))]
+        return [*chunks, Chunk(self.between[-1], at, len(self.piece.span.text))]
 
 
 class Protection(NamedTuple):
@@ -186,13 +186,13 @@ def _protected(line: MaskedLine, pieces: Sequence[Piece], maker: PieceMaker, lon
             continue
         is_kept = not any(map(str.isalpha, masked))
         whole = ProtectedPiece(piece, original, tuple(own), tuple(masked.split(line.sign)), is_kept=is_kept)
-        yield _shortened(whole, maker.tokenizer, longest)
+        yield whole.without((), maker.tokenizer) if is_kept else _shortened(whole, maker.tokenizer, longest)
 
 
 def _shortened(piece: ProtectedPiece, tokenizer: Tokenizer, longest: int) -> ProtectedPiece:
     """With at most `longest` tokens if leaving out spans makes it so short."""
-    texts = range(len(tokenizer.placeholder_ids), len(piece.spans))
-    by_length, omitted = sorted(texts, key=lambda number: -len(piece.spans[number].text)), 0
+    texts = range(len(tokenizer.placeholder_ids), len(piece.line_spans))
+    by_length, omitted = sorted(texts, key=lambda number: -len(piece.line_spans[number].text)), 0
     while True:
         shorter = piece.without(by_length[:omitted], tokenizer)
         if omitted >= len(by_length) or len(shorter.piece.ids) <= longest:
@@ -204,12 +204,13 @@ def _seen(
     between: Sequence[str], spans: Sequence[LineSpan], placeholders: int, left_out: Collection[int]
 ) -> tuple[str, tuple[SeenSpan, ...]]:
     """What a model sees of a piece: placeholders for so many of its spans, and the text of the others that are not left out."""
-    text, seen = between[0], []
+    text, seen, before = "", [], between[0]
     for number, (span, after) in enumerate(zip(spans, between[1:], strict=True)):
         placeholder = number if number < placeholders else None
         shown = PLACEHOLDERS[number] if number < placeholders else "" if number in left_out else span.text
         if not shown and (not after or after[0] in _AFTER_NO_SPACE):
-            text = text.rstrip(" ")
-        seen.append(SeenSpan(span.text, span.written, len(text), len(text) + len(shown), placeholder, span.is_found))
-        text += shown + after
-    return text, tuple(seen)
+            before = before.rstrip(" ")
+        text += before + shown
+        seen.append(SeenSpan(span.text, span.written, len(text) - len(shown), len(text), placeholder, span.is_found))
+        before = after
+    return text + before, tuple(seen)
