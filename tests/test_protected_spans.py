@@ -4,6 +4,7 @@ import collections
 import itertools
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,14 @@ def test_names_then_one_regular_expression_with_its_commas():
 def test_patterns_that_cannot_be(value, message):
     with pytest.raises(UserError, match=message):
         read_patterns([value])
+
+
+def test_no_text_takes_the_patterns_more_than_linear_time():
+    patterns, begun = read_patterns(ALL), time.monotonic()
+    runs = [f"{'`' * length}a" for length in range(1, 450)]
+    for text in ("a." * 50_000, "a+" * 50_000, f"%{'0' * 100_000}", f"%(x){'0' * 100_000}", "".join(runs)):
+        assert len(find_spans(text, patterns)) < 2
+    assert time.monotonic() - begun < 10  # 0.3 s; in quadratic time each takes half a minute
 
 
 # Put back into any text, by any links

@@ -28,18 +28,18 @@ _EMOJI = (
     r"|(?![\u00a9\u00ae\u2122])\p{Extended_Pictographic}(?:\ufe0f|\p{Emoji_Modifier})?[\U000e0020-\U000e007f]*"
     r"(?:\u200d\p{Extended_Pictographic}(?:\ufe0f|\p{Emoji_Modifier})?)*)"
 )
-# The built-in patterns, by their names.
+# The built-in patterns, by their names. None takes more than linear time, whatever the text: a server gets any.
 SPAN_PATTERNS = {
-    "url": rf"(?<![\w@])(?:[A-Za-z][A-Za-z0-9+.\-]*://|www\.)(?:{_URL_GROUP}|{_URL_SIGN})*(?:{_URL_GROUP}"
+    "url": rf"(?<![\w@])(?:[A-Za-z][A-Za-z0-9+.\-]{{0,63}}+://|www\.)(?:{_URL_GROUP}|{_URL_SIGN})*(?:{_URL_GROUP}"
     r"""|[^\s<>"`{}()\u201c\u201d\u201e\u00ab\u00bb.,;:!?'\u2019\u2026\]*])""",
     "email": r"(?<![\w.+%\-])[\w+%\-][\w.+%\-]*@[\w\-]+(?:\.[\w\-]+)+(?!\w)",
     "number": r"(?<![\w.,:/\-][+\-\u2212])(?<!\w|\d[.,:/\-'\u2019\u00a0\u202f])(?:[+\-\u2212](?<!\w[+\-\u2212]))?"
     r"\d+(?:[.,:/\-'\u2019]\d+|[\u00a0\u202f]\d{3}(?!\d))*(?!\w)",
-    "placeholder": r"\{\{[^{}\n]*\}\}|\$?\{[^{}\n]*\}|%\([^()\s]*\)[#0+\-]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa]"
-    r"|(?<![\d%])%(?:\d+\$)?[#0+\-]*\d*(?:\.\d+)?(?:hh|h|ll|l|L|z|j|t)?[diouxXeEfFgGcrsa@]|(?<![\w$])\$\d{1,2}(?![\d]|[.,]\d)"
+    "placeholder": r"\{\{[^{}\n]*\}\}|\$?\{[^{}\n]*\}|%\([^()\s]*\)[#0+\-]*+\d*+(?:\.\d+)?[diouxXeEfFgGcrsa]"
+    r"|(?<![\d%])%(?:\d+\$)?[#0+\-]*+\d*+(?:\.\d+)?(?:hh|h|ll|l|L|z|j|t)?[diouxXeEfFgGcrsa@]|(?<![\w$])\$\d{1,2}(?![\d]|[.,]\d)"
     r"|<[A-Za-z][\w:.\-]*(?:\s[^<>\n]*)?/>",
     "emoji": f"{_EMOJI}+",
-    "code": r"(?<!`)(`+)(?!`)[^\n]*?[^`\n]\1(?!`)",
+    "code": r"(?<!`)(`{1,63})(?!`)[^\n]*?[^`\n]\1(?!`)",
 }
 
 
