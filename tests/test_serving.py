@@ -23,6 +23,7 @@ from helpers import FAMILIES, letters, quick_config, random_parameters, tiny_mod
 pytest.importorskip("starlette", reason="needs the extra serve")
 from fake_service import served
 
+from transformer_jax.cli.serve import _protection as protection_of_job
 from transformer_jax.cli.serving_job import ServingJob
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.errors import UserError
@@ -209,6 +210,122 @@ def test_the_stream_ends_with_what_the_translation_is(server, translator):
     assert last["text"] == offline(translator, text)
 
 
+# ---- spans that must not change
+
+PROTECT = "url,email,number,placeholder,emoji,code"
+
+
+@pytest.fixture(scope="module", params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["placeholders", "fallback"])
+def protecting(request, tmp_path_factory):
+    """A model with placeholders or without, and its server, which protects."""
+    folder, config = tmp_path_factory.mktemp("tokenizer"), TokenizerConfig(vocab_size=290, vocab_may_shrink=True)
+    tokenizer = Tokenizer.train(letters(100, 8), config, folder, placeholders=request.param)
+    config = Config()
+    config.model = tiny_model(**FAMILIES["Transformer"])
+    config.batch.max_length = 24
+    config.decode.beam, config.decode.max_length_ratio, config.decode.max_length_extra = 2, 1.0, 3
+    built = build_model(config.model, tokenizer.vocab_size)
+    translator = Translator(built, random_parameters(built), tokenizer, config, alignment_layer=1)
+    model = ServedModel(translator, {}, translator.protection(PROTECT, "locale"))
+    with server_of(model, alternatives=1) as (address, _):
+        yield translator, model, address
+    model.search.close()
+
+
+def spanned(count):
+    """Lines of letters, most of which have spans."""
+    draw, spans = random.Random(4), ["https://x.org/a?b=1", "1,234.56", "{name}", "%s", "\U0001f602", "`a b`", "c@d.org"]
+    for line in letters(count, 6, seed=3):
+        words = line.split()
+        for span in draw.sample(spans, draw.choice([0, 1, 1, 2])):
+            words.insert(draw.randrange(len(words) + 1), span)
+        yield " ".join(words)
+
+
+@pytest.mark.slow
+def test_spans_come_out_as_they_are_in_every_api_and_as_offline_whatever_comes_at_the_same_time(protecting):
+    translator, _, address = protecting
+    lines = [*spanned(10), "https://x.org {name} 7"]
+    found = translator.translate(lines, protect=PROTECT, numbers="locale", split_sentences="always", nbest=2)
+    expected = dict(zip(lines, found, strict=True))
+    html = [f"<p>{line}<br><b>{line}</b></p>" for line in lines]
+    pages = translator.translate_markup(html, protect=PROTECT, numbers="locale", split_sentences="always")
+
+    def texts(line):
+        status, _, body = ask(address, "/translate", {"q": line, "source": "en", "target": "de", "alternatives": 1})
+        answer = json.loads(body)
+        return status, answer["translatedText"], [answer["translatedText"], *answer["alternatives"]]
+
+    def of_deepl(line):
+        body = ask(address, "/v2/translate", {"text": [line, "a"], "source_lang": "EN", "target_lang": "DE"})[2]
+        return json.loads(body)["translations"][0]["text"]
+
+    with ThreadPoolExecutor(12) as pool:
+        plain, deepl = pool.map(texts, lines), pool.map(of_deepl, lines)
+        markup = pool.map(lambda text: libre(address, text, format="html"), html)
+        assert [each for each in deepl] == [one.text for one in expected.values()]
+        for line, (status, text, ranked) in zip(lines, plain, strict=True):
+            assert (status, text) == (200, expected[line].text)
+            assert ranked == list(dict.fromkeys([text, *(other.text for other in expected[line].others)]))
+        assert list(markup) == [page.text for page in pages]
+    assert any("1.234,56" in one.text for one in found) and not any("1,234.56" in one.text for one in found)
+
+
+def test_the_stream_and_the_words_of_a_text_with_spans(protecting):
+    translator, _, address = protecting
+    text = "a b https://x.org c.\n{name} 1,234.56"
+    lines = translator.translate(text.split("\n"), protect=PROTECT, numbers="locale", split_sentences="always")
+    asked = {"text": text, "source": "en", "target": "de"}
+    body = ask(address, "/page/translate", asked, {"accept": "text/event-stream"})[2]
+    last = json.loads(body.decode().strip().rpartition("data: ")[2])
+    assert last == json.loads(ask(address, "/page/translate", asked)[2])
+    assert last["text"] == "\n".join(one.text for one in lines) and last["text"].endswith("\n{name} 1.234,56")
+    assert [word["probability"] for word in last["words"]][-2:] == [1.0, 1.0]
+    assert "\u27e6" not in body.decode()
+
+
+def test_a_text_grows_with_its_spans_only_where_the_model_writes_placeholders_for_them(protecting):
+    translator, model, _ = protecting
+    texts = []
+    ticket = model.growing("{name}\na b https://x.org/1 c", TextOptions(), texts.append)
+    if not translator.tokenizer.placeholder_ids:
+        assert ticket.tell is None and model.growing("a b", TextOptions(), texts.append).tell
+        return
+    (row,) = translator.tokenizer.encode_target(["c \u27e61\u27e7"])
+    for end in (1, len(row)):
+        ticket.tell(0, row[:end])
+    assert texts == ["{name}\nc", "{name}\nc https://x.org/1"]
+
+
+def test_what_does_not_go_with_protected_spans_is_told_without_flags(protecting):
+    translator, _, address = protecting
+    asked = {"text": "a 7 b", "source": "en", "target": "de"}
+    status, _, body = ask(address, "/page/attention", asked)
+    assert status == 400 and "protected spans" in json.loads(body)["error"]
+    assert ask(address, "/page/attention", asked | {"text": "a b"})[0] == 200
+    status, _, body = ask(address, "/page/translate", asked | {"terms": [["b", "h"]]})
+    if translator.tokenizer.placeholder_ids:
+        assert status == 200 and {"7", "h"} <= set(json.loads(body)["text"].split())
+    else:
+        assert status == 400 and "glossary; leave out one" in json.loads(body)["error"] and b"--" not in body
+        assert ask(address, "/page/translate", asked | {"text": "a b", "terms": [["b", "h"]]})[0] == 200
+
+
+def test_a_server_says_once_how_spans_get_to_their_places(protecting, caplog):
+    translator, _, _ = protecting
+    job = ServingJob(workdir=["run"], protect=["url"], numbers="locale")
+    with caplog.at_level(logging.INFO):
+        protection = protection_of_job(job, PAIR, translator)
+        translator.translate(["a www.x.org 7"], protect=protection)
+    way = "with placeholders: the model writes" if translator.tokenizer.placeholder_ids else "without placeholders: spans"
+    assert [record.message for record in caplog.records if f"en-de: this run was trained {way}" in record.message]
+    assert sum("placeholders" in record.message for record in caplog.records) == 1
+    assert protection_of_job(ServingJob(workdir=["run"]), PAIR, translator) is None
+
+
+# ---- under load
+
+
 def test_a_stream_grows(slow_model, translator):
     service = ModelService({PAIR: slow_model}, RequestLimits())
 
@@ -388,6 +505,8 @@ def test_impossible_flags_are_told():
     for changes, says in (
         ({"compute_dtype": "float16"}, "--compute_dtype=float16 should be one of float32"),
         ({"grace": 0}, "--grace=0 should be more than 0"),
+        ({"protect": ["url", "x*"]}, r"--protect=x\*: matches the empty text"),
+        ({"numbers": "german"}, "--numbers=german should be one of keep, locale"),
     ):
         with pytest.raises(UserError, match=says):
             ServingJob(workdir=["runs/demo"], **changes)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from transformer_jax.cli.serving_job import ServingJob
 from transformer_jax.errors import UserError, pip_install
-from transformer_jax.inference.translator import load_translator
+from transformer_jax.inference.protected_spans import Protection
+from transformer_jax.inference.protected_translation import how_spans_are_placed
+from transformer_jax.inference.translator import Translator, load_translator
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.serving.request_limits import RequestLimits
@@ -82,10 +84,19 @@ def _models(job: ServingJob) -> dict[LanguagePair, ServedModel]:
         if job.alignment_layer is not None:
             translator.align_with(job.alignment_layer)
         elif translator.aligns and not translator.alignment_layer:
-            log.warning("%s: which layer aligns words is not known: the first request decides (--alignment_layer)", run.workdir)
+            log.warning("%s: which layer aligns words is not known: each request decides (--alignment_layer)", run.workdir)
         log.info("%s: %s, %s", "-".join(pair), run.workdir, described)
-        models[pair] = ServedModel(translator, job.search)
+        models[pair] = ServedModel(translator, job.search, _protection(job, pair, translator))
     return models
+
+
+def _protection(job: ServingJob, pair: LanguagePair, translator: Translator) -> Protection | None:
+    """What the job protects; the log says how, once at the start."""
+    protection = translator.protection(job.protect, job.numbers)
+    if protection is None:
+        return None
+    log.info("%s: %s", "-".join(pair), how_spans_are_placed(translator.tokenizer, translator.aligns))
+    return protection._replace(warns=False)
 
 
 def _runs(names: Sequence[str]) -> list[tuple[LanguagePair, Run]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformer_jax.cli.parser import check_compute_dtype, flag
+from transformer_jax.cli.protection_flags import check_protection, numbers_flag, protect_flag
 from transformer_jax.errors import UserError
 
 __all__ = ["ServingJob"]
@@ -40,6 +41,8 @@ class ServingJob:
     alignment_layer: int | None = flag(
         "whose attention puts markup back, from 1 (default: the best on the dev set)", None, metavar="N"
     )
+    protect: Sequence[str] | None = protect_flag()
+    numbers: str = numbers_flag()
     max_characters: int = flag("of one text (default: 20000)", 20_000, metavar="N")
     max_texts: int = flag("of a request (default: 100)", 100, metavar="N")
     max_bytes: int = flag("of a request with a file (default: 10485760; one without: at most 1048576)", 10 << 20, metavar="N")
@@ -51,5 +54,6 @@ class ServingJob:
 
     def __post_init__(self):
         check_compute_dtype(self.compute_dtype)
+        check_protection(self.protect, self.numbers)
         if not self.grace > 0:
             raise UserError(f"--grace={self.grace:g} should be more than 0")

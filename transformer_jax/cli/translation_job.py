@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformer_jax.cli.parser import check_compute_dtype, check_ensemble, flag
+from transformer_jax.cli.protection_flags import check_protection, numbers_flag, protect_flag
 from transformer_jax.cli.translation_formats import WRITERS
 from transformer_jax.errors import UserError
 from transformer_jax.inference.markup.tree import MARKUPS
-from transformer_jax.inference.number_formats import NUMBERS
 from transformer_jax.storage.text_files import STANDARD, refuse_same_files, refuse_shared_stream
-from transformer_jax.tokenization.span_patterns import read_patterns
 
 __all__ = ["TranslationJob"]
 
@@ -49,14 +48,8 @@ class TranslationJob:
     phrase_ends: str | None = flag("of phrases and terms: word (default), or anywhere (letters may follow)", None)
     terminology: str | None = flag("lines of a term, a tab and what must translate it, as it is", None, metavar="FILE")
     terminology_case: str = flag("of terms: exact, start (or capital at a sentence's start), ignore", "start")
-    protect: Sequence[str] | None = flag(
-        "spans that come out as they are: url, email, number, placeholder, emoji, code, with commas between, then perhaps one "
-        "regular expression, commas and all; may be given several times",
-        None,
-        metavar="PATTERN",
-        action="append",
-    )
-    numbers: str = flag("keep, or locale: numbers as the target language writes them (1,234.56 as 1.234,56)", "keep")
+    protect: Sequence[str] | None = protect_flag()
+    numbers: str = numbers_flag()
     markup: str | None = flag("html or xml: the text has elements, and each file or argument is one text", None)
     ignore_tags: str | None = flag("elements of --markup whose text stays as it is, separated by commas", None, metavar="NAMES")
     splitting_tags: str | None = flag("elements of XML that separate sentences", None, metavar="NAMES")
@@ -124,10 +117,7 @@ class TranslationJob:
 
     def _check_protection(self) -> None:
         """Raises UserError for patterns that cannot be read, and where nothing is translated that could be protected."""
-        if self.protect:
-            read_patterns(self.protect)
-        if self.numbers not in NUMBERS:
-            raise UserError(f"--numbers={self.numbers} should be one of {', '.join(NUMBERS)}")
+        check_protection(self.protect, self.numbers)
         for name, is_given in (("protect", self.protect), ("numbers", self.numbers != "keep")):
             if is_given and self.score:
                 raise UserError(f"--{name} does not go with --score: it does not translate")

@@ -16,7 +16,7 @@ from transformer_jax.inference.arguments import checked_search
 from transformer_jax.inference.batched_search import Searcher
 from transformer_jax.inference.forced_decoding import ForcedDecoder
 from transformer_jax.inference.line_pieces import PieceMaker
-from transformer_jax.inference.protected_spans import Protection, protection_of
+from transformer_jax.inference.protected_spans import ProtectedPiece, Protection, protection_of
 from transformer_jax.inference.translation import on_one_line
 from transformer_jax.inference.word_aligner import aligning_layers, require_layer
 from transformer_jax.models.ensemble import Ensemble
@@ -151,10 +151,20 @@ class LoadedModel:
         check_options(options, OPTIONS, "search_config")
         return checked_search(self.config, {name: value for name, value in options.items() if value is not None})
 
-    def protection(self, protect: str | Sequence[str] | None = None, numbers: str = "keep") -> Protection | None:
-        """What `Translator.translate` protects if it is asked so, read once for many calls; None for nothing. Raises UserError
-        for patterns that cannot be read, and for languages of which it is not known how they write numbers."""
+    def protection(self, protect: str | Sequence[str] | Protection | None = None, numbers: str = "keep") -> Protection | None:
+        """What `Translator.translate` protects if it is asked so, which may be read once for many calls; None for nothing.
+        Raises UserError for patterns that cannot be read, and for languages of which it is not known how they write numbers."""
         return protection_of(protect, numbers, self._config)
+
+    def protected_pieces(
+        self, lines: Sequence[str], protection: Protection | None, split_sentences: str | None = None
+    ) -> list[list[ProtectedPiece]]:
+        """What of each line is translated by itself, with its spans, which it has if there is a protection. Raises UserError as
+        `Translator.translate` does."""
+        maker, options = self._piece_maker, self.search_config(split_sentences=split_sentences)
+        if protection:
+            return protection.pieces(protection.masked(lines), maker, options)
+        return [[ProtectedPiece(piece, piece.span) for piece in of_line] for of_line in maker.pieces(lines, options)]
 
     def align_with(self, layer: int | None) -> None:
         """Checks, before anything is translated, that `align` can be asked, and has it use `layer`, from 1, from then on (None:

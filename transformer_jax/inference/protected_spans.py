@@ -25,7 +25,7 @@ from transformer_jax.inference.sentences import Span
 from transformer_jax.inference.span_placement import Chunk, SeenSpan, moved_links, ranges_of, with_spans
 from transformer_jax.inference.translation import LineWords, Translation
 from transformer_jax.tokenization.normalization import word_numbers
-from transformer_jax.tokenization.placeholders import PLACEHOLDERS
+from transformer_jax.tokenization.placeholders import PLACEHOLDER_TEXT, PLACEHOLDERS
 from transformer_jax.tokenization.span_patterns import FoundSpan, SpanPatterns, find_spans, read_patterns
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
@@ -87,6 +87,16 @@ class ProtectedPiece(NamedTuple):
             or (there[span.text] if span.is_found else translation.count(span.text)) < wanted[span.text]
         ]
 
+    def grown(self, translation: str) -> str:
+        """A translation that may be unfinished, with the spans for their placeholders, where each has one."""
+        written = {PLACEHOLDERS[span.placeholder]: span.written for span in self.spans if span.placeholder is not None}
+        return PLACEHOLDER_TEXT.sub(lambda match: written.get(match[0], match[0]), translation)
+
+    def kept_chunks(self) -> list[Chunk]:
+        """The piece as it comes out if it is kept: its text, with its spans as they are written."""
+        chunks = self.source_chunks()
+        return [chunk if chunk.span is None else chunk._replace(text=self.spans[chunk.span].written) for chunk in chunks]
+
     def source_chunks(self) -> list[Chunk]:
         """How what the model sees becomes the original, with the spaces that went with spans that are left out."""
         chunks, at = [], 0
@@ -97,11 +107,12 @@ class ProtectedPiece(NamedTuple):
 
 
 class Protection(NamedTuple):
-    """What is protected in the lines of a call."""
+    """What is protected in the lines of a call, or of many."""
 
     patterns: SpanPatterns
     rewriter: NumberRewriter | None  # how numbers come out; None: as they are
     kept: Sequence[Sequence[tuple[int, int]]] = ()  # for each line the places of further spans; (): none
+    warns: bool = True  # does the log say, once, how spans get to their places in a run that was trained without placeholders?
 
     def masked(self, lines: Sequence[str]) -> list[MaskedLine]:
         """Each line with a sign for each of its spans."""

@@ -18,12 +18,16 @@ from transformer_jax.inference.translation import Translation, empty_translation
 from transformer_jax.tokenization.placeholders import PLACEHOLDERS
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["Requirements", "WithLinks", "translate_protected"]
+__all__ = ["NeedsPlaceholders", "Requirements", "WithLinks", "how_spans_are_placed", "translate_protected"]
 
 log = logging.getLogger(__name__)
 
 Search = Callable[[list[Piece]], list[Translation]]
 WithLinks = Callable[[list[Piece], list[Translation]], list[Translation]]  # adds word alignments to translations of pieces
+
+
+class NeedsPlaceholders(UserError):
+    """A model that was trained without placeholders is asked for what only one with them can do."""
 
 
 class Requirements(NamedTuple):
@@ -51,13 +55,16 @@ def translate_protected(
     `search_again` some of them once more; `align` makes the alignments that were asked for (None: none), and `align_completely`
     those that say where spans belong which have no placeholder (None: the model has no attention to the source).
 
-    Raises UserError where a model without placeholders should keep prefixes, phrases or terms, too, and as `search` does.
+    Raises NeedsPlaceholders where a model without them should keep prefixes, phrases or terms, too, and UserError as `search`
+    does.
     """
     tokenizer = maker.tokenizer
     masked = protection.masked(lines)
     of_lines = protection.pieces(masked, maker, options)
     if not tokenizer.placeholder_ids and any(line.spans for line in masked):
-        _say_fallback(required, align_completely is not None)
+        _require_no_rules(required)
+        if protection.warns:
+            _warn_once(how_spans_are_placed(tokenizer, align_completely is not None))
     of_lines = _with_requirements(protection, of_lines, required, options, tokenizer)
     sought = [each for of_line in of_lines for each in of_line if not each.is_kept]
     found = search([each.piece for each in sought])
@@ -162,8 +169,7 @@ def _lacks_a_place(each: ProtectedPiece, translation: Translation) -> bool:
 
 def _kept(each: ProtectedPiece, options: SearchOptions, align: bool) -> Translation:
     """The translation of a piece that has nothing to translate: its text, with its numbers as they come out."""
-    chunks = each.source_chunks()
-    chunks = [chunk if chunk.span is None else chunk._replace(text=each.spans[chunk.span].written) for chunk in chunks]
+    chunks = each.kept_chunks()
     text, protected = "".join(chunk.text for chunk in chunks), tuple(ranges_of(chunks).values())
     links = tuple((i, i) for i in range(len(text.split()))) if align else None
     kept = Translation(text, 0.0, 0.0, (), alignment=links, protected=protected)
@@ -171,18 +177,24 @@ def _kept(each: ProtectedPiece, options: SearchOptions, align: bool) -> Translat
     return kept._replace(others=(kept,) * (options.nbest - 1)) if options.temperature and not options.mbr else kept
 
 
-def _say_fallback(required: Requirements, aligns: bool) -> None:
+def _require_no_rules(required: Requirements) -> None:
     if any(map(str.strip, required.prefixes)) or any(required.phrases) or required.terms:
-        raise UserError(
+        raise NeedsPlaceholders(
             "--protect and --numbers go with prefixes, phrases and terms only in a run that was trained with placeholders (the "
             "option placeholders=0.1 of a source of data.train); this one was not"
         )
+
+
+def how_spans_are_placed(tokenizer: Tokenizer, aligns: bool) -> str:
+    """In words, for the log: how spans get to their places in the translations of a model, which may align words."""
+    if tokenizer.placeholder_ids:
+        return "this run was trained with placeholders: the model writes one for each span of --protect"
     where = (
         "beside the translation of their neighbours where it does not copy them"
         if aligns
         else "in about their place in the line where it does not copy them"
     )
-    _warn_once(f"this run was trained without placeholders: spans of --protect are put {where}")
+    return f"this run was trained without placeholders: spans of --protect are put {where}"
 
 
 @functools.cache

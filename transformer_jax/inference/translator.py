@@ -22,7 +22,7 @@ from transformer_jax.inference.loaded_model import OPTIONS, LoadedModel
 from transformer_jax.inference.markup.translation import MarkupTranslation, TagNames, translate_texts
 from transformer_jax.inference.open_search import OpenSearch
 from transformer_jax.inference.piece_search import Member, translate_pieces
-from transformer_jax.inference.protected_spans import Protection, protection_of
+from transformer_jax.inference.protected_spans import Protection
 from transformer_jax.inference.protected_translation import Requirements, WithLinks, translate_protected
 from transformer_jax.inference.search_queue import Ticket
 from transformer_jax.inference.shared_searcher import SharedSearcher
@@ -110,7 +110,7 @@ class Translator(LoadedModel):
         search = self.search_config(**options)
         maker = self._piece_maker
         rules = Requirements(prefixes, complete_words, phrases, phrase_ends, terms)
-        if protection := protection_of(protect, numbers, self._config):
+        if protection := self.protection(protect, numbers):
             run = functools.partial(self._search_reporting, len(lines), search, between, progress)
             again = functools.partial(self._search, options=search, between=between, progress=None)
             translations = translate_protected(protection, lines, maker, search, rules, run, again, *self._aligners(align))
@@ -142,7 +142,7 @@ class Translator(LoadedModel):
         splitting_tags: Sequence[str] = (),
         non_splitting_tags: Sequence[str] = (),
         terminology: Mapping[str, str] | Terminology | None = None,
-        protect: str | Sequence[str] | None = None,
+        protect: str | Sequence[str] | Protection | None = None,
         numbers: str = "keep",
         progress: Callable[[int, int], None] | None = None,
         **options: Any,
@@ -160,7 +160,7 @@ class Translator(LoadedModel):
         require_layer(self.alignment_layer, self._layers, False)
         rest = dict(terminology=terminology, progress=progress, **options)
         names = TagNames(ignore_tags, splitting_tags, non_splitting_tags)
-        protection = protection_of(protect, numbers, self._config)
+        protection = self.protection(protect, numbers)
         if not protection and self.tokenizer.placeholder_ids:
             protection = Protection(read_patterns([]), None)  # what is not to be translated is a placeholder
 

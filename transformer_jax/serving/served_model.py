@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transformer_jax.errors import UserError
+from transformer_jax.inference.protected_spans import ProtectedPiece, Protection
+from transformer_jax.inference.protected_translation import NeedsPlaceholders
 from transformer_jax.inference.search_queue import Ticket
 from transformer_jax.inference.translation import Translation
 from transformer_jax.inference.translator import Translator
@@ -19,6 +21,11 @@ __all__ = ["ServedModel"]
 
 _BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _PARAGRAPH = re.compile(r"(?:\r\n|[\n\r])(?:[ \t]*(?:\r\n|[\n\r]))+")  # a blank line, or several
+
+_TERMS_AND_SPANS = (
+    "the text has spans that this server keeps as they are, and its model was not trained to do so beside the terms of a "
+    "glossary; leave out one of them"
+)
 
 
 class _Line(NamedTuple):
@@ -32,10 +39,11 @@ class _Line(NamedTuple):
 class ServedModel:
     """A translator and its open search. The methods block, and may be called by many threads."""
 
-    def __init__(self, translator: Translator, options: Mapping[str, Any]):
-        """`options` are those of search, as `Translator.translate` has them. Raises UserError for impossible ones."""
+    def __init__(self, translator: Translator, options: Mapping[str, Any], protection: Protection | None = None):
+        """`options` are those of search, as `Translator.translate` has them, `protection` is what comes out of every text as it
+        is. Raises UserError for impossible options."""
         self.translator, self.search = translator, translator.open_search(**options)
-        self._aligns = translator.aligns
+        self._aligns, self._protection = translator.aligns, protection
         self._options = {name: value for name, value in options.items() if name not in ("nbest", "split_sentences")}
 
     @property
@@ -52,22 +60,28 @@ class ServedModel:
         self.search.compile_rest(self.translator.alignment_layer if self._aligns else 0)
 
     def translate(self, texts: Sequence[str], options: TextOptions, ticket: Ticket) -> list[ServedText]:
-        """The translation of each text. Raises BadRequest for what cannot be asked, Left where the ticket is left."""
+        """The translation of each text. Raises BadRequest for what cannot be asked, as terms beside protected spans of a model
+        without placeholders; Left where the ticket is left."""
         if not 0 <= options.alternatives <= self.most_alternatives:
             raise BadRequest(f"alternatives should be from 0 to {self.most_alternatives}, not {options.alternatives}")
         try:
             if options.markup:
                 return self._translate_markup(texts, options, ticket)
             return self._translate_text(texts, options, ticket)
+        except NeedsPlaceholders as error:
+            raise BadRequest(_TERMS_AND_SPANS) from error
         except UserError as error:
             raise _told(error) from error
 
     def attention_page(self, text: str, ticket: Ticket) -> str:
         """The page of what the model attends to when it translates a sentence, HTML. Raises BadRequest for a text that is none,
-        or that the model translates in parts, and for a model without attention."""
+        or that the model translates in parts, for one with protected spans, and for a model without attention."""
         line = text.strip()
         try:
-            (translation,) = self._sharing(ticket).translate([line], split_sentences="always", nbest=1, **self._options)
+            shared = dict(protect=self._protection, split_sentences="always", nbest=1)
+            (translation,) = self._sharing(ticket).translate([line], **shared, **self._options)
+            if translation.protected:
+                raise BadRequest("the attention is not shown of a text with protected spans, which the model does not see so")
             if translation.parts != 1 or _BREAK.search(line):
                 raise BadRequest("the attention is shown of one sentence at a time, and not of a blank text")
             attention = self.translator.attention(line, translation)
@@ -79,17 +93,21 @@ class ServedModel:
 
     def growing(self, text: str, options: TextOptions, tell: Callable[[str], None]) -> Ticket:
         """The ticket with which `translate` calls `tell` with the translation of the text so far, whole each time. A text with
-        markup, or with terms, is not told before it is whole."""
+        markup, with terms, or with protected spans for which the model has no placeholders is not told before it is whole."""
         if options.markup or options.terminology:
             return Ticket()
         lines = list(_lines(text, options.split_lines))
-        of_lines = self.translator.pieces([line.text for line in lines], _splitting(options))
-        decoded = [[""] * len(pieces) for pieces in of_lines]
-        places = [(line, place) for line, pieces in enumerate(of_lines) for place in range(len(pieces))]
+        texts = [line.text for line in lines]
+        of_lines = self.translator.protected_pieces(texts, self._protection, _splitting(options))
+        pieces = [(line, place, piece) for line, of_line in enumerate(of_lines) for place, piece in enumerate(of_line)]
+        if any(span.placeholder is None for _, _, piece in pieces for span in piece.spans):
+            return Ticket()  # some of it may be searched twice
+        decoded = [[_kept_text(piece) for piece in of_line] for of_line in of_lines]
+        searched = [each for each in pieces if not each[2].is_kept]
 
         def hear(number: int, tokens: np.ndarray) -> None:
-            line, place = places[number]
-            (decoded[line][place],) = self.translator.tokenizer.decode([tokens])
+            line, place, piece = searched[number]
+            decoded[line][place] = piece.grown(self.translator.tokenizer.decode([tokens])[0])
             parts = [" ".join(filter(None, of_line)) for of_line in decoded]
             whole = "".join(line.before + part + line.after for line, part in zip(lines, parts, strict=True))
             tell(whole.rstrip() if parts[-1:] == [""] else whole)
@@ -106,6 +124,7 @@ class ServedModel:
             splitting_tags=options.splitting_tags,
             non_splitting_tags=options.non_splitting_tags,
             terminology=options.terminology,
+            protect=self._protection,
             split_sentences=_splitting(options),
             nbest=1,
             **self._options,
@@ -118,6 +137,7 @@ class ServedModel:
             self._sharing(ticket).translate(
                 [line.text for lines in of_texts for line in lines],
                 terminology=options.terminology,
+                protect=self._protection,
                 split_sentences=_splitting(options),
                 nbest=options.alternatives + 1,
                 align="complete" if options.words and self._aligns else False,
@@ -160,6 +180,11 @@ def _told(error: UserError) -> BadRequest:
     return BadRequest(re.sub(r"--markup=\w+: ", "", str(error)))
 
 
+def _kept_text(piece: ProtectedPiece) -> str:
+    """What of a piece is there before the search: all of one that has nothing to translate, nothing of another."""
+    return "".join(chunk.text for chunk in piece.kept_chunks()) if piece.is_kept else ""
+
+
 def _splitting(options: TextOptions) -> str:
     return "always" if options.split_sentences else "long"
 
@@ -185,9 +210,9 @@ def _word_places(text: str, start: int) -> list[tuple[int, int]]:
 
 def _probabilities(translation: Translation, words: np.ndarray, count: int) -> list[float]:
     """The probability of each of `count` words: the product of those of its tokens, whose words are `words`. Where tokens do
-    not say which words they are, each has the mean of all tokens."""
+    not say which words they are, each has the mean of all tokens; what no model has written is certain."""
     log_probs = np.array(translation.token_log_probs, np.float64)
     inside = words >= 0
     if count and (not inside.any() or words.max() + 1 != count):
-        return [float(np.exp(log_probs.mean())) if len(log_probs) else 0.0] * count
+        return [float(np.exp(log_probs.mean())) if len(log_probs) else 1.0] * count
     return np.exp(np.bincount(words[inside], log_probs[inside], minlength=count)).tolist()
