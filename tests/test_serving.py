@@ -210,6 +210,41 @@ def test_the_stream_ends_with_what_the_translation_is(server, translator):
     assert last["text"] == offline(translator, text)
 
 
+# ---- text without words
+
+
+def test_a_line_without_words_is_not_translated_whichever_way_it_comes(model, server, translator):
+    lines = ["\U0001f600 ...", "", "-- \u2013"]
+    asked, both = {"source": "en", "target": "de"}, {"source_lang": "EN", "target_lang": "DE"}
+    before = model.search.counts().pieces
+    status, _, body = ask(server, "/translate", {"q": lines, "alternatives": 1} | asked)
+    assert (status, json.loads(body)) == (200, {"translatedText": lines, "alternatives": [[], [], []]})
+    assert libre(server, lines, format="html") == lines
+    assert [
+        each["text"] for each in json.loads(ask(server, "/v2/translate", {"text": lines} | both)[2])["translations"]
+    ] == lines
+    page = json.loads(ask(server, "/page/translate", {"text": lines[2]} | asked)[2])
+    assert page["text"] == lines[2] and [word["probability"] for word in page["words"]] == [1.0, 1.0]
+    assert [word["source"] for word in page["words"]] == [[[0, 2]], [[3, 4]]]
+    stream = ask(server, "/page/translate", {"text": lines[0]} | asked, {"accept": "text/event-stream"})[2]
+    assert json.loads(stream.decode().strip().rpartition("data: ")[2])["text"] == lines[0]
+    form = "".join(f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in asked.items())
+    form += f'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n{lines[0]}\r\n--x--\r\n'
+    file = ask(server, "/translate_file", form.encode(), {"content-type": "multipart/form-data; boundary=x"})[2]
+    assert ask(server, json.loads(file)["translatedFileUrl"].removeprefix(server))[2].decode() == lines[0]
+    status, _, body = ask(server, "/page/attention", {"text": lines[0]} | asked)
+    assert status == 400 and "no words" in json.loads(body)["error"]
+    assert model.search.counts().pieces == before
+    assert libre(server, "\n".join(["a b", *lines])) == "\n".join([offline(translator, "a b"), *lines])
+
+
+def test_a_line_without_words_is_there_while_the_others_grow(model):
+    texts = []
+    (row,) = model.translator.tokenizer.encode_target(["c d"])
+    model.growing("...\na b", TextOptions(), texts.append).tell(0, row)
+    assert texts == ["...\nc d"]
+
+
 # ---- spans that must not change
 
 PROTECT = "url,email,number,placeholder,emoji,code"

@@ -97,11 +97,6 @@ class TestText:
         results = client.translate_text(["42", "der dog", "der Hund dog"], target_lang="DE")
         assert [result.detected_source_lang for result in results] == ["EN", "EN", "DE"]
 
-    def test_text_without_words_is_not_translated(self, client):
-        results = client.translate_text(["\U0001f600", "dog", "..."], source_lang="EN", target_lang="DE")
-        assert [result.text for result in results] == ["\U0001f600", "Hund", "..."]
-        assert SERVICE.asked[-1][0] == ["dog"]
-
     @pytest.mark.parametrize(
         ("mode", "sentences", "lines"),
         [(None, True, True), ("1", True, True), (deepl.SplitSentences.NO_NEWLINES, True, False), ("0", False, False)],

@@ -17,7 +17,7 @@ from transformer_jax.serving.errors import BadRequest, TooLarge
 from transformer_jax.serving.fields import Fields
 from transformer_jax.serving.glossaries import Glossaries
 from transformer_jax.serving.keys import Keys
-from transformer_jax.serving.languages import has_words, language_name, sources_of, targets_of
+from transformer_jax.serving.languages import language_name, sources_of, targets_of
 from transformer_jax.serving.request_limits import RequestLimits
 from transformer_jax.serving.service import Service, TextOptions
 
@@ -133,13 +133,11 @@ class _Texts:
         return _Translation(texts, source, target, replace(options, terminology=terminology), billed, rest)
 
     async def _translated(self, asked: _Translation, sources: Sequence[str]) -> list[str]:
-        """The translations; texts that are in the target language, or have no words, stay as they are."""
+        """The translations; texts that are in the target language stay as they are."""
         translated = list(asked.texts)
         for source in sorted({*sources} - {asked.target}):
             pair = self._server.pair(source, asked.target)
-            places = [place for place, text in enumerate(asked.texts) if sources[place] == source and has_words(text)]
-            if not places:
-                continue
+            places = [place for place, own in enumerate(sources) if own == source]
             served = await self._server.service.translate([asked.texts[place] for place in places], pair, asked.options)
             for place, text in zip(places, served, strict=True):
                 translated[place] = text.text

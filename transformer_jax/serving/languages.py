@@ -49,7 +49,7 @@ _NAMES = {
 
 
 def has_words(text: str) -> bool:
-    """Is there a letter or a digit in a text? Otherwise there is nothing to translate, and a model makes something up.
+    """Is there a letter or a digit in a text? Otherwise there is nothing to translate, and a model would make something up.
 
     >>> has_words("route 66"), has_words("\U0001f600 ...")
     (True, False)

@@ -15,7 +15,7 @@ from transformer_jax.serving.errors import BadRequest, Forbidden, NotFound, Requ
 from transformer_jax.serving.fields import Fields
 from transformer_jax.serving.kept import Kept
 from transformer_jax.serving.keys import Keys, key_in_fields, key_in_headers
-from transformer_jax.serving.languages import base_code, has_words, language_name, sources_of, targets_of, without_tags
+from transformer_jax.serving.languages import base_code, language_name, sources_of, targets_of, without_tags
 from transformer_jax.serving.libretranslate_spec import openapi
 from transformer_jax.serving.request_limits import RequestLimits
 from transformer_jax.serving.service import LanguagePair, Service, TextOptions
@@ -187,19 +187,13 @@ class _LibreTranslate:
     async def _translations(
         self, texts: Sequence[str], pair: LanguagePair, markup: str, alternatives: int
     ) -> tuple[list[str], list[list[str]]]:
-        """The translations, and the other ones of each text; those of HTML have none, as LibreTranslate has it. Texts without
-        words stay as they are."""
-        translated: list[str] = list(texts)
-        others: list[list[str]] = [[] for _ in texts]
-        places = [place for place, text in enumerate(texts) if has_words(text)]
-        if pair.source == pair.target or not places:
-            return translated, others
+        """The translations, and the other ones of each text; those of HTML have none, as LibreTranslate has it."""
+        if pair.source == pair.target:
+            return list(texts), [[] for _ in texts]
         options = TextOptions(markup=markup, alternatives=0 if markup else alternatives)
-        served = await self._service.translate([texts[place] for place in places], pair, options)
-        for place, each in zip(places, served, strict=True):
-            translated[place] = each.text
-            others[place] = [text for text in dict.fromkeys(each.alternatives) if text not in ("", each.text)]
-        return translated, others
+        served = await self._service.translate(texts, pair, options)
+        others = [[text for text in dict.fromkeys(one.alternatives) if text not in ("", one.text)] for one in served]
+        return [one.text for one in served], others
 
     def _detections(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Which languages the texts may be in, all together: in the mean, a long text counts for more."""

@@ -1,6 +1,5 @@
 """One model of the server: whole texts, with their line breaks, to translations, on behalf of one request."""
 
-import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,9 +10,10 @@ from transformer_jax.errors import UserError
 from transformer_jax.inference.protected_spans import ProtectedPiece, Protection
 from transformer_jax.inference.protected_translation import NeedsPlaceholders
 from transformer_jax.inference.search_queue import Ticket
-from transformer_jax.inference.translation import Translation
+from transformer_jax.inference.translation import Translation, empty_translation
 from transformer_jax.inference.translator import Translator
 from transformer_jax.serving.errors import BadRequest
+from transformer_jax.serving.languages import has_words
 from transformer_jax.serving.service import ServedText, ServedWord, TextOptions
 from transformer_jax.visualization.attention_page import attention_html
 
@@ -60,13 +60,16 @@ class ServedModel:
         self.search.compile_rest(self.translator.alignment_layer if self._aligns else 0)
 
     def translate(self, texts: Sequence[str], options: TextOptions, ticket: Ticket) -> list[ServedText]:
-        """The translation of each text. Raises BadRequest for what cannot be asked, as terms beside protected spans of a model
-        without placeholders; Left where the ticket is left."""
+        """The translation of each text; what has no letter and no digit, a line or a text with markup, stays as it is. Raises
+        BadRequest for what cannot be asked, as terms beside protected spans of a model without placeholders; Left where the
+        ticket is left."""
         if not 0 <= options.alternatives <= self.most_alternatives:
             raise BadRequest(f"alternatives should be from 0 to {self.most_alternatives}, not {options.alternatives}")
         try:
             if options.markup:
-                return self._translate_markup(texts, options, ticket)
+                having = [text for text in texts if has_words(text)]
+                found = iter(self._translate_markup(having, options, ticket) if having else ())
+                return [next(found) if has_words(text) else ServedText(text) for text in texts]
             return self._translate_text(texts, options, ticket)
         except NeedsPlaceholders as error:
             raise BadRequest(_TERMS_AND_SPANS) from error
@@ -77,13 +80,15 @@ class ServedModel:
         """The page of what the model attends to when it translates a sentence, HTML. Raises BadRequest for a text that is none,
         or that the model translates in parts, for one with protected spans, and for a model without attention."""
         line = text.strip()
+        if not has_words(line):
+            raise BadRequest("the attention is shown of a sentence, and this text has no words")
         try:
             shared = dict(protect=self._protection, split_sentences="always", nbest=1)
             (translation,) = self._sharing(ticket).translate([line], **shared, **self._options)
             if translation.protected:
                 raise BadRequest("the attention is not shown of a text with protected spans, which the model does not see so")
             if translation.parts != 1 or _BREAK.search(line):
-                raise BadRequest("the attention is shown of one sentence at a time, and not of a blank text")
+                raise BadRequest("the attention is shown of one sentence at a time")
             attention = self.translator.attention(line, translation)
         except UserError as error:
             raise _told(error) from error
@@ -97,12 +102,12 @@ class ServedModel:
         if options.markup or options.terminology:
             return Ticket()
         lines = list(_lines(text, options.split_lines))
-        texts = [line.text for line in lines]
+        texts = [line.text if has_words(line.text) else "" for line in lines]
         of_lines = self.translator.protected_pieces(texts, self._protection, _splitting(options))
         pieces = [(line, place, piece) for line, of_line in enumerate(of_lines) for place, piece in enumerate(of_line)]
         if any(span.placeholder is None for _, _, piece in pieces for span in piece.spans):
             return Ticket()  # some of it may be searched twice
-        decoded = [[_kept_text(piece) for piece in of_line] for of_line in of_lines]
+        decoded = [list(map(_kept_text, of_line)) or [line.text] for line, of_line in zip(lines, of_lines, strict=True)]
         searched = [each for each in pieces if not each[2].is_kept]
 
         def hear(number: int, tokens: np.ndarray) -> None:
@@ -135,7 +140,7 @@ class ServedModel:
         of_texts = [list(_lines(text, options.split_lines)) for text in texts]
         found = iter(
             self._sharing(ticket).translate(
-                [line.text for lines in of_texts for line in lines],
+                [line.text for lines in of_texts for line in lines if has_words(line.text)],
                 terminology=options.terminology,
                 protect=self._protection,
                 split_sentences=_splitting(options),
@@ -144,7 +149,10 @@ class ServedModel:
                 **self._options,
             )
         )
-        return [self._served(lines, list(itertools.islice(found, len(lines))), options) for lines in of_texts]
+        return [
+            self._served(lines, [next(found) if has_words(line.text) else _unchanged(line.text) for line in lines], options)
+            for lines in of_texts
+        ]
 
     def _sharing(self, ticket: Ticket) -> Translator:
         return self.translator.sharing(self.search, ticket)
@@ -178,6 +186,12 @@ class ServedModel:
 def _told(error: UserError) -> BadRequest:
     """The error, for somebody who has given no flags."""
     return BadRequest(re.sub(r"--markup=\w+: ", "", str(error)))
+
+
+def _unchanged(text: str) -> Translation:
+    """The translation of what has no words; each part of it comes from itself."""
+    links = tuple((number, number) for number in range(len(text.split())))
+    return empty_translation(True)._replace(text=text, alignment=links)
 
 
 def _kept_text(piece: ProtectedPiece) -> str:

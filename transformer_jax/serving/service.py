@@ -62,9 +62,9 @@ class Service(Protocol):
         BadRequest."""
 
     async def translate(self, texts: Sequence[str], pair: LanguagePair, options: TextOptions = PLAIN) -> list[ServedText]:
-        """The translation of each text. Line breaks and white space come back as they were. If the task is cancelled, the
-        places in the search that it has are free at once. Raises BadRequest for markup that is not well-formed, TooLarge,
-        Busy, TooSlow."""
+        """The translation of each text. Line breaks and white space come back as they were, and so does what has no letter and
+        no digit, a line of a text or a text with markup. If the task is cancelled, the places in the search that it has are
+        free at once. Raises BadRequest for markup that is not well-formed, TooLarge, Busy, TooSlow."""
 
     def stream(self, text: str, pair: LanguagePair, options: TextOptions = PLAIN) -> AsyncIterator[ServedText]:
         """The translation so far, whole each time, as it grows; the last is what `translate` gives, those before have the text
