@@ -12,7 +12,9 @@ from starlette.responses import JSONResponse
 from test_attention_page import PIECES, WORDS
 
 from transformer_jax.serving.errors import BadRequest, Busy, TooLarge, TooSlow
+from transformer_jax.serving.guard import Guard
 from transformer_jax.serving.page_api import page_routes
+from transformer_jax.serving.request_limits import RequestLimits
 from transformer_jax.serving.service import ServedText
 from transformer_jax.visualization.attention_page import attention_html
 
@@ -49,7 +51,7 @@ def running():
     service = Service()
     app = Starlette(routes=page_routes(service, attention=service))
     app.add_middleware(BaseHTTPMiddleware, dispatch=lambda request, answer: service.check(request, answer))
-    with served(app) as address:
+    with served(Guard(app, RequestLimits())) as address:
         yield service, address
 
 

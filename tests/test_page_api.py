@@ -12,7 +12,9 @@ from fake_service import FakeService, served
 from starlette.applications import Starlette
 
 from transformer_jax.serving.errors import BadRequest, Busy, Forbidden, TooLarge, TooSlow
+from transformer_jax.serving.guard import Guard
 from transformer_jax.serving.page_api import page_html, page_routes
+from transformer_jax.serving.request_limits import RequestLimits
 
 TEXT = "the  dog\n\n🐘 sleeps"
 GERMAN = "der  Hund\n\n🐘 schläft"
@@ -22,7 +24,8 @@ EVENTS = {"Accept": "text/event-stream"}
 @pytest.fixture(scope="module")
 def running():
     service = FakeService()
-    with served(Starlette(routes=page_routes(service, attention=service))) as address:
+    app = Starlette(routes=page_routes(service, attention=service))
+    with served(Guard(app, RequestLimits())) as address:
         yield service, urlsplit(address)
 
 

@@ -1,9 +1,8 @@
 """The page at `/`: its HTML, and what its script asks the server for."""
 
-import asyncio
 import functools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,7 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from transformer_jax.serving.errors import NotFound, RequestError
-from transformer_jax.serving.page_request import PageRequest, read_page_request
+from transformer_jax.serving.page_request import read_page_request
 from transformer_jax.serving.service import LanguagePair, ServedText, Service
 from transformer_jax.visualization.page_template import html_page, inline_hashes
 
@@ -44,7 +43,7 @@ def page_routes(service: Service, *, attention: AttentionPages | None = None, al
     * `POST /page/attention`: the same JSON in, an HTML page out
 
     An error is `{"error": MESSAGE}` with its status; in a stream it has the `status` and `again`, the seconds of `Retry-After`.
-    The translation stops when the client leaves.
+    The translation stops when the request is cancelled, as `guard.Guard` does when the client leaves.
     """
     page = page_html(service, attention is not None, alternatives)
     policy = page_security_policy(page)
@@ -56,16 +55,17 @@ def page_routes(service: Service, *, attention: AttentionPages | None = None, al
     async def translate(request: Request) -> Response:
         wish = await read_page_request(request, service)
         if "text/event-stream" in request.headers.get("accept", ""):
-            return await _streamed(request, service, wish)
-        task = await _while_connected(request, _translation(service, wish))
-        return JSONResponse(_plain(task.result()))
+            answers = service.stream(wish.text, wish.pair, wish.options)
+            return _Events(answers, await anext(answers))  # an error before the first event has its HTTP status
+        (served,) = await service.translate([wish.text], wish.pair, wish.options)
+        return JSONResponse(_plain(served))
 
     async def show_attention(request: Request) -> Response:
         wish = await read_page_request(request, service)
         if attention is None:
             raise NotFound("this server has no attention pages")
-        task = await _while_connected(request, attention.attention_page(wish.text, wish.pair))
-        return HTMLResponse(task.result(), headers={"X-Content-Type-Options": "nosniff"})
+        shown = await attention.attention_page(wish.text, wish.pair)
+        return HTMLResponse(shown, headers={"X-Content-Type-Options": "nosniff"})
 
     return [
         Route("/", show, methods=["GET"]),
@@ -121,47 +121,11 @@ def _answering(endpoint: Endpoint) -> Endpoint:
     return answer
 
 
-async def _translation(service: Service, wish: PageRequest) -> ServedText:
-    (served,) = await service.translate([wish.text], wish.pair, wish.options)
-    return served
-
-
 def _plain(served: ServedText) -> dict[str, Any]:
     return served._asdict() | {"words": [word._asdict() for word in served.words]}
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, Any]) -> asyncio.Task:
-    """The task that has done the work. It is cancelled if the client leaves."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if gone.done() and not task.done():
-            raise ClientDisconnect
-        return task
-    except BaseException:
-        task.cancel()
-        raise
-    finally:
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 # ---- server-sent events
-
-
-async def _streamed(request: Request, service: Service, wish: PageRequest) -> Response:
-    """Events; but an error that comes before the first of them has its HTTP status."""
-    answers = service.stream(wish.text, wish.pair, wish.options)
-    first = await _while_connected(request, _next(answers))
-    return _Events(answers, first.result())
-
-
-async def _next(answers: AsyncIterator[ServedText]) -> ServedText:
-    return await anext(answers)
 
 
 class _Events(StreamingResponse):
