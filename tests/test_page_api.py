@@ -153,7 +153,7 @@ def test_a_client_that_leaves_is_not_translated_for(running, service, headers, w
 
 def test_without_attention_pages_there_is_none():
     service = FakeService()
-    with served(Starlette(routes=page_routes(service))) as address:
+    with served(page_routes(service)) as address:
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
         body = json.dumps({"text": "dog", "source": "en", "target": "de"})
         connection.request("POST", "/page/attention", body, {"Content-Type": "application/json"})

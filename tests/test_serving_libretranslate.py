@@ -14,11 +14,11 @@ for module in ("starlette", "uvicorn", "python_multipart", "libretranslatepy", "
     pytest.importorskip(module, reason=f"{NEEDS}: no {module}")
 
 import httpx
+from fake_service import FakeService, served
 from libretranslatepy import LibreTranslateAPI
-from serving_server import FakeService, serving
 
 from transformer_jax.errors import UserError
-from transformer_jax.serving.errors import Busy, NotFound
+from transformer_jax.serving.errors import Busy, NotFound, TooSlow
 from transformer_jax.serving.kept import Kept
 from transformer_jax.serving.keys import Keys, key_in_headers
 from transformer_jax.serving.libretranslate import libretranslate_routes
@@ -34,13 +34,13 @@ EN_DE = {"source": "en", "target": "de"}
 
 @pytest.fixture(scope="module")
 def url():
-    with serving(libretranslate_routes(SERVICE, LIMITS)) as address:
+    with served(libretranslate_routes(SERVICE, LIMITS)) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def locked():
-    with serving(libretranslate_routes(SERVICE, LIMITS, Keys(["right"]))) as address:
+    with served(libretranslate_routes(SERVICE, LIMITS, Keys(["right"]))) as address:
         yield address
 
 
@@ -88,7 +88,7 @@ class TestTranslate:
     def test_the_forms_of_a_body_are_the_same(self, url, form):
         fields = {"q": "the\n\n dog", **EN_DE, "alternatives": "1"}
         body = {name: (None, value) for name, value in fields.items()} if form == "files" else fields
-        answer = {"translatedText": "der\n\n Hund", "alternatives": ["other 0"]}
+        answer = {"translatedText": "der\n\n Hund", "alternatives": ["der\n\n Hund (0)"]}
         assert httpx.post(f"{url}/translate", **{form: body}).json() == answer
 
     def test_fields_in_the_address(self, url):
@@ -96,7 +96,10 @@ class TestTranslate:
 
     def test_alternatives_of_a_list_are_lists(self, url):
         body = {"q": ["dog", "man"], **EN_DE, "alternatives": 2}
-        assert httpx.post(f"{url}/translate", json=body).json()["alternatives"] == [["other 0", "other 1"]] * 2
+        assert httpx.post(f"{url}/translate", json=body).json()["alternatives"] == [
+            ["Hund (0)", "Hund (1)"],
+            ["Mann (0)", "Mann (1)"],
+        ]
 
     def test_html_keeps_its_elements_and_has_no_alternatives(self, url):
         body = {"q": "<p>the <b>dog</b></p>", **EN_DE, "format": "html", "alternatives": 1}
@@ -218,12 +221,14 @@ class TestErrors:
         assert httpx.post(f"{url}/translate", json={"q": "dog", **EN_DE}).status_code == 200
 
     def test_a_full_queue_and_a_slow_one(self, url):
-        response = httpx.post(f"{url}/translate", json={"q": "BUSY", **EN_DE})
+        SERVICE.errors = [Busy("The queue is full.", 7), TooSlow("It took too long.")]
+        response = httpx.post(f"{url}/translate", json={"q": "dog", **EN_DE})
         assert (error_of(response, 503), response.headers["retry-after"]) == ("The queue is full.", "7")
-        assert error_of(httpx.post(f"{url}/translate", json={"q": "SLOW", **EN_DE}), 504) == "It took too long."
+        assert error_of(httpx.post(f"{url}/translate", json={"q": "dog", **EN_DE}), 504) == "It took too long."
 
     def test_a_bug_is_logged_without_the_text(self, url, caplog):
-        response = httpx.post(f"{url}/translate", json={"q": "BUG in a secret", **EN_DE})
+        SERVICE.errors = [RuntimeError("a bug with a secret")]
+        response = httpx.post(f"{url}/translate", json={"q": "a secret", **EN_DE})
         assert error_of(response, 500) == "Internal error; the server's log says where."
         assert "RuntimeError" in caplog.text and "in translate" in caplog.text and "a secret" not in caplog.text
 
