@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 # The process itself runs on CPU; the devices to compile for are described, not looked for.
-os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+# Nothing takes hold of a chip, so that several of these programs may run at a time.
+os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
@@ -42,6 +43,7 @@ from transformer_jax.training.step import TrainState, make_train_step
 jax.default_backend = lambda: "tpu"
 
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
+PRODUCTS = "convolution", "dot"  # what the compiler makes of a product of matrices
 HOST = "infeed", "outfeed", "send", "recv"
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "s64": 8, "u64": 8}
 NO_WORK = "parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "copy-start"
@@ -82,11 +84,14 @@ class Module(NamedTuple):
     host: int  # instructions that wait for the host
     results: Size  # of all instructions at the top
     cycles: int  # of the same, estimated by the compiler
+    products: int  # of matrices, those inside fused instructions too
+    exact: int  # those of them whose operands are float32 and not rounded
 
 
 def read_module(text: str) -> Module:
     """Instructions inside a loop count once. A reduction of which each device keeps a part is a function of that name here."""
     collectives, asynchronous, host, real, padded, cycles, computation = defaultdict(list), 0, 0, 0, 0, 0, ""
+    products = exact = 0
     for line in text.splitlines():
         if line.endswith("{") and not line.startswith(" "):
             computation = line.split()[0].removeprefix("%")
@@ -101,18 +106,19 @@ def read_module(text: str) -> Module:
             scattered = kind == "all-reduce" and computation.startswith("all-reduce-scatter")
             collectives["reduce-scatter" if scattered else kind].append(max(arrays) if name != kind else sum(arrays))
             asynchronous += name != kind
+        products += kind in PRODUCTS
+        exact += kind in PRODUCTS and "operand_precision={highest,highest}" in line
         host += kind in HOST or (kind == "custom-call" and "callback" in line)
         if computation == "ENTRY" and name not in NO_WORK and not name.endswith("-done"):
             size = size_of(type)
             real, padded = real + size.real, padded + size.padded
             estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
             cycles += int(estimate[1]) if estimate else 0
-    return Module(dict(collectives), asynchronous, host, Size(real, padded), cycles)
+    return Module(dict(collectives), asynchronous, host, Size(real, padded), cycles, products, exact)
 
 
 def compiled(config: Config, pieces: int, shape: Shape, devices: list) -> jax.stages.Compiled:
-    """The step that `train.py` would run on these devices, in bfloat16 as on any TPU."""
-    config.model.compute_dtype = "bfloat16"
+    """The step that `train.py` would run on these devices: in bfloat16 as on any TPU, unless the config says float32."""
     model, optimizer = build_model(config.model, pieces), make_optimizer(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: TrainState.create(init_parameters(model, key), optimizer, config.train.ema_decay), key)
@@ -131,7 +137,7 @@ def row(program: jax.stages.Compiled, module: Module) -> list[str]:
     state, other = memory.argument_size_in_bytes / 1e6, memory.temp_size_in_bytes / 1e6
     padding = 1 - module.results.real / module.results.padded
     numbers = [str(module.asynchronous), str(module.host), f"{state:,.0f} + {other:,.0f} MB", f"{flops / 1e9:,.0f}"]
-    return [*told, *numbers, f"{module.cycles / 1e6:.1f}", f"{padding:.1%}"]
+    return [*told, *numbers, f"{module.cycles / 1e6:.1f}", f"{padding:.1%}", f"{module.exact} of {module.products}"]
 
 
 def shape_named(name: str) -> Shape:
@@ -179,6 +185,7 @@ def run() -> None:
         "GFLOP",
         "Mcycles",
         "padding",
+        "exact products",
     ]
     print(f"| {' | '.join(head)} |\n|---|---|{'---:|' * (len(head) - 2)}")
     for mode in flags.modes:

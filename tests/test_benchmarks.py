@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from helpers import tiny_model, write_config
+from helpers import FAMILIES, tiny_model, write_config
 
 from transformer_jax.cli.config_files import ConfigFile
 from transformer_jax.cli.evaluation_job import EvaluationJob
@@ -259,6 +259,22 @@ def test_every_script_does_what_it_says(name, here, tmp_path):
     assert not [row for row in rows if "nan" in row]
     assert not [text for text in case.says if text not in done.out], done.out
     assert not [file for file in case.files if not (tmp_path / file).stat().st_size]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the compiler for TPUs (jax[tpu])")
+@pytest.mark.parametrize("family", ["Transformer", "LSTM with input feeding"])
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+def test_in_float32_the_program_of_a_tpu_rounds_no_operand_unless_a_precision_is_set(tmp_path, monkeypatch, family, precision):
+    config = Config()
+    config.batch.row_multiple, config.batch.tokens, config.batch.max_length = 8, 512, 64
+    config.model = tiny_model(compute_dtype="float32", **FAMILIES[family])
+    write_config(tmp_path / "config.py", config)
+    if precision:
+        monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", precision)
+    (row,) = cells(call("tpu_lowering", "--config=config.py --modes pmap --shapes 8x8x8 --pieces=400", tmp_path).out)
+    exact, total = map(int, row[-1].split(" of "))
+    assert exact == (0 if precision else total) and total > 10
 
 
 def test_every_script_has_a_case_here_a_command_on_a_page_and_a_line_in_the_readme():

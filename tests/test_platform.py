@@ -12,6 +12,7 @@ from transformer_jax import platform
 DECISIONS = {
     platform.default_compute_dtype: ("float32", "bfloat16"),
     platform.activations_in_float32: (True, False),
+    platform.rounds_float32_products: (False, True),
     platform.steps_in_flight: (0, 2),
     platform.search_positions: (4096, 65_536),
 }

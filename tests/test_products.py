@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import FAMILIES, VOCAB, packed_rows_of, random_parameters, rows_of, sentences, tiny_model
+from helpers import FAMILIES, VOCAB, each_family, packed_rows_of, random_parameters, rows_of, sentences, tiny_model
 
 from transformer_jax.config import Config, TrainConfig
-from transformer_jax.models.matmul import activation_dtype, product
+from transformer_jax.models.matmul import activation_dtype, product, product_precision
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.training.across_devices import Parallel
-from transformer_jax.training.step import TrainState, make_train_step
+from transformer_jax.training.step import TrainState, make_eval_step, make_train_step
 
 KEY = jax.random.key(5)
 ROWS = [(), (1,), (5,), (4, 3), (1, 6), (6, 1), (1, 1), (2, 3, 4), (64, 32)]
@@ -89,6 +89,39 @@ def gradient(dtype: str, family: dict, batch, devices: int = 1, slices: int = 1,
     state, sums = step(state, batch, KEY)
     change = jax.tree.map(np.subtract, jax.device_get(parallel.gather_params(state.params)), params)
     return np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(change)]), float(sums.loss.loss / sums.loss.tokens)
+
+
+def products_of(family: dict, dtype: str) -> list[str]:
+    """The lines of the products in the programs of a training step, an evaluation and a step of a search."""
+    model = build_model(tiny_model(compute_dtype=dtype, **family), VOCAB)
+    params, optimizer = random_parameters(model), optax.sgd(1.0)
+
+    def search(params, batch):
+        memory = model.apply({"params": params}, batch.source, batch.source_segment, batch.source_position, method="encode")
+        cache = model.apply({"params": params}, memory, 2, 5, method="init_cache")
+        token, index = jnp.zeros(16, jnp.int32), jnp.int32(0)
+        return model.apply({"params": params}, token, index, memory, cache, method="decode_step")
+
+    step = jax.jit(make_train_step(model, optimizer, TrainConfig())).lower(TrainState.create(params, optimizer), BUCKETED, KEY)
+    others = [jax.jit(function).lower(params, BUCKETED) for function in (make_eval_step(model, 2), search)]
+    return [line for program in (step, *others) for line in program.as_text().splitlines() if "dot_general" in line]
+
+
+@pytest.mark.parametrize("family", each_family(*FAMILIES.values()))
+def test_float32_is_float32_in_every_product_on_every_kind_of_device(family, monkeypatch):
+    on_cpu, in_bfloat16 = products_of(family, "float32"), products_of(family, "bfloat16")
+    assert not [line for line in on_cpu + in_bfloat16 if "HIGHEST" in line]  # CPU's programs are what they were
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    exact = products_of(family, "float32")
+    assert len(exact) == len(on_cpu) and all("[HIGHEST, HIGHEST]" in line for line in exact)
+    assert not [line for line in products_of(family, "bfloat16") if "HIGHEST" in line]
+
+
+def test_a_precision_that_is_set_goes_before(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert product_precision(jnp.float32) == jax.lax.Precision.HIGHEST
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert product_precision(jnp.float32) is None
 
 
 def assert_near(found, exact, far: float) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "find_devices",
     "import_jax",
     "kind_of_device",
+    "rounds_float32_products",
     "search_positions",
     "searches_at_once",
     "steps_in_flight",
@@ -226,6 +227,12 @@ def activations_in_float32() -> bool:
     # A CPU with such instructions multiplies bfloat16 twice as fast as float32, but it does all other arithmetic in float32,
     # between two conversions.
     return _on_cpu()
+
+
+def rounds_float32_products() -> bool:
+    """Whether products of float32 operands are computed of fewer bits unless a precision is set: on TPU of bfloat16, on recent
+    GPUs of TF32; on CPU never."""
+    return not _on_cpu()
 
 
 def steps_in_flight() -> int:

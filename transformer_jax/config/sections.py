@@ -175,7 +175,8 @@ class ModelConfig:
     # Transformer: on embedding plus position and on what is added to a residual; LSTM: between layers
     dropout: Annotated[Fraction, MayDiffer()] = 0.1
     # auto: bfloat16 on TPU and GPU, float32 on CPU. Parameters and their gradients are float32. On CPU bfloat16 is for products
-    # with parameters alone: faster where the processor has them (avx512_bf16), not elsewhere
+    # with parameters alone: faster where the processor has them (avx512_bf16), not elsewhere. float32 is float32 everywhere:
+    # no operand of its products is rounded, unless JAX_DEFAULT_MATMUL_PRECISION is set in the environment
     compute_dtype: Annotated[Literal["auto", "float32", "bfloat16"], MayDiffer()] = "auto"
 
     # Transformer

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.models.layers import Dropout, Projection, Rotation, require_width, rotate
-from transformer_jax.models.matmul import activation_dtype
+from transformer_jax.models.matmul import activation_dtype, product_precision
 
 __all__ = [
     "KeyValues",
@@ -63,7 +63,7 @@ def attention_weights(query: Array, key: Array, mask: Array | None) -> Array:
     query without any allowed key gives all keys the same weight.
     """
     query = query.swapaxes(1, 2) * (query.shape[-1] ** -0.5)
-    scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
+    scores = jnp.matmul(query, key, precision=product_precision(query.dtype), preferred_element_type=jnp.float32)
     if mask is None:
         return nn.softmax(scores)
     # Not -inf: a row without any allowed key would be NaN, and so would its gradient.
@@ -72,7 +72,7 @@ def attention_weights(query: Array, key: Array, mask: Array | None) -> Array:
 
 def attend(weights: Array, value: Array) -> Array:
     """The weighted mean of the values. weights [B, H, T, S], value [B, H, S, K] -> [B, T, H, K], K that of the values."""
-    return jnp.matmul(weights.astype(value.dtype), value).swapaxes(1, 2)
+    return jnp.matmul(weights.astype(value.dtype), value, precision=product_precision(value.dtype)).swapaxes(1, 2)
 
 
 class MultiHeadSelfAttention(nn.Module):

@@ -9,13 +9,15 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.models.layers import Projection, require_width
+from transformer_jax.models.matmul import product_precision
 
 __all__ = ["GlobalAttention", "additive_scores", "cosine_scores", "dot_scores", "scaled_dot_scores"]
 
 
 def dot_scores(query: Array, key: Array) -> Array:
     """q . k (Luong et al. 2015, eq. 8). query [B, T, K], key [B, S, K] -> float32 [B, T, S]."""
-    return jnp.einsum("btk,bsk->bts", query, key, preferred_element_type=jnp.float32)
+    precision = product_precision(query.dtype)
+    return jnp.einsum("btk,bsk->bts", query, key, precision=precision, preferred_element_type=jnp.float32)
 
 
 def scaled_dot_scores(query: Array, key: Array) -> Array:
@@ -32,7 +34,8 @@ def additive_scores(query: Array, key: Array, vector: Array) -> Array:
     """v . tanh(q + k) (Bahdanau et al. 2015, appendix A.1.2, of projected queries and keys). query [B, T, K], key [B, S, K],
     vector [K] -> float32 [B, T, S]."""
     hidden = jnp.tanh(query[:, :, None] + key[:, None])  # [B, T, S, K]
-    return jnp.einsum("btsk,k->bts", hidden, vector.astype(query.dtype), preferred_element_type=jnp.float32)
+    vector, precision = vector.astype(query.dtype), product_precision(query.dtype)
+    return jnp.einsum("btsk,k->bts", hidden, vector, precision=precision, preferred_element_type=jnp.float32)
 
 
 def _unit(x: Array) -> Array:
@@ -73,7 +76,8 @@ class GlobalAttention(nn.Module):
         # Not -inf: a row of padding alone would become NaN, and so would its gradient.
         scores = jnp.where(mask[:, None], self._scores(query, keys), jnp.finfo(jnp.float32).min)
         weights = nn.softmax(scores)
-        return jnp.einsum("bts,bsd->btd", weights.astype(values.dtype), values), weights
+        precision = product_precision(values.dtype)
+        return jnp.einsum("bts,bsd->btd", weights.astype(values.dtype), values, precision=precision), weights
 
     def _scores(self, query: Array, keys: Array) -> Array:
         if self.kind == "additive":

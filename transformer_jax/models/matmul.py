@@ -1,5 +1,5 @@
 """Products of rows and a matrix of parameters: the operands rounded to the model's `dtype`, the sums and the gradient of the
-parameters in float32.
+parameters in float32; and the precision of every product of a model.
 
 Letters: K and N, the width of a row of the operand and of the result.
 """
@@ -12,7 +12,7 @@ from jax import Array
 
 from transformer_jax import platform
 
-__all__ = ["activation_dtype", "product"]
+__all__ = ["activation_dtype", "product", "product_precision"]
 
 
 def activation_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -22,6 +22,20 @@ def activation_dtype(dtype: jnp.dtype) -> jnp.dtype:
     dtype('float32')
     """
     return jnp.dtype(jnp.float32 if platform.activations_in_float32() else dtype)
+
+
+def product_precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
+    """The `precision` argument of a product whose operands are of `dtype`.
+
+    HIGHEST for float32 on GPU and TPU, where the default rounds the operands: their products are those of float32, in the
+    gradient too. None, JAX's default, on CPU, whose products are of float32 anyway, for bfloat16, and wherever
+    `jax_default_matmul_precision` (JAX_DEFAULT_MATMUL_PRECISION) is set, which then says how many bits count.
+
+    >>> product_precision(jnp.bfloat16) is None
+    True
+    """
+    decided = jax.config.jax_default_matmul_precision is not None or not platform.rounds_float32_products()
+    return None if decided or dtype != jnp.float32 else jax.lax.Precision.HIGHEST
 
 
 def product(x: Array, weight: Array, dtype: jnp.dtype, *, transposed: bool = False, result: jnp.dtype | None = None) -> Array:
@@ -70,7 +84,8 @@ def matmul(x: Array, weight: Array, result: jnp.dtype, *, transposed: bool = Fal
     contracted = ((1,), (1 if transposed else 0,))
     # The rows are one axis: with more, XLA on CPU computes the gradient of W transposed and copies it.
     flat = x.reshape(-1, x.shape[-1])
-    out = jax.lax.dot_general(flat, weight, (contracted, ((), ())), preferred_element_type=result)
+    precision = product_precision(flat.dtype)
+    out = jax.lax.dot_general(flat, weight, (contracted, ((), ())), precision, preferred_element_type=result)
     return out.reshape(*x.shape[:-1], -1)
 
 
@@ -81,4 +96,5 @@ def weight_gradient(x: Array, gradient: Array) -> Array:
     # bfloat16 keeps the axes of the rows: XLA on CPU then transposes x first and has a fast product for the result. For rows of
     # one axis it has none and converts both to float32.
     rows = tuple(range(x.ndim - 1))
-    return jax.lax.dot_general(x, gradient, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)
+    precision = product_precision(x.dtype)
+    return jax.lax.dot_general(x, gradient, ((rows, rows), ((), ())), precision, preferred_element_type=jnp.float32)
