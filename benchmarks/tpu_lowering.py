@@ -8,6 +8,7 @@ they are asynchronous, the memory that a device needs, and the share of it that 
 cycles are the compiler's estimate, without collectives, and not a time.
 """
 
+import itertools
 import math
 import os
 import re
@@ -165,6 +166,7 @@ def run() -> None:
     parser.add_argument("--modes", nargs="+", default=["pmap", "sharded"])
     parser.add_argument("--shapes", nargs="+", default=["1024x24x25"], help="rows x source x target positions")
     parser.add_argument("--pieces", nargs="+", type=int, default=[37_000], help="sizes of the vocabulary")
+    parser.add_argument("--remat", nargs="+", default=["none"], choices=["none", "layers", "products"], help="as train.remat")
     parser.add_argument("--keep", metavar="FOLDER", help="write the modules' text there")
     flags, overrides = parser.parse_with_overrides()
     if min(flags.pieces) < 1:
@@ -178,6 +180,7 @@ def run() -> None:
         "mode",
         "shape",
         "pieces",
+        "remat",
         *COLLECTIVES,
         "asynchronous",
         "host",
@@ -188,17 +191,16 @@ def run() -> None:
         "exact products",
     ]
     print(f"| {' | '.join(head)} |\n|---|---|{'---:|' * (len(head) - 2)}")
-    for mode in flags.modes:
-        for name, shape in shapes.items():
-            for pieces in flags.pieces:
-                config = load_config(flags.config, [*overrides, f"parallel.mode={mode}"])
-                started = time.perf_counter()
-                program = compiled(config, pieces, shape, devices)
-                text = program.as_text()
-                if flags.keep:
-                    Path(flags.keep, f"{Path(flags.config).stem}-{mode}-{name}-{pieces}.txt").write_text(text)
-                print(f"| {' | '.join([mode, name, f'{pieces:,}', *row(program, read_module(text))])} |", flush=True)
-                print(f"compiled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    for mode, name, pieces, remat in itertools.product(flags.modes, shapes, flags.pieces, flags.remat):
+        config = load_config(flags.config, [*overrides, f"parallel.mode={mode}", f"train.remat={remat}"])
+        started = time.perf_counter()
+        program = compiled(config, pieces, shapes[name], devices)
+        text = program.as_text()
+        if flags.keep:
+            of_what = [Path(flags.config).stem, mode, name, str(pieces), *([] if remat == "none" else [remat])]
+            Path(flags.keep, f"{'-'.join(of_what)}.txt").write_text(text)
+        print(f"| {' | '.join([mode, name, f'{pieces:,}', remat, *row(program, read_module(text))])} |", flush=True)
+        print(f"compiled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

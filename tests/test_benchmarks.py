@@ -171,6 +171,10 @@ CASES = {
         ],
         needs=("starlette",),
     ),
+    "recomputation": Case(
+        SMALL + " --rows=8 --length=8 --pieces=400 --repeats=1 --remat none layers products",
+        [("none",), ("layers",), ("products",)],
+    ),
     "startup": Case(SMALL + " --repeats=1", [("at first",), ("with what is kept",)]),
     "tpu_lowering": Case(
         SMALL + " --shapes 8x8x8 --pieces=400 --keep={out}/kept",

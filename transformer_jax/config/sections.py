@@ -294,6 +294,10 @@ class TrainConfig:
     consistency_weight: Annotated[float, AtLeast(0)] = 0.0
     cut: Fraction = 0.05  # simcut: the share of tokens whose embeddings are zero in the second pass
     accumulation: int = 1  # each batch is worked through in so many slices: the memory of one slice, the update of the whole
+    # what the backward pass computes again instead of keeping it, for less memory and more time (gradient checkpointing; Chen
+    # et al. 2016): none | layers, all but the input of each layer, or with input_feeding of each step | products, all but those
+    # inputs and the products with parameters (transformer). Gradients agree up to float rounding
+    remat: Annotated[Literal["none", "layers", "products"], MayChange()] = "none"
     log_every: Annotated[int, MayChange()] = 100  # updates between two lines of metrics about the training text
     evaluate_every: int = 1000  # updates between two evaluations of the dev set
     # by which a checkpoint is best on the dev set

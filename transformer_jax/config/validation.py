@@ -37,6 +37,9 @@ def validate(config: Config) -> Config:
     _validate_optimizer(config.optimizer, config.train.ema_decay)
     _validate_batch(config.batch, config.train.accumulation)
     _validate_consistency(config.train, config.model)
+    expected = "none or layers with model.family=lstm: what its steps keep is little but products"
+    may_recompute = config.model.family != "lstm" or config.train.remat != "products"
+    _require(may_recompute, "train.remat", config.train.remat, expected)
     _validate_adapters(config.train)
     for name in ("init_tokenizer", "init_model"):
         value, expected = getattr(config.train, name), "same without train.init_from: there is no other run"

@@ -227,6 +227,7 @@ class EmbeddingTables(nn.Module):
     config: ModelConfig
     vocab_size: int
     dtype: jnp.dtype = jnp.float32
+    remat: str = "none"  # as `TrainConfig.remat`; only where it is called with `train`
 
     def setup(self):
         def table(rows: int = self.vocab_size) -> Embedding:

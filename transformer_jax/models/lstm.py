@@ -14,6 +14,7 @@ from transformer_jax.models.attention_weights import attention_name
 from transformer_jax.models.layers import Dropout, EmbeddingTables, Projection
 from transformer_jax.models.lstm_attention import GlobalAttention
 from transformer_jax.models.lstm_layer import LSTMLayer, LSTMState
+from transformer_jax.models.recomputation import recomputed
 
 __all__ = ["LSTM"]
 
@@ -70,9 +71,9 @@ class LSTM(EmbeddingTables):
         else:
             mask = batch.target_segment > 0
             for number, (layer, start) in enumerate(zip(self.decoder, memory.states, strict=True)):
-                out, _ = layer(self.drop(x, train=train) if number else x, mask, start)
+                out, _ = self._run(layer, self.drop(x, train=train) if number else x, mask, start, train)
                 x = _with_residual(number, x, out)
-            x, weights = self._attend(x, memory)
+            x, weights = recomputed(LSTM._attend, self._remat(train))(self, x, memory)
         self._sow_attention(weights)
         return self.logits(self.drop(x, train=train))
 
@@ -82,7 +83,9 @@ class LSTM(EmbeddingTables):
         x = self.drop(self.embed_source(source), train=train)
         states = []
         for number, directions in enumerate(self.encoder):
-            outputs = [layer(self.drop(x, train=train) if number else x, segment > 0) for layer in directions]
+            outputs = [
+                self._run(layer, self.drop(x, train=train) if number else x, segment > 0, None, train) for layer in directions
+            ]
             x = _with_residual(number, x, jnp.concatenate([hidden for hidden, _ in outputs], axis=-1))
             finals = [final for _, final in outputs]
             states.append(jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *finals))
@@ -106,12 +109,22 @@ class LSTM(EmbeddingTables):
         self._sow_attention(weights)
         return self.logits(x[:, None])[:, 0], cache
 
+    def _remat(self, train: bool) -> str:
+        return self.remat if train else "none"
+
+    def _run(self, layer: LSTMLayer, x: Array, mask: Array, start: LSTMState | None, train: bool) -> tuple[Array, LSTMState]:
+        """The layer over all steps."""
+        return recomputed(LSTMLayer.__call__, self._remat(train))(layer, x, mask, start)
+
     def _decode_feeding(self, x: Array, memory: Memory, train: bool) -> tuple[Array, Array]:
         """Teacher forcing as a loop over decoding steps: with input feeding a step needs the attentional output of the step
         before."""
 
+        def step(model: "LSTM", gates: Array, memory: Memory, cache: Cache) -> tuple[Array, Array | None, Cache]:
+            return model._step(gates, memory, cache, train)
+
         def body(model: "LSTM", cache: Cache, gates: Array, memory: Memory) -> tuple[Cache, tuple[Array, Array]]:
-            x, weights, cache = model._step(gates, memory, cache, train)
+            x, weights, cache = recomputed(step, self._remat(train), in_loop=True)(model, gates, memory, cache)
             return cache, (x, weights[:, 0])
 
         loop = nn.scan(

@@ -24,6 +24,7 @@ from transformer_jax.models.layers import (
     require_width,
     sinusoids,
 )
+from transformer_jax.models.recomputation import recomputed
 
 __all__ = ["DecoderLayer", "EncoderLayer", "Transformer"]
 
@@ -196,24 +197,28 @@ class Transformer(EmbeddingTables):
 
     def __call__(self, batch: Any, *, train: bool) -> Array:
         """Teacher forcing: the logits of every target token in one pass, float32 [B, T, V]."""
-        memory = self.encode(batch.source, batch.source_segment, batch.source_position, train=train)
+        states = self._encode(batch.source, batch.source_segment, batch.source_position, train)
+        remat = self.remat if train else "none"
+        if remat == "none":
+            sources = [layer.keys_values(states) for layer in self.decoder]
+        else:  # each layer keeps the encoder's output, which is one for all, and not its own keys and values
+            sources = [states] * len(self.decoder)
         x = self._read_target(batch.target_input, batch.target_position, train)
         mask = causal_mask(batch.target_segment)
-        cross_mask = segment_mask(batch.target_segment, memory.segment)
-        for layer, source in zip(self.decoder, memory.cross, strict=True):
-            x = layer(x, source, mask, cross_mask, batch.target_position, train=train)
+        cross_mask = segment_mask(batch.target_segment, batch.source_segment)
+
+        def decode(layer: DecoderLayer, x: Array, source: Any, mask: Array, cross_mask: Array, position: Array) -> Array:
+            source = source if remat == "none" else layer.keys_values(source)
+            return layer(x, source, mask, cross_mask, position, train=train)
+
+        for layer, source in zip(self.decoder, sources, strict=True):
+            x = recomputed(decode, remat)(layer, x, source, mask, cross_mask, batch.target_position)
         return self._logits(x)
 
     def encode(self, source: Array, segment: Array, position: Array, *, train: bool = False) -> Memory:
         """Source ids, segment and position int32 [B, S] -> the memory that all decoding steps share."""
-        x = self._position(self.embed_source(source), position, "source_positions")
-        x = self.drop(x, train=train)
-        mask = segment_mask(segment, segment)
-        for layer in self.encoder:
-            x = layer(x, mask, position, train=train)
-        if self.config.norm == "pre":
-            x = self.encoder_norm(x)
-        return Memory(tuple(layer.keys_values(x) for layer in self.decoder), segment)
+        states = self._encode(source, segment, position, train)
+        return Memory(tuple(layer.keys_values(states) for layer in self.decoder), segment)
 
     def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[tuple[Array, Array], ...]:
         """Zeros for the keys and values of `length` tokens of each hypothesis: two arrays [N, H, length, K] for each layer, K
@@ -237,6 +242,19 @@ class Transformer(EmbeddingTables):
             x, past = layer.step(x, index, age, source, cross_mask, past, rotation)
             new_cache.append(past)
         return self._logits(x)[:, 0], tuple(new_cache)
+
+    def _encode(self, source: Array, segment: Array, position: Array, train: bool) -> Array:
+        """The encoder's output, [B, S, D]."""
+        x = self._position(self.embed_source(source), position, "source_positions")
+        x = self.drop(x, train=train)
+        mask = segment_mask(segment, segment)
+
+        def encode(layer: EncoderLayer, x: Array, mask: Array, position: Array) -> Array:
+            return layer(x, mask, position, train=train)
+
+        for layer in self.encoder:
+            x = recomputed(encode, self.remat if train else "none")(layer, x, mask, position)
+        return self.encoder_norm(x) if self.config.norm == "pre" else x
 
     def _read_target(self, ids: Array, position: Array, train: bool) -> Array:
         x = self.embed_target(ids)

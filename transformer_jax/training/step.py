@@ -134,9 +134,12 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
     that averages them, it is `optimizer_average`. With `config.max_skipped`, an update in which a number is not finite changes
     only `step` and `skipped`, and of its sums only `steps` is not 0: the learning rate, the optimizer's state and the decay of
     the moving average continue from the last update that was applied. With `config.freeze` or
-    `config.lora_rank` only what is `Trainable` has gradients and changes. Raises UserError as `Trainable` does.
+    `config.lora_rank` only what is `Trainable` has gradients and changes. With `config.remat` the model's backward pass is
+    `recomputed`. Raises UserError as `Trainable` does.
     """
     trainable = Trainable(config, model)
+    if config.remat != "none":
+        model = model.clone(remat=config.remat)
 
     def accumulate(params, frozen, batch, key, gather_params):
         fixed = dict(frozen=frozen, model=model, config=config, trainable=trainable, gather_params=gather_params)
