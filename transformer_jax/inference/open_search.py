@@ -36,6 +36,7 @@ _LENGTHS = 32, 64  # padded lengths of sources; the longest is the model's
 # Slots of the banks for times of few requests, beside that of `options.tokens` positions: a step takes 1.3 ms with 2 slots, 5
 # with 8 and 12 with 32 (beam 4, 2.4 million parameters, one core).
 _SIZES = 2, 8
+_FULL = 5 / 8  # of the slots
 _REFILL = 4  # pieces that begin at a time
 _STEPS = 8  # between two looks at the queue: the longest that a piece waits for a slot that is free
 
@@ -213,13 +214,13 @@ class _Thread(threading.Thread):
                 self._guarded(length, kind, lambda bank, enough=enough: self._run(bank, enough))
 
     def _kind(self, length: int, more: int) -> int:
-        """The bank that so many more pieces should begin in: the smallest with room for all, but none that is smaller than one
-        that is in use, since a step of two banks takes longer than one of the larger."""
+        """The bank that so many more pieces should begin in: the largest that they and those in banks would fill to `_FULL`. A
+        step of a bank takes nearly as long as its slots are many, so that in one that is emptier each piece costs more than in
+        a smaller one that some wait for. A larger bank that is in use empties meanwhile."""
         kinds = self._programs[length]
-        occupied = [self._banks[length, i].occupied if (length, i) in self._banks else 0 for i in range(len(kinds))]
-        wanted = sum(occupied) + more
-        enough = (i for i, kind in enumerate(kinds) if kind.available and kind.shape.slots >= wanted)
-        return max(next(enough, len(kinds) - 1), *(i for i, count in enumerate(occupied) if count or not i))
+        wanted = more + sum(bank.occupied for (of, _), bank in self._banks.items() if of == length)
+        filled = (i for i, kind in enumerate(kinds) if kind.available and wanted >= _FULL * kind.shape.slots)
+        return max(filled, default=0)
 
     def _count(self, bank: SlotBank) -> None:
         self.totals[2] += 1
