@@ -138,6 +138,7 @@ def test_alignments_are_those_of_the_translation(transformer, shared):
     assert marked.text == transformer.translate_markup([page])[0].text
 
 
+@pytest.mark.slow
 def test_after_compile_nothing_is_compiled(transformer):
     search = transformer.open_search()
     search.compile()

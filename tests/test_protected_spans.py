@@ -343,6 +343,7 @@ def test_a_search_places_each_placeholder_of_the_source_and_no_other(with_placeh
     assert sorted(i for i in protected.tokens if i in tokenizer.placeholder_ids) == list(tokenizer.placeholder_ids[:2])
 
 
+@pytest.mark.slow
 def test_what_has_no_word_is_not_translated(with_placeholders, without):
     for translator in (with_placeholders, without):
         (same, changed) = translator.translate([" 7, https://x.org! ", "7 dogs"], protect=ALL, align=True)
@@ -428,6 +429,7 @@ def test_markup_keeps_spans_and_elements(with_placeholders, without):
             assert translation.text.count(part) == 1, translation.text
 
 
+@pytest.mark.slow
 def test_elements_inside_of_spans_stand_beside_them_and_kept_ones_are_spans(with_placeholders, without):
     texts = [
         "The <i>dog</i> sees https://<b>x</b>.org and <name>7 cats</name> {<u>name</u>} <name>Kim</name>.",

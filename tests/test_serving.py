@@ -306,6 +306,7 @@ def test_spans_come_out_as_they_are_in_every_api_and_as_offline_whatever_comes_a
     assert any("1.234,56" in one.text for one in found) and not any("1,234.56" in one.text for one in found)
 
 
+@pytest.mark.slow
 def test_the_stream_and_the_words_of_a_text_with_spans(protecting):
     translator, _, address = protecting
     text = "a b https://x.org c.\n{name} 1,234.56"
