@@ -5,7 +5,8 @@
 Translates the file greedily and with a beam, its groups of lengths one after the other, with every operation of the compiled
 programs timed (`jax.profiler`), and sums the times by what an operation is for. Timing makes a search about a tenth slower;
 "without timing" is the same search without it. "Rows" are hypotheses times steps, and the share of them that the translations'
-tokens are: the others are hypotheses that were given up, and slots whose sentence was done.
+tokens are: the others are hypotheses that were given up, and slots whose sentence was done. The few sentences that need more
+room than most are not searched for again, as translate.py does it.
 """
 
 import collections
