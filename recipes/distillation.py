@@ -12,7 +12,7 @@ Its stages, each in `--workdir`:
    most like the reference stays, by sentence BLEU or chrF (as in Mozilla's pipeline)
 4. `student`: a model of the same config, but for its layers, trained on these pairs and, with `--original=W`, on those of
    data.train, W times as often. A deep encoder and a shallow decoder keep what is parallel and shorten what is not (Kasai et
-   al. 2021): `--student_layers`, `--student_decoder_layers`
+   al. 2021): `--student_layers`, `--student_decoder_layers`, `--student_autoregression`
 
 After a stop of whatever kind the same command goes on.
 """
@@ -39,6 +39,7 @@ def parser():
     flags.add_argument("--original", type=float, default=0.0, metavar="W", help="weight of data.train itself (default: 0)")
     flags.add_argument("--student_layers", type=int, default=0, metavar="L", help="of its encoder (default: the config's)")
     flags.add_argument("--student_decoder_layers", type=int, default=1, metavar="L", help="not of an LSTM (default: 1)")
+    flags.add_argument("--student_autoregression", default="", metavar="KIND", help="attention or ssru (default: the config's)")
     return flags
 
 
@@ -68,6 +69,7 @@ def distillation(flow: Workflow, flags: Namespace) -> None:
     layers = [f"model.num_layers={flags.student_layers or flow.config.model.num_layers}"]
     if flow.config.model.family == "transformer":
         layers.append(f"model.decoder_layers={flags.student_decoder_layers}")
+        layers.append(f"model.autoregression={flags.student_autoregression or flow.config.model.autoregression}")
     # A weight of 1 / W beside all of data.train is the same mixture as 1 beside W times data.train.
     text = f"{flow.train_text}, {source(pairs, 1 / flags.original)}" if flags.original else source(pairs)
     flow.train("student", text, overrides=layers)

@@ -28,6 +28,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 # What every family must do is tested with these; `tiny_model(**FAMILIES[name])`.
 FAMILIES = {
     "Transformer": dict(norm="pre"),
+    "Transformer with SSRU": dict(norm="pre", autoregression="ssru", decoder_layers=2),
     "LSTM": dict(family="lstm", attention="none", direction="backward"),
     "LSTM with attention": dict(family="lstm", attention="general", num_layers=2),
     "LSTM with input feeding": dict(family="lstm", attention="additive", input_feeding=True),
@@ -35,9 +36,9 @@ FAMILIES = {
 
 
 def each_family(*values):
-    """Parameters of a test: a value for each family (its name, where there are none). Those of the two middle families, between
-    the simplest and the most complicated LSTM, are tests that `make test-slow` runs."""
-    middle = "LSTM", "LSTM with attention"
+    """Parameters of a test: a value for each family (its name, where there are none). Those of the three middle families,
+    between the Transformer and the most complicated LSTM, are tests that `make test-slow` runs."""
+    middle = "Transformer with SSRU", "LSTM", "LSTM with attention"
     return [
         pytest.param(*(value if isinstance(value, tuple) else (value,)), id=name, marks=[pytest.mark.slow] * (name in middle))
         for name, value in zip(FAMILIES, values or FAMILIES, strict=True)

@@ -183,7 +183,7 @@ def test_devices_and_slices_change_nothing_and_the_state_is_that_of_the_factors(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", each_family("packed", "bucketed", "bucketed", "bucketed"))
+@pytest.mark.parametrize("kind", each_family("packed", "packed", "bucketed", "bucketed", "bucketed"))
 def test_a_run_with_adapters_resumes_exactly_and_is_read_merged(kind, request, tmp_path, caplog):
     config = tiny_config(tmp_path)
     config.model = tiny_model(dropout=0.3, **FAMILIES[request.node.callspec.id])

@@ -138,7 +138,7 @@ def test_devices_and_slices_change_nothing(family):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", each_family("packed", "bucketed", "bucketed", "bucketed"))
+@pytest.mark.parametrize("case", each_family("packed", "packed", "bucketed", "bucketed", "bucketed"))
 def test_a_run_with_frozen_parameters_resumes_exactly(case, request, tmp_path, caplog):
     family = request.node.callspec.id
     config = tiny_config(tmp_path)

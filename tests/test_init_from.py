@@ -147,7 +147,7 @@ def test_the_source_may_have_had_a_vocabulary_of_its_own(tmp_path):
 # Parameters
 
 
-@pytest.mark.parametrize("tied", each_family("all", "target", "none", "none"))
+@pytest.mark.parametrize("tied", each_family("all", "none", "target", "none", "none"))
 def test_a_run_with_its_own_tokenizer_has_the_other_parameters_as_they_are(tied, request, tmp_path, caplog):
     model = tiny_model(tied_embeddings=tied, output_bias=tied == "none", **FAMILIES[request.node.callspec.id])
     _, old, params = make_run(tmp_path / "run", model)
@@ -176,6 +176,7 @@ def test_a_run_with_its_own_tokenizer_has_the_other_parameters_as_they_are(tied,
     ("changes", "fresh"),
     each_family(
         (dict(num_layers=2, decoder_layers=1), "encoder_1"),
+        (dict(autoregression="attention"), "decoder_0/attention, decoder_0/attention_residual, decoder_1/attention"),
         (dict(num_layers=2), "decoder_1, encoder_1_0"),
         (dict(attention="additive"), "attention/query, attention/vector"),
         (dict(tied_embeddings="none"), "output_embedding, source_embedding"),

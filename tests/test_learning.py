@@ -40,6 +40,7 @@ def copies(seed: int, rows: int = 32):
     "model",
     each_family(
         dict(width=32, feed_forward_width=64, heads=4, norm="pre"),
+        dict(width=32, feed_forward_width=64, heads=4, norm="pre", autoregression="ssru"),
         FAMILIES["LSTM"] | dict(width=96),  # one vector for six tokens: it needs more room
         FAMILIES["LSTM with attention"] | dict(width=48, num_layers=1),
         FAMILIES["LSTM with input feeding"] | dict(width=48),

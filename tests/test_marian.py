@@ -259,6 +259,7 @@ def test_all_of_marians_options_that_we_have_not_are_named(tmp_path):
     changes = {
         "type": "s2s",
         "transformer-decoder-autoreg": "average-attention",
+        "transformer-rnn-projection": True,
         "transformer-ffn-activation": "tanh",
         "transformer-postprocess-emb": "nd",
         "transformer-postprocess": "dhan",

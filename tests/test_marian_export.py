@@ -60,15 +60,18 @@ def test_a_model_of_marian_comes_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("norm", "tied", "activation"),
+    ("norm", "tied", "activation", "autoregression"),
     [
-        *zip(("post", "pre") * 3, ("all", "target", "none") * 2, ("relu", "silu", "relu") * 2, strict=True),
-        ("post", "all", "gelu_sigmoid"),
+        *zip(("post", "pre") * 3, ("all", "target", "none") * 2, ("relu", "silu") * 3, ["attention"] * 6, strict=True),
+        ("post", "all", "gelu_sigmoid", "attention"),
+        ("post", "all", "relu", "ssru"),
+        ("pre", "none", "relu", "ssru"),
     ],
 )
-def test_every_model_that_marian_has_comes_back(norm, tied, activation, tokenizer, tmp_path):
+def test_every_model_that_marian_has_comes_back(norm, tied, activation, autoregression, tokenizer, tmp_path):
     """With the biases that Marian has, and a row of zeros for the start, which it has not."""
     options = dict(norm=norm, tied_embeddings=tied, activation=activation, output_bias=norm == "pre")
+    options["autoregression"] = autoregression
     config, params = made(tokenizer, num_layers=2, decoder_layers=1, **options)
     write_marian(params, tokenizer, config, tmp_path / "out")
     foreign = read_marian(tmp_path / "out")
@@ -79,6 +82,23 @@ def test_every_model_that_marian_has_comes_back(norm, tied, activation, tokenize
     expected["bias"] = np.pad(expected["bias"], (0, 1))
     assert_trees_equal(foreign.parameters(), expected)
     assert foreign.model == dataclasses.replace(model, zero_start=False, dropout=0.1, compute_dtype="auto")
+
+
+@pytest.mark.parametrize(("norm", "in_name"), [("post", "_ffn_ln_scale"), ("pre", "_ln_scale_pre")])
+def test_an_ssru_has_the_names_and_options_that_marian_gives_it(norm, in_name, tokenizer, tmp_path):
+    """Of `SSRU` in Marian's rnn/cells.h and `DecoderLayerRNN` in models/transformer.h."""
+    config, params = made(tokenizer, norm=norm, autoregression="ssru")
+    write_marian(params, tokenizer, config, tmp_path / "out")
+    with np.load(tmp_path / "out" / "model.npz") as file:
+        arrays = dict(file)
+    layer, shape = params["decoder_0"]["recurrence"], (config.model.width,) * 2
+    assert arrays["decoder_l1_rnn_W"].shape == arrays["decoder_l1_rnn_Wf"].shape == shape
+    assert_trees_equal(arrays["decoder_l1_rnn_W"], layer["input"]["kernel"][:, 0])
+    assert_trees_equal(arrays["decoder_l1_rnn_Wf"], layer["input"]["kernel"][:, 1])
+    assert_trees_equal(arrays["decoder_l1_rnn_bf"], layer["forget_bias"][None])
+    assert f"decoder_l1_rnn{in_name}" in arrays and not any("decoder_l1_self" in name for name in arrays)
+    options = yaml.safe_load(arrays["special:model.yml"].tobytes().rstrip(b"\0"))
+    assert (options["transformer-decoder-autoreg"], options["dec-cell"]) == ("rnn", "ssru")
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ from transformer_jax.models.attention import (
 from transformer_jax.models.attention_weights import attention_of
 from transformer_jax.models.layers import Dropout, Embedding, FeedForward, Projection, rotate, sinusoids
 from transformer_jax.models.seq2seq import abstract_parameters, build_model, count_parameters, init_parameters
+from transformer_jax.models.ssru import SSRU
 from transformer_jax.models.transformer import DecoderLayer, EncoderLayer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -78,6 +79,10 @@ VARIANTS = {
     "zero start, exact GELU, more pieces of the source": dict(
         zero_start=True, activation="gelu_exact", tied_embeddings="target", source_vocab_size=VOCAB + 8
     ),
+    "SSRU, learned, pre-norm, narrow keys": dict(
+        autoregression="ssru", norm="pre", positions="learned", max_positions=8, decoder_layers=2, key_width=6
+    ),
+    "SSRU, rotary": dict(autoregression="ssru", positions="rotary"),
     "LSTM, no attention, source reversed, bias": dict(family="lstm", attention="none", direction="backward", output_bias=True),
     "LSTM, no attention, both directions, residual": dict(family="lstm", attention="none", num_layers=3),
     "LSTM, dot, left to right, two layers, untied": dict(
@@ -209,7 +214,7 @@ def test_attention_is_sown_on_request_and_stays_inside_segments(variant):
     }
     config = variant.model.config
     kinds = set(masks) if config.family == "transformer" else {"cross"} - {"cross" * (config.attention == "none")}
-    assert found.keys() == kinds
+    assert found.keys() == kinds - {"decoder" * (config.autoregression == "ssru")}
     for kind, weights in found.items():
         mask, query = np.asarray(masks[kind]), (source if kind == "encoder" else target) > 0
         expected_layers = config.decoder_layers or config.num_layers if kind != "encoder" else config.num_layers
@@ -276,6 +281,26 @@ def test_attention_is_plain_numpy():
             expected = scores / scores.sum(axis=1, keepdims=True)
             np.testing.assert_allclose(weights[b, h], expected, rtol=1e-5, atol=1e-7)
             np.testing.assert_allclose(out[b, :, h], expected @ value[b, h], rtol=1e-5, atol=1e-6)
+
+
+def test_an_ssru_is_its_formula():
+    """Kim et al. 2019, written out step by step, of which the second row begins a sentence at its third token."""
+    x = np.random.default_rng(0).standard_normal((2, 5, 6)).astype(np.float32)
+    position = np.array([[0, 1, 2, 3, 4], [0, 1, 0, 1, 2]])
+    params = SSRU(6).init(KEY, jnp.asarray(x))["params"] | {"forget_bias": np.linspace(-1, 1, 6)}
+    w, w_f = params["input"]["kernel"].swapaxes(0, 1)
+    expected = np.empty_like(x)
+    for row in range(2):
+        cell = np.zeros(6)
+        for t in range(5):
+            cell = cell * (position[row, t] > 0)
+            forget = 1 / (1 + np.exp(-(x[row, t] @ w_f + params["forget_bias"])))
+            cell = forget * cell + (1 - forget) * (x[row, t] @ w)
+            expected[row, t] = np.maximum(cell, 0)
+    out = SSRU(6).apply({"params": params}, jnp.asarray(x), jnp.asarray(position))
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+    whole = SSRU(6).apply({"params": params}, jnp.asarray(x[:1]))  # positions left out
+    np.testing.assert_allclose(whole, expected[:1], rtol=1e-5, atol=1e-6)
 
 
 def test_a_row_without_any_allowed_key_is_finite_and_so_is_its_gradient():

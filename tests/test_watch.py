@@ -35,7 +35,7 @@ def numbers_of(workdir, split: str) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", each_family("bleu", "loss", "ter", "bleu"))
+@pytest.mark.parametrize("metric", each_family("bleu", "chrf", "loss", "ter", "bleu"))
 def test_a_watched_set_has_the_numbers_that_it_had_as_dev_set_and_changes_nothing_else(metric, request, tmp_path, caplog):
     config = tiny_config(tmp_path)
     config.model = tiny_model(dropout=0.3, **FAMILIES[request.node.callspec.id])

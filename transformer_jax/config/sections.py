@@ -181,6 +181,9 @@ class ModelConfig:
 
     # Transformer
     decoder_layers: Annotated[int, AtLeast(0), AtMost(1000), OnlyFor("transformer")] = 0  # 0: as many as num_layers
+    # how a decoder layer sees the tokens before: attention | ssru, a recurrent unit (Kim et al. 2019): a search keeps a vector
+    # of each layer instead of the keys and values of all tokens, as Marian's students do
+    autoregression: Annotated[Literal["attention", "ssru"], OnlyFor("transformer")] = "attention"
     feed_forward_width: Annotated[int, AtMost(1 << 18), OnlyFor("transformer")] = 2048  # F, of the feed-forward layers
     heads: Annotated[int, AtMost(1 << 12), OnlyFor("transformer")] = 8  # H, of each attention
     # K, of one head's queries and keys; 0: width / heads

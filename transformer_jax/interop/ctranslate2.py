@@ -285,6 +285,8 @@ def _set(spec: Any, name: str, weight: np.ndarray) -> None:
 def _require_possible(config: ModelConfig, tokenizer: Tokenizer, output: str | Path) -> None:
     if config.family != "transformer":
         raise UserError(f"model.family={config.family}: CTranslate2 has no such model; expected a Transformer")
+    if config.autoregression != "attention":
+        raise UserError(f"model.autoregression={config.autoregression}: CTranslate2 has no such decoder; expected attention")
     if tokenizer.source_vocab_size != tokenizer.vocab_size and not tokenizer.has_source_vocabulary:
         raise UserError(
             f"{tokenizer.folder}: the source's model has {tokenizer.source_vocab_size} pieces, the target's "

@@ -58,6 +58,7 @@ def _impossible(model: ModelConfig) -> dict[str, str | int]:
         "key_width": (0, width),
         "value_width": (0, width),
         "zero_start": (False,),
+        "autoregression": ("attention",),
     }
     if model.norm == "pre":
         possible["tied_embeddings"] = ("all",)

@@ -32,7 +32,6 @@ ACTIVATIONS = {"swish": "silu", "relu": "relu", "gelu": "gelu_sigmoid"}  # Maria
 # The only supported value of each option, and the value that counts where an older version of Marian left the option out.
 _ONLY = {
     "type": ("transformer", None),
-    "transformer-decoder-autoreg": ("self-attention", "self-attention"),
     "transformer-no-projection": (False, False),
     "transformer-ffn-depth": (2, 2),
     "transformer-train-position-embeddings": (False, False),
@@ -45,6 +44,8 @@ _ONLY = {
     "right-left": (False, False),
     "ulr": (False, False),
 }
+# The options with which a recurrent decoder is an SSRU as `models.ssru` has it; those that are False may be left out.
+_SSRU = {"dec-cell": "ssru", "transformer-rnn-projection": False, "layer-normalization": False}
 _NORM = {("", "an", ""): "post", ("n", "a", "n"): "pre"}  # preprocess, postprocess, postprocess-top, without dropout
 EPSILON = 1e-6  # of the layer norm in Marian's Transformer; Hugging Face's has 1e-5
 _LONGEST = 512  # the number of positions that OPUS-MT's models were trained with
@@ -170,13 +171,15 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
         wrong.append(f"transformer-ffn-activation: {activation!r} (expected {' or '.join(ACTIVATIONS)})")
     if "n" in str(options.get("transformer-postprocess-emb", "d")):
         wrong.append(f"transformer-postprocess-emb: {options['transformer-postprocess-emb']!r} (expected 'd' or '')")
+    autoregression = _autoregression(options)
+    if not autoregression:
+        named = {name: options.get(name) for name in ("transformer-decoder-autoreg", *_SSRU)}
+        wrong.append(f"{_listed(named)} (expected self-attention, or rnn with {_listed(_SSRU)})")
     defaults = {"preprocess": "", "postprocess": "dan", "postprocess-top": ""}
     order = tuple(str(options.get(f"transformer-{name}", value)).replace("d", "") for name, value in defaults.items())
     if order not in _NORM:
-        options_of_order = ", ".join(
-            f"transformer-{name}: {options.get(f'transformer-{name}', value)!r}" for name, value in defaults.items()
-        )
-        wrong.append(f"{options_of_order} (expected '', 'dan', '' or 'n', 'da', 'n')")
+        of_order = {f"transformer-{name}": options.get(f"transformer-{name}", value) for name, value in defaults.items()}
+        wrong.append(f"{_listed(of_order)} (expected '', 'dan', '' or 'n', 'da', 'n')")
     decoder_width = options.get("transformer-decoder-dim-ffn", 0)
     if decoder_width not in (0, options.get("transformer-dim-ffn")):
         wrong.append(f"transformer-decoder-dim-ffn: {decoder_width!r} (expected that of the encoder)")
@@ -202,11 +205,24 @@ def _model(options: dict[str, Any], path: Path) -> ModelConfig:
         tied_embeddings="all" if everything else "target" if both else "none",
         output_bias=not options.get("output-omit-bias", False),
         attention_bias=True,
+        autoregression=autoregression,
         norm=_NORM[order],
         norm_epsilon=EPSILON,
         positions="sinusoidal_marian",
         activation=ACTIVATIONS[activation],
     )
+
+
+def _autoregression(options: dict[str, Any]) -> str:
+    """How the decoder sees the tokens before, as `ModelConfig.autoregression`; empty where no model here does so."""
+    kind = options.get("transformer-decoder-autoreg", "self-attention")
+    if kind == "rnn" and all((options.get(name) or False) == only for name, only in _SSRU.items()):
+        return "ssru"
+    return "attention" if kind == "self-attention" else ""
+
+
+def _listed(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}: {value!r}" for name, value in options.items())
 
 
 def _decode(decoder: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -223,8 +239,8 @@ def _decode(decoder: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if isinstance(penalty, int | float) and penalty <= 0 and (not penalty or not normalize):
         known.add("word-penalty")
         decode |= {"word_reward": -float(penalty)} if penalty else {}
-    rest = [f"{name}: {value!r}" for name, value in decoder.items() if name not in known]
-    return decode, [f"of decoder.yml not taken over: {', '.join(rest)}"] if rest else []
+    rest = {name: value for name, value in decoder.items() if name not in known}
+    return decode, [f"of decoder.yml not taken over: {_listed(rest)}"] if rest else []
 
 
 def _one(folder: Path, named: Any, pattern: str, what: str) -> Path:

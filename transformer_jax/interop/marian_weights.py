@@ -40,7 +40,8 @@ class Place(NamedTuple):
 
 
 def places(config: ModelConfig) -> Iterator[Place]:
-    """The places of a Transformer whose values are as wide as its keys, and whose feed-forward layers are not gated."""
+    """The places of a Transformer whose values are as wide as its keys, and whose feed-forward layers are not gated. Those of
+    an SSRU have no name in Hugging Face."""
     tied = config.tied_embeddings
     if tied == "all":
         yield Place("target_embedding/table", None, "model.shared.weight", "Wemb")
@@ -62,6 +63,13 @@ def _layer(stack: str, i: int, config: ModelConfig) -> Iterator[Place]:
     parameter, hugging_face, marian = f"{stack}_{i}", f"model.{stack}.layers.{i}", f"{stack}_l{i + 1}"
     suffix = "_pre" if config.norm == "pre" else ""  # in Marian's names, of a norm that comes before its sublayer
     sublayers = [("attention", "self_attn", "self")]
+    if stack == "decoder" and config.autoregression == "ssru":  # which Hugging Face does not have
+        yield from (
+            Place(f"{parameter}/recurrence/input/kernel", n, "", f"{marian}_rnn_{w}") for n, w in enumerate(("W", "Wf"))
+        )
+        yield Place(f"{parameter}/recurrence/forget_bias", None, "", f"{marian}_rnn_bf")
+        yield from _norm(f"{parameter}/recurrence_residual/norm", "", f"{marian}_rnn" + ("" if suffix else "_ffn"), suffix)
+        sublayers = []
     if stack == "decoder":
         sublayers.append(("cross_attention", "encoder_attn", "context"))
     for name, long, short in sublayers:

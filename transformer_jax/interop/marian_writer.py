@@ -132,7 +132,8 @@ def _options(model: ModelConfig, vocabularies: list[int]) -> dict[str, Any]:
         "transformer-dim-ffn": model.feed_forward_width,
         "transformer-ffn-depth": 2,
         "transformer-ffn-activation": activations[model.activation],
-        "transformer-decoder-autoreg": "self-attention",
+        "transformer-decoder-autoreg": "rnn" if model.autoregression == "ssru" else "self-attention",
+        "dec-cell": "ssru" if model.autoregression == "ssru" else "gru",  # Marian's default, of no use here
         "transformer-guided-alignment-layer": "last",
         "transformer-no-projection": False,
         "transformer-preprocess": "n" if pre else "",

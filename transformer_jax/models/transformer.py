@@ -25,8 +25,11 @@ from transformer_jax.models.layers import (
     sinusoids,
 )
 from transformer_jax.models.recomputation import recomputed
+from transformer_jax.models.ssru import SSRU
 
 __all__ = ["DecoderLayer", "EncoderLayer", "Transformer"]
+
+LayerCache = tuple[Array, Array] | Array  # of a decoder layer: keys and values, or the state of an SSRU
 
 
 class Memory(NamedTuple):
@@ -97,7 +100,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the source, feed-forward. [B, T, D] -> [B, T, D]"""
+    """Causal self-attention or an `SSRU`, attention to the source, feed-forward. [B, T, D] -> [B, T, D]"""
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.float32
@@ -105,8 +108,12 @@ class DecoderLayer(nn.Module):
 
     def setup(self):
         config = self.config
-        self.attention = _self_attention(config, self.dtype, attention_name("decoder", self.number))
-        self.attention_residual = _residual(config, self.dtype)
+        if config.autoregression == "ssru":
+            self.recurrence = SSRU(config.width, self.dtype)
+            self.recurrence_residual = _residual(config, self.dtype)
+        else:
+            self.attention = _self_attention(config, self.dtype, attention_name("decoder", self.number))
+            self.attention_residual = _residual(config, self.dtype)
         self.cross_attention = MultiHeadCrossAttention(
             config.width,
             config.heads,
@@ -125,8 +132,10 @@ class DecoderLayer(nn.Module):
         """The source's keys and values for this layer: memory [B, S, D] -> keys [B, H, K, S], values [B, H, S, K]."""
         return self.cross_attention.keys_values(memory)
 
-    def init_cache(self, rows: int, length: int) -> tuple[Array, Array]:
-        """As `MultiHeadSelfAttention.init_cache`."""
+    def init_cache(self, rows: int, length: int) -> LayerCache:
+        """As `MultiHeadSelfAttention.init_cache` or `SSRU.init_cache`."""
+        if self.config.autoregression == "ssru":
+            return self.recurrence.init_cache(rows)
         return self.attention.init_cache(rows, length)
 
     def __call__(
@@ -143,9 +152,13 @@ class DecoderLayer(nn.Module):
         `causal_mask`, as in `step`) and [B, 1, T or 1, S] (if left out, every token attends to the whole source), position
         int32 [B, T] (if left out, 0 .. T - 1) -> [B, T, D]. Raises ValueError for another width than the config's."""
         require_width(x, self.config.width, "DecoderLayer")
-        mask = causal_mask(x.shape[1]) if mask is None else mask
-        out = self.attention(self.attention_residual.before(x), mask, position, train=train)
-        x = self.attention_residual.after(x, out, train=train)
+        if self.config.autoregression == "ssru":
+            out = self.recurrence(self.recurrence_residual.before(x), position)
+            x = self.recurrence_residual.after(x, out, train=train)
+        else:
+            mask = causal_mask(x.shape[1]) if mask is None else mask
+            out = self.attention(self.attention_residual.before(x), mask, position, train=train)
+            x = self.attention_residual.after(x, out, train=train)
         return self._rest(x, source, cross_mask, train=train)
 
     def step(
@@ -155,15 +168,19 @@ class DecoderLayer(nn.Module):
         age: Array | None,
         source: KeyValues,
         cross_mask: Array | None,
-        cache: tuple[Array, Array],
+        cache: LayerCache,
         rotation: Rotation | None = None,
-    ) -> tuple[Array, tuple[Array, Array]]:
+    ) -> tuple[Array, LayerCache]:
         """One token of each hypothesis: x [N, 1, D], cross_mask bool [B, 1, 1, S] (None: the whole source) -> [N, 1, D], cache;
         index, age (None: `index`), cache and rotation as in `MultiHeadSelfAttention.step`, the first cache from `init_cache`.
         The source has B rows: the hypotheses of a sentence are its queries."""
         require_width(x, self.config.width, "DecoderLayer")
-        out, cache = self.attention.step(self.attention_residual.before(x), index, cache, age, rotation)
-        x = self.attention_residual.after(x, out)
+        if self.config.autoregression == "ssru":
+            out, cache = self.recurrence.step(self.recurrence_residual.before(x), cache)
+            x = self.recurrence_residual.after(x, out)
+        else:
+            out, cache = self.attention.step(self.attention_residual.before(x), index, cache, age, rotation)
+            x = self.attention_residual.after(x, out)
         rows = source.key.shape[0]
         x = self._rest(x.reshape(rows, -1, x.shape[-1]), source, cross_mask, train=False)  # [B, beams, D]
         return x.reshape(-1, 1, x.shape[-1]), cache
@@ -220,9 +237,9 @@ class Transformer(EmbeddingTables):
         states = self._encode(source, segment, position, train)
         return Memory(tuple(layer.keys_values(states) for layer in self.decoder), segment)
 
-    def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[tuple[Array, Array], ...]:
+    def init_cache(self, memory: Memory, beams: int, length: int) -> tuple[LayerCache, ...]:
         """Zeros for the keys and values of `length` tokens of each hypothesis: two arrays [N, H, length, K] for each layer, K
-        the head dimension of keys or of values."""
+        the head dimension of keys or of values. With `autoregression=ssru` one array [N, D] for each, whatever the length."""
         return tuple(layer.init_cache(memory.segment.shape[0] * beams, length) for layer in self.decoder)
 
     def decode_step(
@@ -230,11 +247,15 @@ class Transformer(EmbeddingTables):
     ) -> tuple[Array, tuple[Any, ...]]:
         """The logits of the token after `token` int32 [N], which is at position index - start -> float32 [N, V], cache. index
         is int32 [], start int32 [N], the step at which each hypothesis began (0 where it is left out)."""
-        # A row that has ended and waits for its next sentence may be beyond the last position.
-        keys, _ = cache[0]
-        length, width = keys.shape[2:]
-        age = jnp.minimum(jnp.broadcast_to(index if start is None else index - start, token.shape), length - 1)
-        rotation = Rotation.looked_up(age[:, None], width, length) if self.config.positions == "rotary" else None
+        age, rotation = jnp.broadcast_to(index if start is None else index - start, token.shape), None
+        if self.config.autoregression == "attention":
+            keys, _ = cache[0]
+            length, width = keys.shape[2:]
+            # A row that has ended and waits for its next sentence may be beyond the last position.
+            age = jnp.minimum(age, length - 1)
+            rotation = Rotation.looked_up(age[:, None], width, length) if self.config.positions == "rotary" else None
+        elif self.config.positions == "learned":
+            age = jnp.minimum(age, self.config.max_positions - 1)
         x = self._read_target(token[:, None], age[:, None], train=False)
         cross_mask = (memory.segment > 0)[:, None, None]  # [B, 1, 1, S]
         new_cache = []
