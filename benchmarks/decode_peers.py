@@ -33,15 +33,18 @@ class Settings(NamedTuple):
     threads: int
     length_penalty: float
     dtype: str = "float32"
+    shortlist: int = 0
 
 
 def load_ours(settings: Settings) -> dict[str, Translate]:
     """`Translator.translate` with the config's own batches."""
     translator, _ = load_translator(Run(settings.workdir), CheckpointName.parse(settings.checkpoint), settings.dtype)
     special = _special_ids(translator)
+    translator.search_config(shortlist=settings.shortlist)  # which the run may not have
 
     def translate(lines: list[str], beam: int) -> list[tuple[str, int]]:
-        found = translator.translate(lines, beam=beam, length_penalty=settings.length_penalty)
+        options = dict(length_penalty=settings.length_penalty, shortlist=settings.shortlist)
+        found = translator.translate(lines, beam=beam, **options)
         return [(each.text, sum(token not in special for token in each.tokens)) for each in found]
 
     return {f"{positions_at_once(translator.config)} positions at once": translate}

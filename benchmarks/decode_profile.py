@@ -133,7 +133,7 @@ def compiled_groups(translator: Translator, pieces: Sequence[Piece], options: Se
     tokens, least = positions_at_once(options) // options.beam, -(-fewest_hypotheses() // options.beam)
     for numbers, length, slots in search_groups(lengths, tokens, 1, 1, least):
         of_group = [pieces[i] for i in numbers]
-        packed = pack_rows(of_group, length, longest, tokenizer.pad_id, tokenizer.vocab_size, options)
+        packed = pack_rows(of_group, length, longest, tokenizer, options)
         rows, _ = deal(packed.rows, slots if len(of_group) <= slots else max(QUEUE, slots), 1)
         arguments = (translator.params, seed_words(options.seed)), rows
         static = dict(options=options.compiled(), slots=slots, length=packed.short_length, max_length=packed.max_length)

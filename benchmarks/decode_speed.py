@@ -12,7 +12,7 @@ of the config.
 is the fastest of `--repeats` further passes, and CPU its CPU time on all cores. Memory is the most that the system's process
 held so far, in MB. Tokens are those of the output without EOS; "same" is the share of translations that are equal to ours. The
 second table has the time of one line alone, of `--alone` of them. A system that is not installed, or cannot represent the
-model, is left out.
+model, is left out; so are those of ours with a shortlist where the run has no lexical table (transformer-jax shortlist).
 """
 
 import multiprocessing
@@ -36,6 +36,8 @@ from transformer_jax.errors import UserError
 PACKAGES = {
     "ours": "jax",
     "ours, bfloat16": "jax",
+    "ours, shortlist": "jax",
+    "ours, bfloat16, shortlist": "jax",
     "CTranslate2": "ctranslate2",
     "CTranslate2, int8": "ctranslate2",
     "Hugging Face": "transformers",
@@ -103,10 +105,12 @@ def serve(pipe: Connection, name: str, settings: Any) -> None:
             compiled.append(seconds)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    system, _, dtype = name.partition(", ")
+    system, *settings_of = name.split(", ")
+    shortlist = settings.shortlist if "shortlist" in settings_of else 0
+    dtype = next((each for each in settings_of if each != "shortlist"), settings.dtype)
     load = {"ours": load_ours, "CTranslate2": load_ctranslate2, "Hugging Face": load_hugging_face}[system]
     try:
-        variants = load(settings._replace(dtype=dtype or settings.dtype))
+        variants = load(settings._replace(dtype=dtype, shortlist=shortlist))
     except (UserError, ImportError) as error:
         pipe.send(str(error))
         return
@@ -133,6 +137,7 @@ def run() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--tune", type=int, default=100, metavar="N", help="lines on which Hugging Face's batches are chosen")
     parser.add_argument("--alone", type=int, default=100, metavar="N", help="lines that are then translated one by one")
+    parser.add_argument("--shortlist", type=int, default=16, metavar="N", help="of ours with a shortlist, as for translate.py")
     parser.add_argument("--only", nargs="+", choices=PACKAGES, default=list(PACKAGES), help="some of the systems")
     flags = parser.parse_args()
     if min(*flags.beam, flags.threads, flags.repeats, flags.tune) < 1 or min(flags.sentences, flags.alone) < 0:
@@ -144,7 +149,7 @@ def run() -> None:
 
     data = Run(flags.workdir).config.data
     sets = {test: read_pairs(test, data.source_language, data.target_language) for test in flags.test}
-    settings = Settings(flags.workdir, flags.checkpoint, flags.threads, flags.length_penalty)
+    settings = Settings(flags.workdir, flags.checkpoint, flags.threads, flags.length_penalty, shortlist=flags.shortlist)
     with tempfile.TemporaryDirectory() as empty:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = empty
         systems = [System(name, settings) for name in flags.only]

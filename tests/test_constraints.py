@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,8 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 def arrays_of(pieces, vocab_size):
     """The arrays that `pack_rows` makes of phrases and prefixes."""
-    return pack_rows(pieces, 1, 1 << 20, PAD, vocab_size, SearchOptions()).rows
+    tokenizer = SimpleNamespace(pad_id=PAD, vocab_size=vocab_size, placeholder_ids=())
+    return pack_rows(pieces, 1, 1 << 20, tokenizer, SearchOptions()).rows
 
 
 def piece_of(prefix=NO_PREFIX, phrases=()):

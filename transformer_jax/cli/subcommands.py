@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "serves models to clients of LibreTranslate and DeepL, and on a page",
     "score_pairs": "scores sentence pairs by models of both directions, to keep the better part of a text",
     "calibrate": "makes a confidence of log-probabilities, by a dev set, and keeps it with the run",
+    "shortlist": "makes the table that lets a search choose among the likely pieces of each sentence alone",
     "average": "averages the parameters of checkpoints, in a copy of the run without optimizer state",
     "adapter": "writes a run's adapters alone, or merges adapters into a copy of the run they belong to",
     "export": "writes a run's model for CTranslate2, Hugging Face or Marian",

@@ -78,6 +78,15 @@ class SearchOptions:
         HostOnly(),
         Flag("source positions at once, for each hypothesis", "N", "decode_tokens"),
     ] = 0
+    # the tokens of a translation are chosen among so many target pieces for each piece of the source, by the run's lexical
+    # table, and the most frequent ones, which is faster and may change translations; 0: among all
+    shortlist: Annotated[
+        int,
+        AtLeast(0),
+        AtMost(1000),
+        HostOnly(),
+        Flag("choose among N pieces for each piece of the source, not among all", "N"),
+    ] = 0
     # the decoder layer whose attention aligns words, from 1; 0: the one that aligned the dev set best
     alignment_layer: Annotated[int, AtLeast(0), MayChange(), HostOnly()] = 0
 

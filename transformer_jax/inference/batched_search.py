@@ -84,6 +84,8 @@ class Searcher:
 
         for piece in pieces:
             self._require_room(piece)
+            if options.shortlist and (piece.prefix.size or piece.phrases):
+                raise UserError("shortlist is for translations without prefixes, phrases and terms; leave it at 0")
         without = [piece._replace(phrases=()) for piece in pieces]
         results = self._search_once(params, without, options, between, count if progress else None)
         having = [self._having(piece.phrases, candidates) for piece, candidates in zip(pieces, results, strict=True)]
@@ -174,8 +176,7 @@ class Searcher:
         """Search over the rows of a group. For few shapes, they are filled up with empty rows, which cost nothing."""
         tokenizer, devices, slots = self._tokenizer, jax.local_device_count(), group.slots
         length = min(group.length, self._max_positions)
-        vocabulary = tokenizer.pad_id, tokenizer.vocab_size
-        packed = pack_rows(pieces, length, self._max_positions, *vocabulary, options, tokenizer.placeholder_ids)
+        packed = pack_rows(pieces, length, self._max_positions, tokenizer, options)
         count = slots if len(pieces) <= slots else devices * max(QUEUE, slots // devices)
         rows, places = deal(packed.rows, count, devices)
         advice = (

@@ -149,7 +149,10 @@ class LoadedModel:
         """The config's options, but for those that are given and not None. Raises UserError for impossible values, TypeError
         for unknown options."""
         check_options(options, OPTIONS, "search_config")
-        return checked_search(self.config, {name: value for name, value in options.items() if value is not None})
+        search = checked_search(self.config, {name: value for name, value in options.items() if value is not None})
+        if search.shortlist:
+            self._require_shortlist()
+        return search
 
     def protection(self, protect: str | Sequence[str] | Protection | None = None, numbers: str = "keep") -> Protection | None:
         """What `Translator.translate` protects if it is asked so, which may be read once for many calls; None for nothing.
@@ -173,6 +176,14 @@ class LoadedModel:
         explicit, layer = layer is not None, self.alignment_layer if layer is None else layer
         require_layer(layer, self._layers, explicit)
         self.alignment_layer = layer
+
+    def _require_shortlist(self) -> None:
+        if self.tokenizer.placeholder_ids:
+            raise UserError("shortlist is not for models with placeholders; leave it at 0")
+        if self.tokenizer.shortlist is None:
+            raise UserError(
+                f"{self.tokenizer.folder}: has no lexical table; transformer-jax shortlist makes it; or leave shortlist at 0"
+            )
 
     @property
     def _piece_maker(self) -> PieceMaker:

@@ -28,7 +28,9 @@ from transformer_jax.decoding.token_constraints import TokenTexts, constrained_s
 from transformer_jax.decoding.top_candidates import LogProbs
 from transformer_jax.inference.alignment import log_coverage, mean_attention
 from transformer_jax.inference.search_rows import SearchRows
+from transformer_jax.models.layers import CANDIDATES
 from transformer_jax.models.random_keys import key_of
+from transformer_jax.tokenization.shortlist import LOCAL_IDS
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["BankShape", "Found", "ModelBank", "make_model_search", "search_inputs"]
@@ -75,7 +77,8 @@ def make_model_search(model: nn.Module, tokenizer: Tokenizer) -> Callable[..., H
         model_step = _ModelStep(model, params, rows, options, length)
         refill_size = max(slots // _REFILL_SHARE, 1)
         queue = DecodingQueue(model_step.begin, len(rows.limit), jnp.sum(rows.limit > 0), slots, refill_size)
-        return _search(model_step, queue, tokenizer, seed, length, max_length)
+        found = _search(model_step, queue, tokenizer, seed, length, max_length)
+        return found if rows.candidates is None else found._replace(tokens=_pieces_of(rows.candidates, found.tokens))
 
     return search
 
@@ -125,7 +128,11 @@ class ModelBank(NamedTuple):
         """`decoding.continuous_batching.run_bank`, and what is in the slots."""
         parts = self._parts(params, rows)
         bank, done = run_bank(parts, bank, wanted, steps, enough)
-        return bank, Found(done, parts.result(bank.state), parts.so_far(bank.state))
+        found, so_far, candidates = parts.result(bank.state), parts.so_far(bank.state), bank.state.memory.candidates
+        if candidates is not None:
+            found = found._replace(tokens=_pieces_of(candidates, found.tokens))
+            so_far = _pieces_of(candidates, so_far)
+        return bank, Found(done, found, so_far)
 
     def _parts(self, params: Any, rows: SearchRows) -> SearchParts:
         model_step = _ModelStep(self.model, params, rows, self.options, self.shape.length)
@@ -144,7 +151,8 @@ def _search(
     loop: Callable[[SearchParts], Any] = search_loop,
 ) -> Any:
     """The search that the options ask for, run by `loop`."""
-    ids, rows, options, step = tokenizer.special_ids, model_step.rows, model_step.options, model_step.step
+    rows, options, step = model_step.rows, model_step.options, model_step.step
+    ids = tokenizer.special_ids if rows.candidates is None else LOCAL_IDS
     texts = _token_texts(tokenizer) if rows.prefixes is not None or rows.phrases is not None else None
     if model_step.has_constraints:
         rules = dict(no_repeat_ngram=options.no_repeat_ngram, texts=texts, once_ids=tokenizer.placeholder_ids)
@@ -160,10 +168,25 @@ def _search(
     return constrained_search(*task, **room, texts=texts, coverage_score=coverage_score)
 
 
+def _pieces_of(candidates: jax.Array, tokens: jax.Array) -> jax.Array:
+    """The pieces that are at these places among the candidates of their row: [B, C], int32 [B, ...] -> int32 [B, ...]."""
+    found = jnp.take_along_axis(candidates, tokens.reshape(len(tokens), -1), axis=1).reshape(tokens.shape)
+    return jnp.where(found < 0, ~found, found)
+
+
 def _token_texts(tokenizer: Tokenizer) -> TokenTexts:
     surfaces = tokenizer.surfaces
     columns = surfaces.begins_with_letter, surfaces.may_precede_word, surfaces.ranks, surfaces.sizes
     return TokenTexts(*map(jnp.asarray, columns))
+
+
+class _Memory(NamedTuple):
+    """What a step of the search is given of each sentence, leaves [B, ...]."""
+
+    model: Any
+    start: jax.Array  # int32 [B]: the index of its first step
+    candidates: jax.Array | None  # int32 [B, C], as `SearchRows.candidates`
+    output: Any  # their rows of the output table, as `EmbeddingTables.output_rows`; None without candidates
 
 
 @dataclass(frozen=True)
@@ -185,8 +208,8 @@ class _ModelStep:
         rules = self.rows.min_length, self.rows.prefixes, self.rows.placeholders
         return bool(self.options.no_repeat_ngram) or any(rule is not None for rule in rules)
 
-    def begin(self, numbers: jax.Array, index: jax.Array) -> tuple[SearchCache, jax.Array, tuple[Any, jax.Array]]:
-        """Cache, limits and memory of the rows of these numbers. The memory has the index of their first step."""
+    def begin(self, numbers: jax.Array, index: jax.Array) -> tuple[SearchCache, jax.Array, _Memory]:
+        """Cache, limits and memory of the rows of these numbers."""
         rows = jax.tree.map(lambda x: x[numbers], self.rows)
         position = jnp.broadcast_to(jnp.arange(rows.source.shape[1])[None], rows.source.shape)
         memory = self._apply("encode", rows.source, rows.segment, position)
@@ -207,20 +230,20 @@ class _ModelStep:
             constraints if self.has_constraints else None,
             None if repeated.phrases is None else begin_phrases(repeated.phrases),
         )
-        return cache, rows.limit, (memory, jnp.full(len(numbers), index))
+        output = None if rows.candidates is None else self._apply("output_rows", rows.candidates)
+        return cache, rows.limit, _Memory(memory, jnp.full(len(numbers), index), rows.candidates, output)
 
-    def step(
-        self, token: jax.Array, index: jax.Array, cache: SearchCache, memory: tuple[Any, jax.Array]
-    ) -> tuple[LogProbs, SearchCache]:
+    def step(self, token: jax.Array, index: jax.Array, cache: SearchCache, memory: _Memory) -> tuple[LogProbs, SearchCache]:
         """Log-probabilities of the next token."""
-        memory, start = memory
-        inputs = token, index, memory, cache.model, jnp.repeat(start, self.hypotheses)
+        variables = {"params": self.params}
+        if memory.candidates is not None:
+            variables[CANDIDATES] = memory.output
+            token = _pieces_of(memory.candidates, token.reshape(len(memory.candidates), -1)).reshape(-1)
+        inputs = token, index, memory.model, cache.model, jnp.repeat(memory.start, self.hypotheses)
         if cache.coverage is None:
-            logits, model_cache = self._apply("decode_step", *inputs)
+            logits, model_cache = self.model.apply(variables, *inputs, method="decode_step")
             return LogProbs.of_logits(logits), cache._replace(model=model_cache)
-        (logits, model_cache), sown = self.model.apply(
-            {"params": self.params}, *inputs, method="decode_step", mutable=["intermediates"]
-        )
+        (logits, model_cache), sown = self.model.apply(variables, *inputs, method="decode_step", mutable=["intermediates"])
         attention = mean_attention(sown)  # [B, beams, S]
         coverage = cache.coverage + attention.reshape(cache.coverage.shape)
         return LogProbs.of_logits(logits), cache._replace(model=model_cache, coverage=coverage)

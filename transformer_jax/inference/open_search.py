@@ -83,7 +83,7 @@ class OpenSearch:
         self._lengths, self._waiting = lengths, [Waiting() for _ in lengths]
         self._programs: list[list[BankPrograms]] = []  # of each length, the smallest first
         for length in lengths:
-            room = pack_rows([Piece(np.zeros(1, np.int32))], length, max_positions, 0, tokenizer.vocab_size, options)
+            room = pack_rows([Piece(np.zeros(1, np.int32))], length, max_positions, tokenizer, options)
             # Few translations are longer than the short length; those begin anew where there is room for the longest.
             rooms = room.max_length if length == self.longest else room.short_length, room.max_length
             most = fewer_positions(positions_at_once(options), options) // options.beam // length

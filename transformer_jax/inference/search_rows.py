@@ -14,6 +14,7 @@ from transformer_jax.decoding.token_constraints import Continuations, Prefixes
 from transformer_jax.inference.length_batches import LENGTHS, padded_length, power_of_two
 from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.phrases import Phrase, Prefix
+from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["PackedRows", "SearchRows", "beam_of", "deal", "fewer_positions", "pack_rows"]
 
@@ -31,6 +32,7 @@ class SearchRows(NamedTuple):
     prefixes: Prefixes | None
     phrases: Phrases | None
     placeholders: np.ndarray | None = None  # bool [B, P]: which of them the source has; a translation has no others, each once
+    candidates: np.ndarray | None = None  # int32 [B, C], of `Shortlist.rows`: the only pieces that a translation may have
 
 
 class PackedRows(NamedTuple):
@@ -59,15 +61,11 @@ def fewer_positions(tokens: int, options: SearchOptions) -> int:
 
 
 def pack_rows(
-    pieces: Sequence[Piece],
-    length: int,
-    max_positions: int,
-    pad_id: int,
-    vocab_size: int,
-    options: SearchOptions,
-    placeholder_ids: Sequence[int] = (),
+    pieces: Sequence[Piece], length: int, max_positions: int, tokenizer: Tokenizer, options: SearchOptions
 ) -> PackedRows:
     """The arrays of these pieces, sources padded to `length`. `max_positions` is how many positions the model has."""
+    pad_id, placeholder_ids = tokenizer.pad_id, tokenizer.placeholder_ids
+    shortlist = tokenizer.shortlist if options.shortlist else None
     lengths = np.array([len(piece.ids) for piece in pieces])
     prefix_sizes = np.array([piece.prefix.size for piece in pieces])
     phrase_sizes = np.array([sum(phrase.size for phrase in piece.phrases) for piece in pieces])
@@ -86,19 +84,22 @@ def pack_rows(
         limit=limits,
         number=np.array([zlib.crc32(piece.ids.tobytes()) for piece in pieces], np.uint32),
         min_length=np.minimum(min_lengths, limits) if min_lengths.any() else None,
-        prefixes=_prefixes([piece.prefix for piece in pieces], prefix_room, pad_id, vocab_size) if prefix_room else None,
+        prefixes=_prefixes([piece.prefix for piece in pieces], prefix_room, tokenizer) if prefix_room else None,
         phrases=_phrases([piece.phrases for piece in pieces], pad_id),
         placeholders=np.array([np.isin(placeholder_ids, piece.ids) for piece in pieces]) if len(placeholder_ids) else None,
+        candidates=shortlist.rows([piece.ids for piece in pieces], length, options.shortlist, tokenizer.special_ids)
+        if shortlist
+        else None,
     )
     return PackedRows(rows, max_length, min(short_length, max_length))
 
 
-def _prefixes(prefixes: Sequence[Prefix], width: int, pad_id: int, vocab_size: int) -> Prefixes:
+def _prefixes(prefixes: Sequence[Prefix], width: int, tokenizer: Tokenizer) -> Prefixes:
     return Prefixes(
-        tokens=pad_rows([prefix.ids for prefix in prefixes], width, pad_id),
+        tokens=pad_rows([prefix.ids for prefix in prefixes], width, tokenizer.pad_id),
         length=np.array([len(prefix.ids) for prefix in prefixes], np.int32),
         ends_word=np.array([prefix.ends_word for prefix in prefixes]),
-        continuation=_continuations(prefixes, vocab_size),
+        continuation=_continuations(prefixes, tokenizer.vocab_size),
     )
 
 

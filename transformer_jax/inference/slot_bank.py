@@ -47,10 +47,8 @@ class BankPrograms:
             pack_rows,
             length=shape.source,
             max_positions=max_positions,
-            pad_id=tokenizer.pad_id,
-            vocab_size=tokenizer.vocab_size,
+            tokenizer=tokenizer,
             options=options,
-            placeholder_ids=tokenizer.placeholder_ids,
         )
         self._has_least = bool(options.min_length_ratio or options.min_length_extra)
         self._search = bank = ModelBank(model, tokenizer, options.compiled(), shape)

@@ -37,12 +37,12 @@ class Ensemble:
     def apply(
         self, variables: Any, *args: Any, method: str | None = None, mutable: Any = False, train: bool | None = None
     ) -> Any:
-        """As `apply` of a linen module: `variables` are {"params": a tuple of the models' parameters}, `args` and the result
-        are those of the contract's four functions (`method`; None: teacher forcing)."""
+        """As `apply` of a linen module: each of the `variables`, such as "params", is a tuple with one entry for
+        each model, `args` and the result are those of the contract's four functions (`method`; None: teacher forcing)."""
 
         def call(number: int, *args: Any) -> tuple[Any, Any]:
             collections = mutable if number == 0 else False
-            own = {"params": variables["params"][number]}
+            own = {name: of_models[number] for name, of_models in variables.items()}
             options = {} if train is None else {"train": train}
             out = self.models[number].apply(own, *args, method=method, mutable=collections, **options)
             return out if collections else (out, None)

@@ -11,9 +11,10 @@ from flax import linen as nn
 from jax import Array
 
 from transformer_jax.config import ModelConfig
-from transformer_jax.models.matmul import activation_dtype, product
+from transformer_jax.models.matmul import activation_dtype, product, product_precision
 
 __all__ = [
+    "CANDIDATES",
     "CUT",
     "Dropout",
     "Embedding",
@@ -35,6 +36,8 @@ _ACTIVATIONS = {
     "silu": nn.silu,
 }
 CUT = "cut"  # the collection of variables in which `EmbeddingTables` finds what to cut
+CANDIDATES = "candidates"  # that in which it finds the `output_rows` of each row's candidates
+CANDIDATES = "candidates"  # that in which it finds the `OutputRows` of each row's candidates
 
 
 def require_width(x: Array, width: int, name: str) -> None:
@@ -222,6 +225,9 @@ class EmbeddingTables(nn.Module):
 
     `model.apply({"params": params, CUT: {"source": [B, S], "target": [B, T]}}, batch, ...)` makes those embeddings zero where
     the bools are true, before positions are added (token cutoff, Shen et al. 2020). Without the collection nothing is cut.
+
+    With `CANDIDATES: model.apply({"params": params}, candidates, method="output_rows")` beside the parameters, `decode_step`
+    gives the logits of each row's candidates, [N, C], and of no other pieces.
     """
 
     config: ModelConfig
@@ -255,10 +261,26 @@ class EmbeddingTables(nn.Module):
             return rows
         return jnp.where(self.get_variable(CUT, side)[..., None], 0, rows)
 
+    def output_rows(self, candidates: Array) -> dict[str, Array]:
+        """What `logits` needs of the pieces `candidates` int32 [B, C]: their rows of the output table, [B, D, C], and their
+        bias, float32 [B, C]. ~i stands for a piece i with the bias minus infinity."""
+        ids = jnp.where(candidates < 0, ~candidates, candidates)
+        rows = jnp.take(self._output_table.table, ids, axis=0).astype(activation_dtype(self.dtype)).swapaxes(1, 2)
+        bias = jnp.take(self.bias, ids) if self.config.output_bias else jnp.zeros(ids.shape, jnp.float32)
+        return {"rows": rows, "bias": jnp.where(candidates < 0, -jnp.inf, bias)}
+
+    @property
+    def _output_table(self) -> Embedding:
+        return self.output_embedding if self.config.tied_embeddings == "none" else self.target_embedding
+
     def logits(self, x: Array) -> Array:
-        """[B, T, D] -> float32 [B, T, V]"""
-        table = self.output_embedding if self.config.tied_embeddings == "none" else self.target_embedding
-        logits = table.logits(x)
+        """[B, T, D] -> float32 [B, T, V]; with candidates, [N, 1, D] -> [N, 1, C]."""
+        if self.has_variable(CANDIDATES, "rows"):
+            rows, bias = (self.get_variable(CANDIDATES, name) for name in ("rows", "bias"))
+            x = x.reshape(len(rows), -1, x.shape[-1])  # [B, beams, D]
+            logits = jnp.matmul(x, rows, precision=product_precision(x.dtype), preferred_element_type=jnp.float32)
+            return (logits + bias[:, None]).reshape(-1, 1, bias.shape[1])
+        logits = self._output_table.logits(x)
         return logits + self.bias[None, None] if self.config.output_bias else logits
 
 

@@ -13,6 +13,7 @@ from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
 from transformer_jax.tokenization import normalization
 from transformer_jax.tokenization.placeholders import PLACEHOLDERS
+from transformer_jax.tokenization.shortlist import Shortlist
 from transformer_jax.tokenization.special_ids import SpecialIds
 from transformer_jax.tokenization.subword_sampling import make_sampler
 from transformer_jax.tokenization.text_arguments import refuse_bare_text
@@ -249,6 +250,11 @@ class Tokenizer:
         if self._vocabulary or self._target.piece_to_id(PLACEHOLDERS[0]) == self._target.unk_id():
             return ()
         return user_defined(self._models[self._target], PLACEHOLDERS)
+
+    @functools.cached_property
+    def shortlist(self) -> Shortlist | None:
+        """The lexical table that `transformer-jax shortlist` has put into the folder; None where it has not."""
+        return Shortlist.read(self.folder, self.source_vocab_size, self.vocab_size)
 
     @functools.cached_property
     def surfaces(self) -> Surfaces:

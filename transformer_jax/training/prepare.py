@@ -1,5 +1,6 @@
 """From the training text to the stream of batches, in three steps: the text, the tokenizer, the store."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable
@@ -67,6 +68,11 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
     """The run's tokenizer, trained now or taken from `train.init_from` if the run is new, its stream of training batches, and
     the dev set. Raises UserError for text that cannot be read, and as `Tokenizer.train` and `BatchStream` do."""
     config = run.config
+    if config.decode.shortlist:
+        raise UserError(
+            f"decode.shortlist={config.decode.shortlist} should be 0: its table is made of a finished run (transformer-jax "
+            "shortlist); from then on give --shortlist to translate.py, evaluate.py or serve.py"
+        )
     dev, read_text = _prepare_text(config)
     cache = PreparationCache(text_fingerprint(config.data), config.data.cache_dir)
     tokenizer = _prepare_tokenizer(run, cache, read_text)
@@ -97,6 +103,19 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
             f"{stream.joined.cut:,}",
         )
     return tokenizer, stream, dev
+
+
+def training_store(run: Run, train: str = "") -> Store:
+    """The tokenised training text of a run, or that of other sources `train`, each sentence segmented in one way. Raises
+    UserError for text that cannot be read, and where there is none."""
+    config = run.config
+    data = dataclasses.replace(config.data, train=train or config.data.train)
+    if not data.train:
+        raise UserError(f"{run.workdir}: was made without training text; name some (--train)")
+    fetch([source.spec for source in parse_sources(data)])
+    cache = PreparationCache(text_fingerprint(data), data.cache_dir)
+    read_text = functools.cache(functools.partial(read_sources, data))
+    return _prepare_store(dataclasses.replace(config, data=data), run.tokenizer(), None, cache, read_text)[0]
 
 
 def read_watched(config: Config) -> dict[str, Pairs]:
