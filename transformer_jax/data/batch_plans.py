@@ -8,11 +8,23 @@ import numpy as np
 from transformer_jax.data import batching
 from transformer_jax.data.batch_shapes import Shape
 from transformer_jax.data.batching import Batch
+from transformer_jax.data.epoch_order import sort_by_key
 from transformer_jax.data.joining import Examples
+from transformer_jax.data.length_counts import BLOCK
 from transformer_jax.data.store import Store
 from transformer_jax.tokenization.word_table import gather
 
-__all__ = ["Plan", "bucketed_plans", "build", "packed_plans", "plans_from", "plans_of_pairs", "shard_of"]
+__all__ = [
+    "BucketedPlans",
+    "Plan",
+    "bucketed_plans",
+    "build",
+    "first_plan",
+    "packed_plans",
+    "plans_from",
+    "plans_of_pairs",
+    "shard_of",
+]
 
 
 class Plan(NamedTuple):
@@ -24,7 +36,31 @@ class Plan(NamedTuple):
     examples: np.ndarray | None = None  # int [pairs], ascending: which pairs are joined (`packed_batch`)
 
 
-def bucketed_plans(order: np.ndarray, buckets: np.ndarray, shapes: Sequence[Shape]) -> list[Plan]:
+class BucketedPlans:
+    """A sequence of plans, each of which is made when it is asked for: an epoch has so many that they would take more memory
+    than its pairs.
+
+    Plan i has the items from `starts[i]` to `starts[i + 1]`, and the shape `shapes[shape_of[i]]`.
+    """
+
+    def __init__(self, items: np.ndarray, starts: np.ndarray, shape_of: np.ndarray, shapes: Sequence[Shape]):
+        self._items, self._starts, self._shape_of, self._shapes = items, starts, shape_of, shapes
+
+    def __len__(self) -> int:
+        return len(self._shape_of)
+
+    def __getitem__(self, number: int) -> Plan:
+        # A copy, which does not keep the items of the whole epoch in memory.
+        items = self._items[self._starts[number] : self._starts[number + 1]].astype(np.int64)
+        return Plan(self._shapes[self._shape_of[number]], items)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """How many items each plan has, int64 [plans]."""
+        return np.diff(self._starts)
+
+
+def bucketed_plans(order: np.ndarray, buckets: np.ndarray, shapes: Sequence[Shape]) -> BucketedPlans:
     """Batches of the items `order`, int [n], whose shapes are `shapes[buckets[item]]`: those of a shape in their order, what is
     left over moves up to the next larger shape. Items are pairs of a store, or examples (`plans_of_pairs`).
 
@@ -32,15 +68,21 @@ def bucketed_plans(order: np.ndarray, buckets: np.ndarray, shapes: Sequence[Shap
     >>> [plan.pairs.tolist() for plan in bucketed_plans(np.array([2, 0, 1]), np.array([0, 1, 0]), shapes)]
     [[2, 0], [1]]
     """
-    plans, left_over, bucket_of_order = [], order[:0], buckets[order]
-    for k, shape in enumerate(shapes):
-        members = np.concatenate([left_over, order[bucket_of_order == k]])
-        full = len(members) // shape.rows * shape.rows
-        plans += [Plan(shape, members[i : i + shape.rows]) for i in range(0, full, shape.rows)]
-        left_over = members[full:]
-    if len(left_over):
-        plans.append(Plan(shapes[buckets[left_over].max()], left_over))
-    return plans
+    keys = np.empty(len(order), np.min_scalar_type(len(shapes)))
+    for start in range(0, len(order), BLOCK):  # indexing makes 8 bytes of each number
+        keys[start : start + BLOCK] = buckets[order[start : start + BLOCK]]
+    items, counts = sort_by_key(order, keys, len(shapes))
+    starts, shape_of, start = [], [], 0
+    # What is left over of a shape stands right before the items of the next.
+    for number, (shape, end) in enumerate(zip(shapes, np.cumsum(counts).tolist(), strict=True)):
+        full = (end - start) // shape.rows
+        starts.append(start + shape.rows * np.arange(full))
+        shape_of.append(np.full(full, number, keys.dtype))
+        start += full * shape.rows
+    if start < len(items):
+        starts.append(np.array([start]))
+        shape_of.append(buckets[items[-1:]].astype(keys.dtype))  # the last is of the largest shape
+    return BucketedPlans(items, np.concatenate([*starts, [len(items)]]), np.concatenate(shape_of), shapes)
 
 
 def packed_plans(
@@ -83,11 +125,17 @@ def plans_of_pairs(plans: list[Plan], examples: Examples) -> list[Plan]:
 
 def plans_from(offset: int, plans: list[Plan]) -> list[Plan]:
     """The plans after the first `offset` pairs. Raises ValueError where no plan begins there."""
-    offsets = np.cumsum([0, *(len(plan.pairs) for plan in plans)])
+    return plans[first_plan(offset, np.array([len(plan.pairs) for plan in plans])) :]
+
+
+def first_plan(offset: int, sizes: np.ndarray) -> int:
+    """The number of the plan before which come `offset` pairs, of plans of so many pairs, int [plans]. Raises ValueError where
+    there is none."""
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
     first = int(np.searchsorted(offsets, offset))
-    if offsets[min(first, len(plans))] != offset or first == len(plans):
+    if first >= len(sizes) or offsets[first] != offset:
         raise ValueError(f"no batch of this stream begins at an offset of {offset} pairs")
-    return plans[first:]
+    return first
 
 
 def shard_of(plan: Plan, shard: int, shards: int) -> Plan:

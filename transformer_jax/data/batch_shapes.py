@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transformer_jax.config import BatchConfig
+from transformer_jax.data.length_counts import count_kinds
 from transformer_jax.errors import UserError
 
 __all__ = ["Shape", "bucket_of", "fit_packed_shape", "fit_shapes"]
@@ -21,9 +22,11 @@ class Shape(NamedTuple):
     target_length: int
 
 
-def fit_shapes(source_lengths: np.ndarray, target_lengths: np.ndarray, config: BatchConfig) -> list[Shape]:
+def fit_shapes(
+    source_lengths: np.ndarray, target_lengths: np.ndarray, config: BatchConfig, pairs: np.ndarray | None = None
+) -> list[Shape]:
     """At most `config.shapes` shapes for bucketed batches, fitted to these lengths, int [pairs] each, so that little is
-    padding.
+    padding. With `pairs`, int [kinds], the lengths are those of kinds of pairs, and there are so many pairs of each.
 
     The shapes are a chain: neither side of one is shorter than that of the one before, so that what is left over of one bucket
     fits the next. With C(S, T) the number of pairs that fit S by T, the chain (S_1, T_1), ..., (S_K, T_K) costs
@@ -39,10 +42,12 @@ def fit_shapes(source_lengths: np.ndarray, target_lengths: np.ndarray, config: B
     >>> fit_shapes(np.array([2, 2, 2, 9]), np.array([3, 3, 3, 8]), BatchConfig(tokens=36, row_multiple=2, shapes=2))
     [Shape(rows=12, source_length=2, target_length=3), Shape(rows=4, source_length=9, target_length=8)]
     """
-    source_edges, target_edges = _candidates(source_lengths), _candidates(target_lengths)
+    if pairs is None:
+        source_lengths, target_lengths, pairs = count_kinds(source_lengths, target_lengths)
+    source_edges, target_edges = _candidates(source_lengths, pairs), _candidates(target_lengths, pairs)
     lengths = source_edges[:, None] + target_edges[None, :]
     counts = np.zeros(lengths.shape, np.int64)
-    np.add.at(counts, (np.searchsorted(source_edges, source_lengths), np.searchsorted(target_edges, target_lengths)), 1)
+    np.add.at(counts, (np.searchsorted(source_edges, source_lengths), np.searchsorted(target_edges, target_lengths)), pairs)
     counts = counts.cumsum(0).cumsum(1)  # C(S, T)
     costs = [counts * lengths]  # costs[k][S, T]: of the cheapest chain of k + 1 shapes that ends at S by T
     while len(costs) < config.shapes:
@@ -58,16 +63,19 @@ def fit_shapes(source_lengths: np.ndarray, target_lengths: np.ndarray, config: B
     return [_shape(int(source_edges[i]), int(target_edges[j]), config) for i, j in chain][::-1]
 
 
-def fit_packed_shape(source_lengths: np.ndarray, target_lengths: np.ndarray, config: BatchConfig) -> Shape:
+def fit_packed_shape(
+    source_lengths: np.ndarray, target_lengths: np.ndarray, config: BatchConfig, pairs: np.ndarray | int = 1
+) -> Shape:
     """The one shape of packed batches: max(S, T) is `config.packed_length`, and S : T is as the corpus's tokens are, so that
-    both sides of a row fill up together (but neither is shorter than the longest sentence). Lengths are int [pairs].
+    both sides of a row fill up together (but neither is shorter than the longest sentence). Lengths are int [pairs]; with
+    `pairs`, int [kinds], those of kinds of pairs, of which there are so many each.
 
     Raises UserError where a sentence is longer than that, or `config.tokens` has no room for `config.row_multiple` rows.
 
     >>> fit_packed_shape(np.array([4, 5]), np.array([5, 7]), BatchConfig(packed_length=16, tokens=64, row_multiple=2))
     Shape(rows=4, source_length=12, target_length=16)
     """
-    totals = int(source_lengths.sum()), int(target_lengths.sum())
+    totals = int((source_lengths * pairs).sum()), int((target_lengths * pairs).sum())
     longest = int(source_lengths.max()), int(target_lengths.max())
     if max(longest) > config.packed_length:
         raise UserError(
@@ -90,8 +98,9 @@ def bucket_of(source_lengths: np.ndarray, target_lengths: np.ndarray, shapes: Se
     )
 
 
-def _candidates(lengths: np.ndarray) -> np.ndarray:
-    distinct, counts = np.unique(lengths, return_counts=True)
+def _candidates(lengths: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    distinct, number = np.unique(lengths, return_inverse=True)
+    counts = np.bincount(number, pairs).astype(np.int64)  # floats up to 2^53 are exact
     if len(distinct) <= _CANDIDATES:
         return distinct
     # Evenly by tokens: finest where the corpus has most of its positions. The longest is always one of them.

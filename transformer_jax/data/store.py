@@ -1,6 +1,7 @@
 """The corpus as flat arrays of ids: tokenised once, memory-mapped from files, found by a hash of text and tokenizer."""
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import re
@@ -20,6 +21,7 @@ from transformer_jax.data.lines_on_disk import CHUNK, joined
 from transformer_jax.data.noised_lines import clean_pairs, noise_identity
 from transformer_jax.data.training_words import WordHashes
 from transformer_jax.errors import UserError
+from transformer_jax.storage.background_check import BackgroundCheck
 from transformer_jax.storage.cache_folders import default_cache_dir
 from transformer_jax.storage.checksums import MANIFEST, find_damage, is_complete, write_manifest
 from transformer_jax.storage.files import is_remote, to_path
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 1  # goes into the hash: stores of another layout are not found, and so made anew
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets")
 _WORDS = "words.npy"
+_CHECKED_AT_ONCE = 1 << 28  # bytes of arrays that are compared with their checksums before they are used, in some 0.3 s
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Store:
     target_offsets: np.ndarray
     fingerprint: str = ""  # of the text and the tokenizer
     words: np.ndarray | None = None  # `vocabulary_of` the targets; None: an older version has not kept it
+    check: BackgroundCheck | None = None  # of the files, where they are large
 
     @classmethod
     def of(cls, source: Sequence[np.ndarray], target: Sequence[np.ndarray]) -> "Store":
@@ -66,6 +70,12 @@ class Store:
 
     def __len__(self) -> int:  # pairs
         return len(self.source_offsets) - 1
+
+    def require_whole(self, wait: bool = False) -> None:
+        """Raises UserError if the files that this store is mapped from have been found damaged. The arrays of a large store are
+        compared with their checksums while they are in use; with `wait`, this waits for the end of that."""
+        if self.check:
+            self.check.require_whole(wait)
 
     @property
     def source_lengths(self) -> np.ndarray:
@@ -113,7 +123,7 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", s
     try:
         if remote and is_complete(remote / name):
             folder = fill(local, lambda temporary: _copy(remote / name, temporary))
-            store = load_store(folder) if folder else None
+            store = load_store(folder, at_once=True) if folder else None  # a bucket's own damage would come again at each start
         else:
             folder = fill(local, lambda temporary: _write(temporary, pairs, tokenizer, sampling))
             store = _map_store(folder) if folder else None
@@ -128,9 +138,37 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", s
     return store
 
 
-def load_store(folder: Path) -> Store | None:
-    """The store in `folder`, mapped into memory, if there is one and each of its bytes is as it was written; else None."""
-    return None if find_damage(folder) else _map_store(folder)
+def load_store(folder: Path, at_once: bool = False) -> Store | None:
+    """The store in `folder`, mapped into memory, if there is one and each of its bytes is as it was written; else None.
+
+    Where its arrays have more than 256 MB, their bytes are compared on a thread, unless `at_once`: what uses such a store must
+    ask it (`Store.require_whole`), as `BatchStream` does.
+    """
+    files = [f"{name}.npy" for name in _ARRAYS]
+    with contextlib.suppress(OSError):
+        at_once = at_once or sum((folder / name).stat().st_size for name in files) <= _CHECKED_AT_ONCE
+    if find_damage(folder, unread=() if at_once else files):
+        return None
+    if at_once:
+        return _map_store(folder)
+    try:
+        store = _map_store(folder)
+    except (ValueError, OverflowError, MemoryError):  # what a damaged header asks for
+        return None
+    return dataclasses.replace(store, check=BackgroundCheck(folder)) if _is_consistent(store) else None
+
+
+def _is_consistent(store: Store) -> bool:
+    """Can all sentences be read? Lengths below 0 are told where they are read (`length_counts.length_blocks`)."""
+    sides = (store.source_ids, store.source_offsets), (store.target_ids, store.target_offsets)
+    return all(
+        ids.dtype in (np.uint16, np.int32)
+        and offsets.dtype == np.int64
+        and ids.ndim == offsets.ndim == 1
+        and len(offsets) == len(store.source_offsets) > 0
+        and (offsets[0], offsets[-1]) == (0, len(ids))
+        for ids, offsets in sides
+    )
 
 
 def identity(tokenizer: Tokenizer, sampling: Sampling | None) -> str:

@@ -1,15 +1,27 @@
 """The shuffled, resumable stream of batches over a store."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from transformer_jax.config import BatchConfig
-from transformer_jax.data.batch_plans import Plan, bucketed_plans, build, packed_plans, plans_from, plans_of_pairs, shard_of
+from transformer_jax.data.batch_plans import (
+    Plan,
+    bucketed_plans,
+    build,
+    first_plan,
+    packed_plans,
+    plans_from,
+    plans_of_pairs,
+    shard_of,
+)
 from transformer_jax.data.batch_shapes import Shape, bucket_of, fit_packed_shape, fit_shapes
 from transformer_jax.data.batching import Batch
+from transformer_jax.data.epoch_order import EpochOrder
 from transformer_jax.data.joining import Examples, Join, JoinedCounts, draw_examples
+from transformer_jax.data.length_counts import Kinds, kept_pairs, kinds_in_store, length_blocks, merge_kinds
 from transformer_jax.data.store import Store
 from transformer_jax.errors import UserError
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -77,29 +89,20 @@ class BatchStream:
         joins: Sequence[Join | None] = (),
     ):
         self._count, self._samples = len(store) // samples, samples
-        longer = np.maximum(store.source_lengths, store.target_lengths).reshape(samples, self._count).max(axis=0)
-        kept = np.flatnonzero(longer <= config.max_length)
         counts, weights = zip(*sources or [(self._count, 1.0)], strict=True)
+        kept = kept_pairs(store, samples, config.max_length)
+        self._order = EpochOrder(kept, list(zip(counts, weights, strict=True)), samples)
+        self.pairs, self.corpus, left = self._order.pairs, store.fingerprint, sum(self._order.kept_of)
+        self.dropped = self._count - left
         if joins and len(joins) != len(counts):
             raise ValueError(f"{len(joins)} joins for {len(counts)} sources")
         self._joins, self._source_ends = joins if any(joins) else (), np.cumsum(counts)
-        weight = np.repeat(weights, counts)[kept]
-        if weight.sum() > max(_MOST_PAIRS, 4 * len(kept)):
+        if self.pairs > max(_MOST_PAIRS, 4 * left):
             raise UserError(
-                f"data.train: with weights of {', '.join(map('{:g}'.format, weights))} an epoch has {weight.sum():.3g} "
+                f"data.train: with weights of {', '.join(map('{:g}'.format, weights))} an epoch has {self.pairs:.3g} "
                 f"pairs, more than {_MOST_PAIRS:,}; lower them: their proportion is what counts"
             )
-        self._always = np.repeat(kept, weight.astype(np.int64))
-        # [pairs that may come once more], how many of them an epoch has
-        self._sometimes = [
-            (chosen, round(len(chosen) * (often % 1)))
-            for often, chosen in zip(weights, np.split(kept, np.searchsorted(kept, np.cumsum(counts)[:-1])), strict=True)
-            if often % 1
-        ]
-        self.pairs = len(self._always) + sum(count for _, count in self._sometimes)
-        self.corpus = store.fingerprint
-        self.dropped = self._count - len(kept)
-        if len(kept) and not self.pairs:
+        if left and not self.pairs:
             raise UserError(f"data.train: with weights of {weights} an epoch has no pair; raise them")
         if not self.pairs:
             raise UserError(
@@ -107,37 +110,43 @@ class BatchStream:
             )
         self._store, self._seed, self._ids = store, seed, (tokenizer.pad_id, tokenizer.decoder_start_id)
         self._packed = config.kind == "packed"
-        self._fit(kept, weight, config)
-        self.joined = self._fit_to_examples(kept, config) if self._joins else None
+        parts = [
+            (kinds_in_store(store, kept, config.max_length, int(end) - count, int(end), sample), often)
+            for sample in range(samples)
+            for count, end, often in zip(counts, self._source_ends, weights, strict=True)
+        ]
+        self._fit(parts, config)
+        self._buckets = _buckets(store, self.shapes) if not self._packed and not self._joins else None
+        self.joined = self._fit_to_examples(parts, config) if self._joins else None
 
-    def _fit(self, kept: np.ndarray, weight: np.ndarray, config: BatchConfig) -> None:
-        """Chooses the shapes for the pairs `kept`, which have this weight, and counts what an epoch of them has."""
-        source_lengths, target_lengths, samples = self._store.source_lengths, self._store.target_lengths, self._samples
-        possible = np.repeat(kept, np.ceil(weight).astype(np.int64))
-        possible = np.concatenate([possible + sample * self._count for sample in range(samples)])
-        lengths = source_lengths[possible], target_lengths[possible]
-        tokens = np.bincount(source_lengths.reshape(samples, self._count)[:, kept].ravel(), np.tile(weight, samples))
-        self.usual_length = int(np.searchsorted(np.cumsum(tokens), 0.95 * tokens.sum()))
-        self._mean_length = (lengths[0].mean() + lengths[1].mean()) / 2
-        self.shapes = [fit_packed_shape(*lengths, config)] if self._packed else fit_shapes(*lengths, config)
+    def _fit(self, parts: Sequence[tuple[Kinds, float]], config: BatchConfig) -> None:
+        """Chooses the shapes for pairs of these kinds, and counts what an epoch has. The parts are the samples, the sources
+        of each of them, in their order, with the weights of these."""
+        sources, targets, pairs = merge_kinds([kinds for kinds, _ in parts], [math.ceil(often) for _, often in parts])
+        self.usual_length = _usual_length(parts)
+        means = [int((side * pairs).sum()) / int(pairs.sum()) for side in (sources, targets)]
+        self._mean_length = (means[0] + means[1]) / 2
+        fit = (sources, targets, config, pairs)
+        self.shapes = [fit_packed_shape(*fit)] if self._packed else fit_shapes(*fit)
         self.longest = self.shapes[-1][1:]
-        self._buckets = bucket_of(source_lengths, target_lengths, self.shapes).astype(np.uint16)
         if self._packed:
-            rows = max(lengths[0].mean() / self.shapes[0].source_length, lengths[1].mean() / self.shapes[0].target_length)
+            rows = max(mean / length for mean, length in zip(means, self.shapes[0][1:], strict=True))
             self.batches_per_epoch = float(self.pairs * rows / self.shapes[0].rows)
-        else:
-            rows = np.array([shape.rows for shape in self.shapes])
-            buckets = self._buckets.reshape(samples, self._count)[:, kept]
-            self.batches_per_epoch = float((weight / rows[buckets]).sum() / samples)
+            return
+        rows = np.array([shape.rows for shape in self.shapes])
+        of_parts = [
+            often * (count / rows[bucket_of(*lengths, self.shapes)]).sum() for (*lengths, count), often in parts if often
+        ]
+        self.batches_per_epoch = float(sum(of_parts) / self._samples)
 
-    def _fit_to_examples(self, kept: np.ndarray, config: BatchConfig) -> JoinedCounts:
+    def _fit_to_examples(self, parts: Sequence[tuple[Kinds, float]], config: BatchConfig) -> JoinedCounts:
         """As `_fit`, with pairs joined: to an epoch drawn from a fixed seed. Later epochs join what fits the shapes."""
         if self._packed:
             self.longest = tuple(min(config.max_length, length) for length in self.shapes[0][1:])
         else:  # no longer than what a batch has room for; a single pair fits already
             self.longest = (min(config.max_length, config.tokens // config.row_multiple),) * 2
         random = np.random.default_rng(0)
-        examples = self._join(self._order(random), random)
+        examples = self._join(self._order.draw(random), random)
         lengths = examples.source_lengths, examples.target_lengths
         totals = [int(side.sum()) for side in lengths]
         self.usual_length = int(np.searchsorted(np.cumsum(np.bincount(lengths[0])), 0.95 * len(lengths[0])))
@@ -147,8 +156,7 @@ class BatchStream:
             self.batches_per_epoch = float(rows / self.shapes[0].rows)
             return JoinedCounts.of(examples)
         # That epoch may lack the longest pair, or its longest sample.
-        all_of_kept = np.concatenate([kept + sample * self._count for sample in range(self._samples)])
-        longest = [int(side[all_of_kept].max()) for side in (self._store.source_lengths, self._store.target_lengths)]
+        longest = [int(side.max()) for side in merge_kinds([kinds for kinds, _ in parts])[:2]]
         self.shapes = fit_shapes(*(np.append(side, length) for side, length in zip(lengths, longest, strict=True)), config)
         self.longest = self.shapes[-1][1:]
         rows = np.array([shape.rows for shape in self.shapes])
@@ -168,20 +176,31 @@ class BatchStream:
             raise ValueError(f"no such position in a stream of {self.pairs} pairs an epoch: {position}")
         while True:
             for plan in self._plans(epoch, offset):
+                self._store.require_whole()
                 offset += len(plan.pairs)
                 after = StreamPosition(epoch, offset) if offset < self.pairs else StreamPosition(epoch + 1, 0)
                 yield build(self._store, shard_of(plan, shard, shards), *self._ids), after
+            self.require_whole()
             epoch, offset = epoch + 1, 0
+
+    def require_whole(self) -> None:
+        """Waits until the store has been compared with its checksums (`Store.require_whole`): what was learned so far is from
+        pairs as they were written. Raises UserError where it is damaged."""
+        self._store.require_whole(wait=True)
 
     def _plans(self, epoch: int, offset: int) -> Iterator[Plan]:
         random = self._random(epoch)
-        order = self._order(random)
+        order = self._order.draw(random)
         examples = self._join(order, random) if self._joins else None
         if not self._packed:
             buckets = bucket_of(*examples[2:4], self.shapes) if examples else self._buckets
             plans = bucketed_plans(np.arange(len(buckets)) if examples else order, buckets, self.shapes)
-            plans = [plans[i] for i in random.permutation(len(plans))]
-            yield from plans_from(offset, plans_of_pairs(plans, examples) if examples else plans)
+            del order, buckets  # an epoch takes hours
+            turns = random.permutation(len(plans))
+            if examples:
+                yield from plans_from(offset, plans_of_pairs([plans[i] for i in turns], examples))
+            else:
+                yield from (plans[i] for i in turns[first_plan(offset, plans.sizes[turns]) :])
             return
         bounds = cuts = self._chunk_bounds()
         if examples:
@@ -190,21 +209,14 @@ class BatchStream:
         first = int(np.searchsorted(bounds, offset, side="right")) - 1
         for chunk in range(first, len(bounds) - 1):
             start, stop = cuts[chunk : chunk + 2].tolist()
-            part = np.arange(start, stop) if examples else order[start:stop]
+            part = np.arange(start, stop) if examples else order[start:stop].astype(np.int64)
             lengths = [side[part] for side in examples[2:4]] if examples else _lengths(self._store, part)
             plans = packed_plans(part, *lengths, self.shapes[0], self._random(epoch, chunk + 1))
             plans = plans_of_pairs(plans, examples) if examples else plans
             yield from plans_from(offset - int(bounds[chunk]), plans) if chunk == first else plans
 
-    def _order(self, random: np.random.Generator) -> np.ndarray:
-        """The entries of the store, int64 [pairs], that an epoch has, in its order."""
-        repeated = [random.choice(chosen, count, replace=False) for chosen, count in self._sometimes]
-        order = random.permutation(np.concatenate([self._always, *repeated]))
-        if self._samples > 1:
-            order += self._count * random.integers(self._samples, size=len(order))
-        return order
-
     def _join(self, order: np.ndarray, random: np.random.Generator) -> Examples:
+        order = order.astype(np.int64)
         source_of = np.searchsorted(self._source_ends, order % self._count, side="right")
         return draw_examples(order, source_of, self._joins, _lengths(self._store, order), self.longest, random)
 
@@ -226,18 +238,44 @@ def one_pass(store: Store, shapes: Sequence[Shape], config: BatchConfig, tokeniz
     Nothing is dropped: pairs that no shape takes come last, one a row, in batches of `config.row_multiple` rows as long as the
     longest of them.
     """
+    store.require_whole(wait=True)
     everything = np.arange(len(store))
     buckets = bucket_of(store.source_lengths, store.target_lengths, shapes)
     fitting, rest = everything[buckets < len(shapes)], everything[buckets == len(shapes)]
     if config.kind == "packed":
         plans = packed_plans(fitting, *_lengths(store, fitting), shapes[0]) if len(fitting) else []
     else:
-        plans = bucketed_plans(fitting, buckets, shapes)
+        plans = [*bucketed_plans(fitting, buckets, shapes)]
     if len(rest):
         shape = Shape(config.row_multiple, int(store.source_lengths[rest].max()), int(store.target_lengths[rest].max()))
         plans += [Plan(shape, rest[i : i + shape.rows]) for i in range(0, len(rest), shape.rows)]
     for plan in plans:
         yield build(store, plan, tokenizer.pad_id, tokenizer.decoder_start_id)
+
+
+def _buckets(store: Store, shapes: Sequence[Shape]) -> np.ndarray:
+    """`bucket_of` each entry that fits one of the shapes, of a byte each where these are at most 255."""
+    kind, zeros = np.min_scalar_type(len(shapes)), np.zeros(max(max(shape[1:]) for shape in shapes) + 1, np.int64)
+    # Of each length on one side alone, the other being short
+    every = np.arange(len(zeros))
+    tables = [bucket_of(*lengths, shapes).astype(kind) for lengths in ((every, zeros), (zeros, every))]
+    buckets = np.empty(len(store), kind)
+    for first, *lengths in length_blocks(store, 0, len(store)):
+        of_sides = [table.take(side, mode="clip") for table, side in zip(tables, lengths, strict=True)]
+        np.maximum(*of_sides, out=buckets[first : first + len(lengths[0])])
+    return buckets
+
+
+def _usual_length(parts: Sequence[tuple[Kinds, float]]) -> int:
+    """The tokens that 95% of the sources have at most, each counted by its weight."""
+    tokens = np.zeros(1 + max(int(kinds.source_lengths.max(initial=0)) for kinds, _ in parts))
+    for (sources, _, pairs), often in parts:
+        for length, count in enumerate(np.bincount(sources, pairs).astype(np.int64)):
+            if often % 1 == tokens[length] % 1 == 0:
+                tokens[length] += often * count
+            else:  # one after the other, as it was always summed: the last bit may decide
+                tokens[length] = np.add.accumulate(np.append(tokens[length], np.full(count, often)))[-1]
+    return int(np.searchsorted(np.cumsum(tokens), 0.95 * tokens.sum()))
 
 
 def _lengths(store: Store, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -37,13 +37,14 @@ def is_complete(folder: epath.PathLike) -> bool:
     return (epath.Path(folder) / MANIFEST).exists()
 
 
-def find_damage(folder: epath.PathLike, subfolders: Collection[str] | None = None) -> str:
+def find_damage(folder: epath.PathLike, subfolders: Collection[str] | None = None, unread: Collection[str] = ()) -> str:
     """What is wrong with the files of `folder`, in a few words; "" if each is as it was when the manifest was written.
 
-    With `subfolders`, files in other subfolders are left out. The folder may be a stranger's: no file is opened that is not a
-    plain file inside the folder (links, devices and names such as `../x` are damage), and none is read beyond the size that the
-    manifest says. A file in a subfolder that the manifest does not list is damage, because a program that reads the subfolder
-    might read it. The log names other files that it does not list.
+    With `subfolders`, files in other subfolders are left out. Of the files named in `unread` the size alone is compared. The
+    folder may be a stranger's: no file is opened that is not a plain file inside the folder (links, devices and names such as
+    `../x` are damage), and none is read beyond the size that the manifest says. A file in a subfolder that the manifest does
+    not list is damage, because a program that reads the subfolder might read it. The log names other files that it does not
+    list.
     """
     folder = epath.Path(folder)
     try:
@@ -56,7 +57,11 @@ def find_damage(folder: epath.PathLike, subfolders: Collection[str] | None = Non
         if not _is_within(name, subfolders):
             continue
         try:
-            wrong = _unusable(folder, name) or ("" if _fingerprint(folder / name, size) == [size, digest] else "is damaged")
+            wrong = _unusable(folder, name)
+            if not wrong:
+                path = folder / name
+                is_same = path.stat().length == size if name in unread else _fingerprint(path, size) == [size, digest]
+                wrong = "" if is_same else "is damaged"
         except FileNotFoundError:
             wrong = "is missing"
         except OSError as error:

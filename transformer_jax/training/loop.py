@@ -93,7 +93,9 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
             metrics = MetricsWriter(run.workdir, progress.step, evaluated=progress.score is not None)
             with memory, batches, console.showing(progress), metrics as writer:
-                session = _Session(config, run, checkpoints, parallel, evaluate, writer, console, state, progress)
+                session = _Session(
+                    config, run, checkpoints, parallel, evaluate, writer, console, state, progress, stream.require_whole
+                )
                 if session.done():
                     log.info("trained to step %d already, nothing to do", progress.step)
                 try:
@@ -132,8 +134,9 @@ class _Session:
         console: Console,
         state: TrainState,
         progress: TrainProgress,
+        require_whole: Callable[[], None],
     ):
-        self.state, self.progress = state, progress
+        self.state, self.progress, self._require_whole = state, progress, require_whole
         self._config, self._run, self._checkpoints, self._parallel = config.train, run, checkpoints, parallel
         self._evaluate, self._writer, self._console = evaluate, writer, console
         consistency = config.train.consistency != "none"
@@ -184,6 +187,7 @@ class _Session:
 
     def save(self, checkpoints: CheckpointWriter) -> None:
         with self._meter.pause():
+            self._require_whole()  # nothing that was learned from damaged text is kept
             progress = dataclasses.replace(self.progress, unwritten=self._meter.unwritten(), skipped=self._meter.skipped)
             checkpoints.save(self._parallel.to_save(self.state), progress)
         self._saved = self.progress.step
