@@ -1,4 +1,4 @@
-"""How time and memory grow with the size of the corpus, sentence length, batch and devices: a table and a picture each.
+"""How time and memory grow with corpus, tokenised store, sentence length, batch and devices: a table and a picture each.
 
     python benchmarks/growth.py --corpus=MIXED/train --output=benchmarks/pictures
     python benchmarks/growth.py --of length batch --output=benchmarks/pictures
@@ -7,14 +7,16 @@ Every measurement is a process of its own (growth_measure.py), one after the oth
 slope is that of the logarithms, by least squares (1: linear, 2: quadratic), over all sizes and over their upper half, where a
 constant part counts for less.
 
-The corpus is repeated up to the largest size as in enlarge.py; smaller ones are its first lines. Devices are virtual ones on
-the same cores: they show the cost of splitting, not its gain. The results are in docs/benchmarks/growth.md.
+The corpus is repeated up to the largest size as in enlarge.py; smaller ones are its first lines. A store is made of random ids,
+112 bytes a pair on disk (11 GB of 100 million), and deleted when it has been measured. Devices are virtual ones on the same
+cores: they show the cost of splitting, not its gain. The results are in docs/benchmarks/growth.md.
 """
 
 import itertools
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -36,6 +38,7 @@ from transformer_jax.storage.text_files import iter_lines
 HERE = Path(__file__).parent
 SIZES = {
     "corpus": [10_000, 30_000, 100_000, 300_000, 1_000_000, 4_000_000],  # pairs
+    "store": [1_000_000, 4_000_000, 16_000_000, 100_000_000],  # pairs
     "length": [16, 32, 64, 128, 256, 512],  # tokens of a sentence
     "batch": [512, 1024, 2048, 4096, 8192, 16_384],  # positions
     "devices": [1, 2, 4, 8],
@@ -44,6 +47,7 @@ BATCH = 4096  # positions of one batch, where it is not the batch that grows
 LENGTH = 32  # tokens of a sentence, where it is not the length that grows
 MODELS = ("Transformer", "LSTM + attention")
 MODES = ("pmap", "sharded")
+BATCHES = ("bucketed", "packed")
 STEP = {"step, s": ".3f", "CPU, s": ".3f", "target tokens/s": ",.0f"}
 MEMORY = "MB (workspace is the compiled step's own)"
 
@@ -51,7 +55,7 @@ Found = dict[str, float]
 
 
 class Growth(NamedTuple):
-    """One of the four dimensions of growth."""
+    """One of the dimensions of growth."""
 
     size: str  # the dimension, with its unit
     sizes: Sequence[int]
@@ -75,12 +79,18 @@ def run() -> None:
         check_sizes(flags.of, flags.sizes)
     require("matplotlib")
     make_folder(flags.output)
-    growths = {"length": of_length, "batch": of_batch, "devices": of_devices}
+    growths = {
+        "corpus": lambda sizes, folder: of_corpus(sizes, flags.corpus, flags.vocab_size, folder),
+        "store": of_store,
+        "length": lambda sizes, _: of_length(sizes),
+        "batch": lambda sizes, _: of_batch(sizes),
+        "devices": lambda sizes, _: of_devices(sizes),
+    }
     print(machine(os.cpu_count() or 1))
     for name in flags.of:
         sizes = flags.sizes or SIZES[name]
         with temporary_folder() as folder:
-            growth = growths[name](sizes) if name in growths else of_corpus(sizes, flags.corpus, flags.vocab_size, Path(folder))
+            growth = growths[name](sizes, Path(folder))
             print(f"\n{name}\n\n{table_row(['', growth.size, *growth.columns])}", end="")
             print(table_row(["---", *["---:"] * (1 + len(growth.columns))]), end="", flush=True)
             # The kinds take turns, so that other work on the machine affects all of them.
@@ -102,6 +112,7 @@ def check_sizes(names: list[str], sizes: list[int]) -> None:
     rows = BATCH // LENGTH
     wrong = {
         "corpus": [],
+        "store": [],
         "length": [(size, f"divide {BATCH:,}") for size in sizes if BATCH % size],
         "batch": [(size, f"be a multiple of {LENGTH}") for size in sizes if size % LENGTH],
         "devices": [(size, f"divide {rows}") for size in sizes if rows % size],
@@ -127,6 +138,20 @@ def of_corpus(sizes: Sequence[int], corpus: str, vocab_size: int, folder: Path) 
     columns = dict.fromkeys([*new, *parts, *prepared], ".2f") | dict.fromkeys(memory, ",.0f")
     panels = {"seconds": [new[0], *parts, *prepared], "MB": memory}
     return Growth("pairs", sizes, [""], columns, panels, measure)
+
+
+def of_store(sizes: Sequence[int], folder: Path) -> Growth:
+    def measure(kind: str, pairs: int) -> Found:
+        store = folder / str(pairs)
+        if not store.exists():
+            for smaller in folder.iterdir():
+                shutil.rmtree(smaller)
+            child("new_store", store, pairs)
+        return child("prepared_store", store, kind)
+
+    columns = {"first batch, s": ".2f", "CPU, s": ".2f", "private memory": ",.0f", "bytes a pair": ".1f", "pairs/s": ",.0f"}
+    panels = {"seconds": ["first batch, s", "CPU, s"], "MB": ["private memory"]}
+    return Growth("pairs", sizes, BATCHES, columns, panels, measure)
 
 
 def of_length(sizes: Sequence[int]) -> Growth:

@@ -1,15 +1,17 @@
 """One measurement of growth.py, in a process of its own: `growth_measure.py NAME ARGUMENT...` prints what it found as JSON.
 
 The names are those of the functions in `MEASUREMENTS`; their results are named as in the tables. Memory is the peak of
-the process, in MB.
+the process, in MB; private memory is what of it is mapped from no file (RssAnon in /proc/self/status).
 """
 
 import json
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -27,9 +29,10 @@ import numpy as np
 from transformer_jax.config import BatchConfig, Config, DataConfig, ModelConfig, ParallelConfig, TokenizerConfig
 from transformer_jax.data.batching import Shape, bucketed_batch
 from transformer_jax.data.prefetch import prefetch
-from transformer_jax.data.store import Store
+from transformer_jax.data.store import Store, load_store
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.models.seq2seq import build_model, init_parameters
+from transformer_jax.storage.checksums import write_manifest
 from transformer_jax.training import prepare as preparation
 from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.optimizer import make_optimizer
@@ -42,6 +45,8 @@ MODELS = {
 }
 REPEATS = 5  # of a step, the fastest of which counts
 EPOCHS = 2  # of bucketed batches, likewise
+BLOCK = 1 << 16  # pairs of a store that are drawn together
+RATED = 500_000  # pairs of its epoch whose batches are timed
 
 
 def new_text(prefix: str, folder: str, vocab_size: str) -> dict[str, float]:
@@ -81,6 +86,66 @@ def prepared_text(prefix: str, folder: str, vocab_size: str) -> dict[str, float]
         "bucketed epoch, CPU s": bucketed,
         "packed epoch, CPU s": epoch_seconds(stream),
         "memory, prepared": most,
+    }
+
+
+def new_store(folder: str, pairs: str) -> dict[str, float]:
+    """Writes a store of random ids, whose sides have lengths as those of sentences: about 24 tokens, 300 at most."""
+    random, count = np.random.default_rng(0), int(pairs)
+    Path(folder).mkdir(parents=True)
+    arrays = {
+        side: np.lib.format.open_memmap(f"{folder}/{side}_offsets.npy", "w+", np.int64, (count + 1,))
+        for side in ("source", "target")
+    }
+    for start in range(0, count, BLOCK):
+        long = random.normal(3.05, 0.5, min(BLOCK, count - start))
+        for offsets in arrays.values():
+            lengths = np.clip(np.exp(random.normal(long, 0.2)), 2, 300).astype(np.int64)
+            offsets[start + 1 : start + 1 + len(lengths)] = offsets[start] + np.cumsum(lengths)
+    for side, offsets in arrays.items():
+        ids = np.lib.format.open_memmap(f"{folder}/{side}_ids.npy", "w+", np.uint16, (int(offsets[-1]),))
+        for start in range(0, len(ids), BLOCK):
+            part = ids[start : start + BLOCK]
+            part[:] = random.integers(4, 32_000, len(part), np.uint16)
+        ids.flush()
+        offsets.flush()
+    write_manifest(folder)
+    return {}
+
+
+def prepared_store(folder: str, kind: str) -> dict[str, float]:
+    """From a store on disk to the first batch, and how fast more come: CPU seconds are of the thread that makes them."""
+    before = most = private_memory()
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not ended.wait(0.005):  # seconds
+            most = max(most, private_memory())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    wall, cpu = time.perf_counter(), time.thread_time()
+    store = load_store(Path(folder))
+    ids = SimpleNamespace(pad_id=0, decoder_start_id=3)
+    stream = BatchStream(store, BatchConfig(kind=kind, row_multiple=8), ids, seed=0)
+    batches = stream.batches()
+    _, first = next(batches)
+    wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
+    started, done = time.thread_time(), first.offset
+    for _, position in batches:
+        if position.epoch or position.offset > RATED:
+            break
+        done = position.offset
+    seconds = time.thread_time() - started
+    ended.set()
+    watching.join()
+    return {
+        "first batch, s": wall,
+        "CPU, s": cpu,
+        "private memory": (most - before) / 1e6,
+        "bytes a pair": (most - before) / len(store),
+        "pairs/s": (done - first.offset) / seconds,
     }
 
 
@@ -154,13 +219,19 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
+def private_memory() -> int:
+    """Bytes of this process that are mapped from no file."""
+    with open("/proc/self/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
 def cpu_seconds() -> float:
     """The CPU time of this process and of the tokenisation processes that have ended."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-MEASUREMENTS = {function.__name__: function for function in (new_text, prepared_text, training_step)}
+MEASUREMENTS = {function.__name__: function for function in (new_text, prepared_text, new_store, prepared_store, training_step)}
 
 if __name__ == "__main__":
     main(lambda: print(json.dumps(MEASUREMENTS[sys.argv[1]](*sys.argv[2:]))))

@@ -115,6 +115,13 @@ CASES = {
         files=["growth_corpus.png"],
         needs=("matplotlib",),
     ),
+    "growth of a store": Case(
+        "--of store --sizes 1000 20000 --output={out}",
+        [(kind, size) for size in ("1,000", "20,000") for kind in ("bucketed", "packed")]
+        + [(kind, name) for kind in ("bucketed", "packed") for name in ("slope", "slope, upper half")],
+        files=["growth_store.png"],
+        needs=("matplotlib",),
+    ),
     "growth of devices": Case(
         "--of devices --sizes 1 2 --output={out}",
         [(mode, size) for size in ("1", "2") for mode in ("pmap", "sharded")]
