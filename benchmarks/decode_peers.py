@@ -34,6 +34,7 @@ class Settings(NamedTuple):
     length_penalty: float
     dtype: str = "float32"
     shortlist: int = 0
+    accelerator: bool = False  # on the accelerator that JAX finds, not on the CPU
 
 
 def load_ours(settings: Settings) -> dict[str, Translate]:
@@ -51,18 +52,22 @@ def load_ours(settings: Settings) -> dict[str, Translate]:
 
 
 def load_ctranslate2(settings: Settings) -> dict[str, Translate]:
-    """The variants by name: all threads in one worker or one thread in each, and batches of several sizes."""
+    """The variants by name: batches of several sizes, on a CPU for all threads in one worker and for one thread in each."""
     import ctranslate2
 
+    workers, sizes, device = sorted({(1, settings.threads), (settings.threads, 1)}), (1024, 2048, 4096), "cpu"
+    if settings.accelerator:
+        workers, sizes, device = [(1, 1)], (4096, 16384, 65536), "cuda"
     with tempfile.TemporaryDirectory() as folder:
         export(settings.workdir, f"{folder}/model", settings.checkpoint)
-        workers = {(1, settings.threads), (settings.threads, 1)}
-        models = {
-            (inter, intra): ctranslate2.Translator(
-                f"{folder}/model", compute_type=settings.dtype, inter_threads=inter, intra_threads=intra
-            )
-            for inter, intra in sorted(workers)
-        }
+        models = {}
+        for inter, intra in workers:
+            options = dict(device=device, compute_type=settings.dtype, inter_threads=inter, intra_threads=intra)
+            try:
+                models[inter, intra] = ctranslate2.Translator(f"{folder}/model", **options)
+                models[inter, intra].translate_batch([["</s>"]], max_decoding_length=1)  # loads CUDA's libraries
+            except (ValueError, RuntimeError) as error:
+                raise UserError(f"CTranslate2 cannot compute in {settings.dtype} on {device}: {error}") from None
     run = Run(settings.workdir)
     tokenizer, decode = run.tokenizer(), run.config.decode
     ids = {piece: number for number, piece in enumerate(tokenizer.pieces(range(tokenizer.vocab_size)))}
@@ -87,7 +92,7 @@ def load_ctranslate2(settings: Settings) -> dict[str, Translate]:
     return {
         f"{inter} x {intra} threads, batches of {tokens} tokens": variant(model, tokens)
         for (inter, intra), model in models.items()
-        for tokens in (1024, 2048, 4096)
+        for tokens in sizes
     }
 
 

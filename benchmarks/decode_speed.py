@@ -13,6 +13,8 @@ is the fastest of `--repeats` further passes, and CPU its CPU time on all cores.
 held so far, in MB. Tokens are those of the output without EOS; "same" is the share of translations that are equal to ours. The
 second table has the time of one line alone, of `--alone` of them. A system that is not installed, or cannot represent the
 model, is left out; so are those of ours with a shortlist where the run has no lexical table (transformer-jax shortlist).
+
+With `--device=accelerator` ours runs on what JAX chooses and CTranslate2, in float16, on the GPU.
 """
 
 import multiprocessing
@@ -40,7 +42,13 @@ PACKAGES = {
     "ours, bfloat16, shortlist": "jax",
     "CTranslate2": "ctranslate2",
     "CTranslate2, int8": "ctranslate2",
+    "CTranslate2, float16": "ctranslate2",
     "Hugging Face": "transformers",
+}
+# What is timed unless `--only` says something else.
+SYSTEMS = {
+    "cpu": [name for name in PACKAGES if name != "CTranslate2, float16"],
+    "accelerator": ["ours", "ours, bfloat16", "CTranslate2, float16"],
 }
 ALONE_COLUMNS = "test beam system p50 p95".split()
 COLUMNS = "test beam system settings start first warm CPU sentences/s tokens/s memory tokens BLEU same".split()
@@ -91,7 +99,10 @@ class System:
 
 def serve(pipe: Connection, name: str, settings: Any) -> None:
     """The main function of one system's process: sends its variants, or why there are none, then a Pass for each request."""
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    if settings.accelerator:
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the systems share the device's memory
+    else:
+        os.environ["JAX_PLATFORMS"] = "cpu"
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
     set_up()
@@ -138,7 +149,8 @@ def run() -> None:
     parser.add_argument("--tune", type=int, default=100, metavar="N", help="lines on which Hugging Face's batches are chosen")
     parser.add_argument("--alone", type=int, default=100, metavar="N", help="lines that are then translated one by one")
     parser.add_argument("--shortlist", type=int, default=16, metavar="N", help="of ours with a shortlist, as for translate.py")
-    parser.add_argument("--only", nargs="+", choices=PACKAGES, default=list(PACKAGES), help="some of the systems")
+    parser.add_argument("--only", nargs="+", choices=PACKAGES, help="some of the systems")
+    parser.add_argument("--device", choices=("cpu", "accelerator"), default="cpu")
     flags = parser.parse_args()
     if min(*flags.beam, flags.threads, flags.repeats, flags.tune) < 1 or min(flags.sentences, flags.alone) < 0:
         parser.error("--beam, --threads, --repeats and --tune should be at least 1, --sentences and --alone at least 0")
@@ -149,10 +161,17 @@ def run() -> None:
 
     data = Run(flags.workdir).config.data
     sets = {test: read_pairs(test, data.source_language, data.target_language) for test in flags.test}
-    settings = Settings(flags.workdir, flags.checkpoint, flags.threads, flags.length_penalty, shortlist=flags.shortlist)
+    settings = Settings(
+        flags.workdir,
+        flags.checkpoint,
+        flags.threads,
+        flags.length_penalty,
+        shortlist=flags.shortlist,
+        accelerator=flags.device == "accelerator",
+    )
     with tempfile.TemporaryDirectory() as empty:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = empty
-        systems = [System(name, settings) for name in flags.only]
+        systems = [System(name, settings) for name in flags.only or SYSTEMS[flags.device]]
         for system in systems:
             if system.problem:
                 print(f"{system.name} is left out: {system.problem}", flush=True)

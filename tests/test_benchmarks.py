@@ -39,7 +39,18 @@ TRAIN_SPEED = (
     "--config.model.width=32 --config.batch.shapes=1 --config.batch.tokens=512 --config.batch.max_length=64"
 )
 # Modules of the folder that are no commands of their own, and one that growth.py starts for each of its measurements.
-PARTS = {"decode_peers", "growth_measure", "outputs", "serve_client", "serve_peer", "train_ours", "train_torch", "train_work"}
+PARTS = {
+    "accelerator_equality",
+    "accelerator_page",
+    "decode_peers",
+    "growth_measure",
+    "outputs",
+    "serve_client",
+    "serve_peer",
+    "train_ours",
+    "train_torch",
+    "train_work",
+}
 
 
 class Case(NamedTuple):
@@ -53,6 +64,16 @@ class Case(NamedTuple):
 
 
 CASES = {
+    "accelerator": Case(
+        "deterministic --model=tiny --data=random:8x8 --vocab_size=400 --steps=2 --config.model.num_layers=1",
+        [("--xla_backend_optimization_level=0",)],
+        ["| yes |"],
+    ),
+    "accelerator, equality": Case(
+        "equality",
+        [(f"{family}, one step",) for family in ("Transformer", "LSTM", "LSTM + attention") for _ in range(2)]
+        + [(f"search, beam {beam}",) for beam in "1144"],
+    ),
     "architectures": Case(
         SMALL + " --output={out} --only Transformer --test {dev}",
         [("Transformer",)],
@@ -71,6 +92,12 @@ CASES = {
         ],
         ["ours compiled"],
         needs=("ctranslate2", "transformers", "torch"),
+    ),
+    "decode_speed, of an accelerator": Case(
+        "--workdir={run} --test {dev} --device accelerator --sentences=3 --beam 1 --repeats=1 --alone=1",
+        2 * [("dev", "1", "ours"), ("dev", "1", "ours, bfloat16")],
+        ["CTranslate2, float16 is left out: CTranslate2 cannot compute in float16 on cuda"],
+        needs=("ctranslate2",),
     ),
     "decode_profile": Case(
         "--workdir={run} --test {dev} --beam 2 --sentences=4",

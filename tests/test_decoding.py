@@ -90,6 +90,7 @@ def rows(out, which):
     ("seed", "alpha"),
     [pytest.param(seed, alpha, marks=[pytest.mark.slow] * (seed > 2)) for seed, alpha in enumerate([0.0, 0.6, 1.0, 0.6, 1.0])],
 )
+@pytest.mark.accelerator
 def test_wide_beam_is_brute_force(alpha, seed):
     table, limits = make_table(seed, 4, 6), [4, 1, 2, 3]
     out = search(table, limits, beams=60, nbest=60, length_penalty=alpha)
@@ -130,12 +131,14 @@ def test_the_best_alone_is_the_best_of_all_hypotheses_that_the_beam_finishes(bea
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 3.0])
+@pytest.mark.accelerator
 def test_one_beam_without_length_penalty_is_greedy(sharpness):
     table, limits = make_table(5, 16, 40, sharpness), [9, 12, 1, 3] * 4
     assert_same(search(table, limits, beams=1, length_penalty=0.0), search(table, limits, beams=None, length_penalty=0.0))
 
 
 @pytest.mark.parametrize("beams", [None, 4])
+@pytest.mark.accelerator
 def test_batch_mates_and_width_change_nothing(beams):
     table, limits = make_table(1, 5, 30), [7, 2, 10, 1, 5]
     together = search(table, limits, beams=beams)

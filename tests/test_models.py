@@ -121,6 +121,7 @@ def real(logits, i: int) -> np.ndarray:
     return logits[: STORE.target_lengths[i]]
 
 
+@pytest.mark.accelerator
 def test_cached_decoding_is_teacher_forcing_and_each_hypothesis_reads_its_own_source(variant):
     beams = 2
     batch = rows_of(STORE, range(4), 4, 8, 8)

@@ -593,6 +593,7 @@ class Killed(BaseException):
     ],
     ids=str,
 )
+@pytest.mark.accelerator
 def test_killed_and_resumed_is_straight(kind, family, samples, ema_decay, tmp_path, monkeypatch):
     config = tiny_config(tmp_path)
     config.model = tiny_model(dropout=0.3, **FAMILIES[family])

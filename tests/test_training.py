@@ -205,6 +205,7 @@ def assert_same_step(found, plain) -> None:
     assert_trees_close(sums, plain.sums, rtol=1e-5)
 
 
+@pytest.mark.accelerator
 def test_the_gradient_is_that_of_the_mean_over_all_tokens(plain):
     def mean(params):
         logits = plain.model.apply({"params": params}, BATCH, train=False)
@@ -222,6 +223,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_tokens(plain):
 
 
 @pytest.mark.parametrize("slices", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.accelerator
 def test_accumulation_changes_nothing(slices, plain):
     assert_same_step(jax.jit(make_step(plain.model, accumulation=slices))(fresh(plain.params), BATCH, KEY), plain)
 
@@ -345,6 +347,7 @@ def test_slices_and_devices_and_steps_draw_different_masks(slices, devices):
 
 
 @pytest.mark.parametrize("family", each_family())
+@pytest.mark.accelerator
 def test_the_same_state_and_key_give_the_same_bits_with_dropout(family):
     model = build_model(tiny_model(dropout=0.3, **FAMILIES[family]), VOCAB)
     params = random_parameters(model)

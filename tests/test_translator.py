@@ -133,6 +133,7 @@ def test_no_lines_have_no_translations_and_blank_lines_the_empty_one(translator)
     assert translator.translate(["", " \t", "\u2028"]) == [Translation("", 0.0, 0.0, (), 0)] * 3
 
 
+@pytest.mark.accelerator
 def test_one_beam_is_greedy_by_teacher_forcing(translator):
     score = make_scorer(translator)
     tokenizer = translator.tokenizer
@@ -151,6 +152,7 @@ def test_one_beam_is_greedy_by_teacher_forcing(translator):
 
 
 @pytest.mark.parametrize("beam", [1, 2, 4])
+@pytest.mark.accelerator
 def test_log_prob_is_that_of_teacher_forcing_and_score_divides_it(translator, beam):
     score = make_scorer(translator)
     for line in ("a b c d", "e f a c"):
