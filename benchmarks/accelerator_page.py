@@ -125,6 +125,6 @@ def tables(text: str) -> list[list[dict[str, str]]]:
         elif not head:
             head = cells
             found.append([])
-        elif set("".join(cells)) > set("-: ") and len(cells) == len(head):  # not the rule, nor a row that was cut
+        elif not set("".join(cells)) <= set("-: ") and len(cells) == len(head):  # neither the rule nor a row that was cut
             found[-1].append(dict(zip(head, cells, strict=True)))
     return found
