@@ -223,3 +223,16 @@ def test_the_recipe_itself_fills_less_as_the_tpu_page_says():
     assert shape.rows * 256 == 16_384
     with pytest.raises(UserError, match="at least row_multiple \\* packed_length = 32768"):
         shapes_of(recipe("packed", "128", "25600"))
+
+
+def test_the_chip_hours_of_the_tpu_page_follow_from_the_compilers_count():
+    text = (DOCS / "guides" / "tpus.md").read_text(encoding="utf-8")
+    counted = re.search(
+        r"([\d,]+) GFLOP a chip for an update of base on eight v5e and ([\d,]+) for one of big", " ".join(text.split())
+    )
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["transformer_base", "transformer_big"]
+    for (name, updates, whole, part), gigaflop in zip(rows, counted.groups(), strict=True):
+        assert load_config(name, []).train.steps == int(updates.replace(",", ""))
+        hours = int(updates.replace(",", "")) * float(gigaflop.replace(",", "")) * 1e9 * 8 / (197e12 * 3600)
+        assert [f"{hours:.1f}", f"{hours / 0.4:.1f}"] == [whole, part]
