@@ -31,6 +31,7 @@ from transformer_jax.training.metrics_writer import MetricsWriter
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.preemption import Preemption
 from transformer_jax.training.prepare import open_run, prepare, read_watched
+from transformer_jax.training.profiling import Profiler
 from transformer_jax.training.step import TrainState, make_train_step
 from transformer_jax.training.trainable import Trainable
 from transformer_jax.training.visible_log import visible_log
@@ -40,7 +41,15 @@ __all__ = ["train"]
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, workdir: str, extend: bool = False, *, verbose: bool = True, name: str = "") -> TrainProgress:
+def train(
+    config: Config,
+    workdir: str,
+    extend: bool = False,
+    *,
+    verbose: bool = True,
+    name: str = "",
+    profile: tuple[int, int] | None = None,
+) -> TrainProgress:
     """Trains until `config.train.steps`, or until the dev score has not risen for `train.patience` evaluations.
 
     `workdir` is the run folder (`runs/run_folder.py`). Called again with the same arguments, training continues from its
@@ -49,16 +58,18 @@ def train(config: Config, workdir: str, extend: bool = False, *, verbose: bool =
 
     The log (`logging.getLogger("transformer_jax")`) has the first lines, the progress and the last lines; where the program has
     not set up `logging`, they are printed on standard error, or in a notebook. A terminal and a notebook have a bar. With
-    `verbose=False` nothing is shown. `name` is what the first line calls the config.
+    `verbose=False` nothing is shown. `name` is what the first line calls the config. JAX's profiler traces the updates
+    from the first to the last of `profile` (`profiling.Profiler`).
 
     Returns the progress at the end. Raises UserError for bad input, and when a loss is not finite; ToBeContinued after a
     SIGTERM, SIGHUP or Ctrl-C, when a checkpoint of the last step has been saved.
     """
     with visible_log(verbose), without_warning_of_jax():
-        return _train(Parallel(validate(config)), config, workdir, extend, Console(config, workdir, name, verbose))
+        parallel, console = Parallel(validate(config)), Console(config, workdir, name, verbose)
+        return _train(parallel, config, workdir, extend, console, Profiler(profile, config.train.steps, workdir))
 
 
-def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, console: Console) -> TrainProgress:
+def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, console: Console, trace: Profiler) -> TrainProgress:
     # Patterns that name no parameter are reported before any text is read. Paths do not depend on the vocabulary.
     trainable = Trainable(config.train, build_model(config.model, vocab_size=8))
     with Preemption() as preemption, first_speaks(), locked(workdir):
@@ -92,7 +103,7 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
             batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.process_shard))
             memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
             metrics = MetricsWriter(run.workdir, progress.step, evaluated=progress.score is not None)
-            with memory, batches, console.showing(progress), metrics as writer:
+            with memory, batches, console.showing(progress), metrics as writer, trace:
                 session = _Session(
                     config, run, checkpoints, parallel, evaluate, writer, console, state, progress, stream.require_whole
                 )
@@ -104,7 +115,8 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
                         preemption.check()
                         with session.waiting():
                             batch, position = next(batches)
-                        with console.step(batch, lambda batch=batch: train_step.memory(session.state, batch, step_key)):
+                        told = console.step(batch, lambda batch=batch: train_step.memory(session.state, batch, step_key))
+                        with told, trace.update(session.progress.step + 1, lambda: session.state):
                             session.state, sums = train_step(session.state, batch, step_key)
                         session.after_update(position, sums)
                         if session.due(config.train.log_every):

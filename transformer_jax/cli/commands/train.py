@@ -14,6 +14,7 @@ from transformer_jax.cli import program
 from transformer_jax.cli.config_files import ConfigFile
 from transformer_jax.cli.parser import Parser
 from transformer_jax.config import sections, to_json
+from transformer_jax.errors import UserError
 
 __all__ = ["make_parser", "run"]
 
@@ -30,6 +31,7 @@ def make_parser(prog: str | None = None) -> Parser:
         help="let a run with a cosine schedule go on to more --config.train.steps: its learning rate rises to that of the "
         "longer schedule, and falls once more",
     )
+    parser.add_argument("--profile", metavar="FROM:TO", help="trace these updates with JAX's profiler, into WORKDIR/profile")
     parser.add_argument("--print_config", action="store_true", help="print the config as JSON and train nothing")
     parser.add_processes()
     return parser
@@ -43,6 +45,7 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
     missing = ", ".join(name for name, value in needed.items() if not value)
     if missing:
         parser.error(f"the following arguments are required: {missing}")
+    profile = _updates(flags.profile) if flags.profile else None
     processes = flags.coordinator, flags.processes, flags.process
     with program.report_to_all(processes):
         file = ConfigFile(flags.config)
@@ -58,7 +61,18 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
         return
     from transformer_jax.training.loop import train
 
-    train(config, flags.workdir, flags.extend, name=flags.config)
+    train(config, flags.workdir, flags.extend, name=flags.config, profile=profile)
+
+
+def _updates(text: str) -> tuple[int, int]:
+    """
+    >>> _updates("100:104")
+    (100, 104)
+    """
+    first, separator, last = text.partition(":")
+    if not (separator and first.isdecimal() and last.isdecimal()):
+        raise UserError(f"--profile={text}: expected FROM:TO, the first and the last update to trace, such as 100:104")
+    return int(first), int(last)
 
 
 if __name__ == "__main__":
