@@ -33,10 +33,11 @@ from transformer_jax.cli.config_files import load_config
 from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.program import main
 from transformer_jax.config import Config
-from transformer_jax.data.batching import Batch, Shape
+from transformer_jax.data.batching import Shape
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.training.across_devices import Parallel
+from transformer_jax.training.batch_fit import abstract_batch
 from transformer_jax.training.optimizer import make_optimizer
 from transformer_jax.training.step import TrainState, make_train_step
 
@@ -123,11 +124,8 @@ def compiled(config: Config, pieces: int, shape: Shape, devices: list) -> jax.st
     model, optimizer = build_model(config.model, pieces), make_optimizer(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: TrainState.create(init_parameters(model, key), optimizer, config.train.ema_decay), key)
-    source, target = (
-        jax.ShapeDtypeStruct((shape.rows, length), "int32") for length in (shape.source_length, shape.target_length)
-    )
-    batch = Batch(*[source] * 3, *[target] * 4)
-    return Parallel(config, devices).lower(make_train_step(model, optimizer, config.train), state, batch, key).compile()
+    step = make_train_step(model, optimizer, config.train)
+    return Parallel(config, devices).lower(step, state, abstract_batch(shape), key).compile()
 
 
 def row(program: jax.stages.Compiled, module: Module) -> list[str]:

@@ -210,6 +210,18 @@ def test_killed_and_resumed_is_straight_with_two_processes(mode, config_file, tm
     assert_trees_equal(arrays_of(tmp_path / "resumed", 6)[0], arrays_of(tmp_path / "straight", 6)[0])
 
 
+def test_two_processes_find_one_batch_that_fits_and_the_run_keeps_it(mode, config_file, tmp_path):
+    config = config_file(parallel__mode=mode, parallel__min_sharded_size=64, batch__tokens=0, batch__memory=0.002)
+    found = []
+    for steps, how in ((3, (2, 1)), (6, (1, 2))):
+        assert_ended(training(config, tmp_path / "run", *how, f"--config.train.steps={steps}"), *[0] * how[0])
+        found.append(json.loads((tmp_path / "run" / "config.json").read_text())["batch"]["tokens"])
+    named = config_file(parallel__mode=mode, parallel__min_sharded_size=64, batch__tokens=found[0])
+    assert_ended(training(named, tmp_path / "named"), 0)
+    assert found[0] == found[1] > 256
+    assert_same_training(tmp_path / "run", tmp_path / "named")
+
+
 def test_an_optimizer_with_a_state_of_its_own_is_the_same_on_two_processes(mode, config_file, tmp_path):
     """The average of schedule_free, which is what the dev set is scored with, and the matrices of muon."""
     name = {"pmap": "schedule_free", "sharded": "muon"}[mode]

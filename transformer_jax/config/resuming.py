@@ -54,12 +54,16 @@ def remedy(stored: Config, given: Config, workdir: str) -> str:
 
 def continued(stored: Config, given: Config) -> Config:
     """`given`, with the fields that a run keeps whatever is given when it goes on: a run that was begun without
-    `tokenizer.normalize`, as runs were before there was this field, stays without it.
+    `tokenizer.normalize`, as runs were before there was this field, stays without it; and where `batch.tokens` is 0, the number
+    that was found for the run stays.
 
-    >>> stored = Config()
-    >>> stored.tokenizer.normalize = False
-    >>> continued(stored, Config()).tokenizer.normalize
-    False
+    >>> stored, given = Config(), Config()
+    >>> stored.tokenizer.normalize, given.batch.tokens = False, 0
+    >>> config = continued(stored, given)
+    >>> config.tokenizer.normalize, config.batch.tokens
+    (False, 4096)
     """
-    normalize = given.tokenizer.normalize and stored.tokenizer.normalize
-    return dataclasses.replace(given, tokenizer=dataclasses.replace(given.tokenizer, normalize=normalize))
+    normalize, batch = given.tokenizer.normalize and stored.tokenizer.normalize, given.batch
+    if batch.tokens == 0:
+        batch = dataclasses.replace(batch, tokens=stored.batch.tokens, memory=stored.batch.memory)
+    return dataclasses.replace(given, tokenizer=dataclasses.replace(given.tokenizer, normalize=normalize), batch=batch)

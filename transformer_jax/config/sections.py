@@ -146,9 +146,12 @@ class BatchConfig:
     """How sentences become arrays of few static shapes."""
 
     kind: Literal["bucketed", "packed"] = "bucketed"  # one sentence a row, several shapes | many sentences a row, one shape
-    tokens: Annotated[int, AtMost(1 << 24)] = (
-        4096  # positions of the longer side of one global batch: rows times length is at most this
-    )
+    # positions of the longer side of one global batch: rows times length is at most this; 0: as many as fit the devices, found
+    # when the run begins and kept in its config.json (`training.batch_fit`)
+    tokens: Annotated[int, AtLeast(0), AtMost(1 << 24)] = 4096
+    # with tokens=0: gigabytes (10^9 bytes) of each device that a training step may take; 0: nine tenths of what the device says
+    # it has, which a CPU does not say
+    memory: Annotated[float, AtLeast(0)] = 0.0
     shapes: Annotated[int, AtMost(1000)] = 12  # bucketed: at most so many shapes, their edges fitted to the corpus
     # the rows of every shape are a multiple of this; devices times accumulation must divide it
     row_multiple: Annotated[int, AtMost(1 << 20)] = 64

@@ -164,7 +164,10 @@ def _validate_batch(batch: BatchConfig, accumulation: int) -> None:
     if batch.kind == "packed":
         _require(batch.max_length <= length, "batch.max_length", batch.max_length, f"at most batch.packed_length={length}")
         smallest = multiple * length
-        _require(batch.tokens >= smallest, "batch.tokens", batch.tokens, f"at least row_multiple * packed_length = {smallest}")
+        has_room = batch.tokens == 0 or batch.tokens >= smallest
+        _require(has_room, "batch.tokens", batch.tokens, f"at least row_multiple * packed_length = {smallest}")
+    expected = "left out unless batch.tokens is 0: nothing else looks for a batch that fits"
+    _require(batch.tokens == 0 or batch.memory == 0, "batch.memory", batch.memory, expected)
     expected = f"a divisor of batch.row_multiple={multiple}"
     _require(multiple % accumulation == 0, "train.accumulation", accumulation, expected)
 

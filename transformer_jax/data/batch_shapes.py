@@ -9,7 +9,7 @@ from transformer_jax.config import BatchConfig
 from transformer_jax.data.length_counts import count_kinds
 from transformer_jax.errors import UserError
 
-__all__ = ["Shape", "bucket_of", "fit_packed_shape", "fit_shapes"]
+__all__ = ["Shape", "bucket_of", "fit_packed_shape", "fit_shapes", "smallest_tokens", "with_rows"]
 
 _CANDIDATES = 96  # edges a side that the fit chooses from; all of them, up to that many distinct lengths
 
@@ -85,6 +85,23 @@ def fit_packed_shape(
     return _shape(*sides, config)
 
 
+def smallest_tokens(config: BatchConfig) -> int:
+    """The fewest `config.tokens` with which a batch has room for any pair that `config` lets in: `row_multiple` rows of the
+    greatest length."""
+    return config.row_multiple * (config.packed_length if config.kind == "packed" else config.max_length)
+
+
+def with_rows(shapes: Sequence[Shape], config: BatchConfig) -> list[Shape]:
+    """Shapes of the same lengths, with as many rows as `config.tokens` has room for: the lengths do not depend on it. Raises
+    UserError as `fit_shapes` does.
+
+    >>> with_rows([Shape(12, 2, 3), Shape(4, 9, 8)], BatchConfig(tokens=72, row_multiple=2))
+    [Shape(rows=24, source_length=2, target_length=3), Shape(rows=8, source_length=9, target_length=8)]
+    """
+    # From the longest on, so that it is what an error names.
+    return [_shape(*shape[1:], config) for shape in shapes[::-1]][::-1]
+
+
 def bucket_of(source_lengths: np.ndarray, target_lengths: np.ndarray, shapes: Sequence[Shape]) -> np.ndarray:
     """The index int64 [pairs] of the first shape that each pair fits in; len(shapes) where none is large enough. Lengths are
     int [pairs]; `shapes` are such a chain as `fit_shapes` gives.
@@ -120,6 +137,8 @@ def _cost_with_one_more(cost: np.ndarray, counts: np.ndarray, lengths: np.ndarra
 
 
 def _shape(source_length: int, target_length: int, config: BatchConfig) -> Shape:
+    if not config.tokens:
+        raise UserError("batch.tokens=0 is found where a training begins, and nowhere else; set it to a number")
     longer = max(source_length, target_length)
     rows = config.tokens // longer // config.row_multiple * config.row_multiple
     if not rows:

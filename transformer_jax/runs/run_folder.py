@@ -15,6 +15,7 @@
 WORKDIR may be on an object store (gs://BUCKET/FOLDER).
 """
 
+import dataclasses
 import io
 import logging
 import re
@@ -23,6 +24,7 @@ import numpy as np
 from etils import epath
 
 from transformer_jax.config import Config, continued, differences, from_json, remedy, to_json
+from transformer_jax.distributed.collectives import is_first
 from transformer_jax.errors import UserError
 from transformer_jax.models.adapters import Adapters
 from transformer_jax.runs.calibration import CONFIDENCE
@@ -99,6 +101,8 @@ class Run:
                 config = continued(stored, requested)
                 if config.tokenizer != requested.tokenizer:
                     log.info("tokenizer.normalize stays false: the run was begun without")
+                if config.batch != requested.batch:
+                    log.info("batch.tokens=%d, with which the run was begun", config.batch.tokens)
                 forbidden, allowed = differences(stored, config, extend)
                 if forbidden:
                     raise UserError(
@@ -111,6 +115,16 @@ class Run:
         except OSError as error:
             raise not_writable(workdir, error) from None
         return cls(workdir)
+
+    def keep_tokens(self, tokens: int) -> None:
+        """Puts the number that was found where `batch.tokens` is 0 into the config, for as long as there is the run. All
+        processes call this; the first one writes the file."""
+        self.config = dataclasses.replace(self.config, batch=dataclasses.replace(self.config.batch, tokens=tokens, memory=0.0))
+        if is_first():
+            try:
+                write_whole(self.config_file, to_json(self.config))
+            except OSError as error:
+                raise not_writable(self.workdir, error) from None
 
     @property
     def tokenizer_folder(self) -> epath.Path:

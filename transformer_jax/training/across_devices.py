@@ -48,15 +48,27 @@ class ParallelStep:
             plan = self._program(state).lower(state, self._place(batch), key).compile().memory_analysis()
         if plan is None:  # nor does every kind of device tell
             return StepMemory(of_state, None, self._devices)
-        # The results that take over the memory of arguments are among both.
-        arguments_and_results = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-        return StepMemory(of_state, arguments_and_results + plan.temp_size_in_bytes, self._devices)
+        return StepMemory(of_state, _planned_bytes(plan), self._devices)
+
+
+def _planned_bytes(plan: Any) -> int:
+    """The memory that a compiled program takes of each device, by its `memory_analysis()`."""
+    # The results that take over the memory of arguments are among both.
+    arguments_and_results = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return arguments_and_results + plan.temp_size_in_bytes
 
 
 def _bytes_on_a_device(array: jax.Array | np.ndarray) -> int:
     """Of NumPy's arrays, as some come from a checkpoint, each device gets the whole."""
     shape = array.sharding.shard_shape(array.shape) if isinstance(array, jax.Array) else array.shape
     return math.prod(shape) * array.dtype.itemsize
+
+
+def _summed_over_devices(train_step: Callable) -> Callable:
+    def summed_over_devices(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+        return train_step(state, batch, key, axis_name=_AXIS)
+
+    return summed_over_devices
 
 
 class Parallel:
@@ -128,12 +140,22 @@ class Parallel:
         split = jax.tree.map(lambda x: jax.ShapeDtypeStruct((local, x.shape[0] // local, *x.shape[1:]), x.dtype), batch)
         return self._mapped(train_step).lower(state, split, key)
 
-    def _mapped(self, train_step: Callable) -> Callable:
-        def summed_over_devices(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
-            return train_step(state, batch, key, axis_name=_AXIS)
+    def planned_bytes(self, train_step: Callable, state: Any, batch: Any, key: Any) -> int | None:
+        """The memory that a step for arrays of these shapes takes of each device, as XLA plans it: the program is compiled and
+        not run. `batch` is the global one. None where this kind of device does not tell."""
+        if self._several_processes and not self._sharded:
+            # Of several processes, a pmap takes no shapes in place of arrays; but it is this program that it makes.
+            specs = dict(in_specs=(P(), P(_AXIS), P()), out_specs=(P(), P()), check_vma=False)
+            program = jax.jit(jax.shard_map(_summed_over_devices(train_step), mesh=self._mesh, **specs), donate_argnums=0)
+            lowered = program.lower(state, batch, key)
+        else:
+            lowered = self.lower(train_step, state, batch, key)
+        plan = lowered.compile().memory_analysis()
+        return None if plan is None else _planned_bytes(plan)
 
+    def _mapped(self, train_step: Callable) -> Callable:
         return jax.pmap(
-            summed_over_devices,
+            _summed_over_devices(train_step),
             axis_name=_AXIS,
             in_axes=(None, 0, None),
             out_axes=(None, None),

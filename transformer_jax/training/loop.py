@@ -22,6 +22,7 @@ from transformer_jax.runs.progress import TrainProgress
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.runs.run_lock import locked
 from transformer_jax.training.across_devices import Parallel
+from transformer_jax.training.batch_fit import token_finder
 from transformer_jax.training.compilations import Compilations
 from transformer_jax.training.console import Console
 from transformer_jax.training.evaluator import Evaluation, make_evaluator
@@ -76,7 +77,8 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
         watched = read_watched(config)  # first: a set that cannot be read changes no config.json
         run = open_run(workdir, config, extend)
         console.starting()
-        tokenizer, stream, dev = prepare(run)
+        find_tokens = None if run.config.batch.tokens else token_finder(config, parallel)
+        tokenizer, stream, dev = prepare(run, find_tokens)
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
         check, usual_length, shown = preemption.check, stream.usual_length, console.evaluating
@@ -101,7 +103,7 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
                 params = first_parameters(config, model, tokenizer, init_key)
                 state = parallel.create(first_state, params)
             batches = prefetch(stream.batches(StreamPosition(progress.epoch, progress.offset), *parallel.process_shard))
-            memory = memory_advice(f"lower batch.tokens={config.batch.tokens} or raise train.accumulation")
+            memory = memory_advice(f"lower batch.tokens={run.config.batch.tokens} or raise train.accumulation")
             metrics = MetricsWriter(run.workdir, progress.step, evaluated=progress.score is not None)
             with memory, batches, console.showing(progress), metrics as writer, trace:
                 session = _Session(

@@ -3,9 +3,10 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from transformer_jax.config import Config, schedule_ends_with_steps
+from transformer_jax.config import BatchConfig, Config, schedule_ends_with_steps
+from transformer_jax.data.batch_shapes import Shape, smallest_tokens
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.noised_lines import tokenizer_lines
 from transformer_jax.data.preparation_cache import PreparationCache
@@ -26,6 +27,7 @@ __all__ = ["open_run", "prepare", "read_watched"]
 log = logging.getLogger(__name__)
 
 SourceCounts = list[tuple[int, float]]  # the number of pairs and the weight of each source
+FindTokens = Callable[[Tokenizer, Sequence[Shape]], int]  # as `batch_fit.token_finder` gives it
 ReadText = Callable[[bool], tuple[Pairs, SourceCounts]]  # `read_sources`, normalised or not; it reads the text once
 
 
@@ -64,9 +66,10 @@ def _tell_extension(run: Run, before: Config) -> None:
     )
 
 
-def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
+def prepare(run: Run, find_tokens: FindTokens | None = None) -> tuple[Tokenizer, BatchStream, Pairs]:
     """The run's tokenizer, trained now or taken from `train.init_from` if the run is new, its stream of training batches, and
-    the dev set. Raises UserError for text that cannot be read, and as `Tokenizer.train` and `BatchStream` do."""
+    the dev set. Where the run's `batch.tokens` is 0, `find_tokens` finds the number, which the run keeps from then on. Raises
+    UserError for text that cannot be read, and as `Tokenizer.train` and `BatchStream` do."""
     config = run.config
     if config.decode.shortlist:
         raise UserError(
@@ -85,7 +88,15 @@ def prepare(run: Run) -> tuple[Tokenizer, BatchStream, Pairs]:
         raise UserError(
             "data.train: join= is for sources that have EOS at the end, alone; this imported model's do not; leave it out"
         )
-    stream = BatchStream(store, config.batch, tokenizer, config.train.seed, counts, sampling.count if sampling else 1, joins)
+
+    def stream_of(batch: BatchConfig) -> BatchStream:
+        return BatchStream(store, batch, tokenizer, config.train.seed, counts, sampling.count if sampling else 1, joins)
+
+    if not run.config.batch.tokens and find_tokens:
+        # Whatever the number, it has room for the longest pair, and then shapes have the same lengths.
+        smallest = smallest_tokens(config.batch)
+        run.keep_tokens(find_tokens(tokenizer, stream_of(dataclasses.replace(config.batch, tokens=smallest)).shapes))
+    stream = stream_of(run.config.batch)
     log.info(
         "%s pairs an epoch, of at most %d tokens (%s longer ones dropped), %d pieces, batches of %s",
         f"{stream.pairs:,}",

@@ -27,6 +27,7 @@ __all__ = [
     "describe_start",
     "next_command",
     "parameters_by_part",
+    "size_in_words",
     "unused_positions",
 ]
 
@@ -83,15 +84,16 @@ def describe_memory(memory: StepMemory) -> str:
     >>> describe_memory(StepMemory(state=80_000_000, total=None, devices=8))
     'memory of parameters and optimizer state: 80.0 MB on each device (what a step takes beside them is not known here)'
     """
-    state, each = _size(memory.state), " on each device" * (memory.devices > 1)
+    state, each = size_in_words(memory.state), " on each device" * (memory.devices > 1)
     if memory.total is None:
         return f"memory of parameters and optimizer state: {state}{each} (what a step takes beside them is not known here)"
-    return f"memory of a step: {_size(memory.total)}{each}, of which parameters and optimizer state are {state}"
+    return f"memory of a step: {size_in_words(memory.total)}{each}, of which parameters and optimizer state are {state}"
 
 
-def _size(count: int) -> str:
-    """
-    >>> _size(2_345), _size(23_456_789), _size(234_567_890_123)
+def size_in_words(count: float) -> str:
+    """A number of bytes.
+
+    >>> size_in_words(2_345), size_in_words(23_456_789), size_in_words(234_567_890_123)
     ('2.3 kB', '23.5 MB', '235 GB')
     """
     unit, name = next(((10**power, name) for power, name in ((9, "GB"), (6, "MB")) if count >= 10**power), (1000, "kB"))
