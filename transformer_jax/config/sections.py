@@ -216,6 +216,9 @@ class ModelConfig:
     attention_bias: Annotated[bool, OnlyFor("transformer")] = False  # on queries, keys, values and what attention gives
     attention_dropout: Annotated[Fraction, MayDiffer(), OnlyFor("transformer")] = 0.0  # on the attention weights
     activation_dropout: Annotated[Fraction, MayDiffer(), OnlyFor("transformer")] = 0.0  # on the feed-forward activations
+    # how a training step computes attention. plain: products and softmax, as evaluation and search always do | splash: on TPU,
+    # by JAX's kernel, in bfloat16, without attention_dropout and with parallel.mode=pmap; for rows of many hundred tokens
+    attention_kernel: Annotated[Literal["plain", "splash"], MayChange(), MayDiffer(), OnlyFor("transformer")] = "plain"
 
     # LSTM
     attention: Annotated[Literal["none", "dot", "scaled_dot", "cosine", "general", "additive"], OnlyFor("lstm")] = (

@@ -7,7 +7,7 @@ from typing import Any
 from transformer_jax.config.fields import OnlyFor, OnlyWith, annotations, choices, limits, record, value_type
 from transformer_jax.config.keys import as_dict, key_annotations, key_values, nearest
 from transformer_jax.config.search_options import SearchOptions
-from transformer_jax.config.sections import BatchConfig, Config, ModelConfig, OptimizerConfig, TrainConfig
+from transformer_jax.config.sections import BatchConfig, Config, ModelConfig, OptimizerConfig, ParallelConfig, TrainConfig
 from transformer_jax.config.text_filters import parse_filters
 from transformer_jax.errors import UserError
 
@@ -33,6 +33,7 @@ def validate(config: Config) -> Config:
     _require(is_chance, "tokenizer.alpha", alpha, "at most 1 with tokenizer.algorithm=bpe: a chance")
     _validate_search(config.decode)
     _validate_model(config.model, config.batch)
+    _validate_kernel(config.model, config.parallel)
     _validate_vocabulary(config)
     _validate_optimizer(config.optimizer, config.train.ema_decay)
     _validate_batch(config.batch, config.train.accumulation)
@@ -107,6 +108,17 @@ def _validate_model(model: ModelConfig, batch: BatchConfig) -> None:
         _validate_lstm(model, batch)
     else:
         _validate_transformer(model, batch)
+
+
+def _validate_kernel(model: ModelConfig, parallel: ParallelConfig) -> None:
+    kernel = model.attention_kernel
+    if kernel == "plain":
+        return
+    has, dropout = f"with model.attention_kernel={kernel}", model.attention_dropout
+    _require(dropout == 0, "model.attention_dropout", dropout, f"0 {has}, which has no dropout of attention weights")
+    expected = f"auto or bfloat16 {has}, whose products round float32"
+    _require(model.compute_dtype != "float32", "model.compute_dtype", model.compute_dtype, expected)
+    _require(parallel.mode == "pmap", "parallel.mode", parallel.mode, f"pmap {has}, which XLA does not split over devices")
 
 
 def _validate_vocabulary(config: Config) -> None:

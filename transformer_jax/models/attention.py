@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from transformer_jax.models.attention_kernel import Segments, splash_attention
 from transformer_jax.models.layers import Dropout, Projection, Rotation, require_width, rotate
 from transformer_jax.models.matmul import activation_dtype, product_precision
 
@@ -106,9 +107,11 @@ class MultiHeadSelfAttention(nn.Module):
         self.output = Projection((self.width,), self.dtype, axes=2, bias=self.bias)
         self.drop = Dropout(self.dropout)
 
-    def __call__(self, x: Array, mask: Array | None = None, position: Array | None = None, *, train: bool = False) -> Array:
-        """x [B, T, D], mask bool [B or 1, 1, T, T] (if left out, every token attends to all), position int32 [B, T] (if left
-        out, 0 .. T - 1) -> [B, T, D]."""
+    def __call__(
+        self, x: Array, mask: Array | Segments | None = None, position: Array | None = None, *, train: bool = False
+    ) -> Array:
+        """x [B, T, D], mask bool [B or 1, 1, T, T] (if left out, every token attends to all; `Segments`: by `splash_attention`,
+        which sows no weights and has no dropout), position int32 [B, T] (if left out, 0 .. T - 1) -> [B, T, D]."""
         require_width(x, self.width, "MultiHeadSelfAttention")
         position = jnp.arange(x.shape[1])[None] if position is None else position
         query, key, value = self._project(x, position)
@@ -161,7 +164,9 @@ class MultiHeadSelfAttention(nn.Module):
             query, key = rotate(query, position), rotate(key, position)
         return query, key, value
 
-    def _attend(self, query: Array, source: KeyValues, mask: Array | None, train: bool) -> Array:
+    def _attend(self, query: Array, source: KeyValues, mask: Array | Segments | None, train: bool) -> Array:
+        if isinstance(mask, Segments):
+            return self.output(splash_attention(query, *source, mask))
         weights = attention_weights(query, source.key, mask)
         self.sow("intermediates", self.sow_as, weights)
         return self.output(attend(self.drop(weights, train=train), source.value))
@@ -201,10 +206,12 @@ class MultiHeadCrossAttention(nn.Module):
             return _keys_values(fused[:, :, 0], fused[:, :, 1])
         return _keys_values(self.key(memory), self.value(memory))
 
-    def __call__(self, x: Array, source: KeyValues, mask: Array | None = None, *, train: bool = False) -> Array:
-        """x [B, T, D], `source` as from `keys_values`, mask bool [B, 1, T or 1, S] (if left out, all keys are allowed)
-        -> [B, T, D]."""
+    def __call__(self, x: Array, source: KeyValues, mask: Array | Segments | None = None, *, train: bool = False) -> Array:
+        """x [B, T, D], `source` as from `keys_values`, mask bool [B, 1, T or 1, S] (if left out, all keys are allowed;
+        `Segments`: as in `MultiHeadSelfAttention`) -> [B, T, D]."""
         require_width(x, self.width, "MultiHeadCrossAttention")
+        if isinstance(mask, Segments):
+            return self.output(splash_attention(self.query(x), *source, mask))
         weights = attention_weights(self.query(x), source.key, mask)
         self.sow("intermediates", self.sow_as, weights)
         return self.output(attend(self.drop(weights, train=train), source.value))

@@ -14,6 +14,7 @@ from transformer_jax.models.attention import (
     causal_mask,
     segment_mask,
 )
+from transformer_jax.models.attention_kernel import Segments
 from transformer_jax.models.attention_weights import attention_name
 from transformer_jax.models.layers import (
     Dropout,
@@ -76,9 +77,11 @@ class EncoderLayer(nn.Module):
         self.feed_forward = _feed_forward(self.config, self.dtype)
         self.feed_forward_residual = _residual(self.config, self.dtype)
 
-    def __call__(self, x: Array, mask: Array | None = None, position: Array | None = None, *, train: bool = False) -> Array:
-        """x [B, S, D], mask bool [B or 1, 1, S, S] (if left out, every token attends to all), position int32 [B, S] (if left
-        out, 0 .. S - 1) -> [B, S, D]. Raises ValueError for another width than the config's."""
+    def __call__(
+        self, x: Array, mask: Array | Segments | None = None, position: Array | None = None, *, train: bool = False
+    ) -> Array:
+        """x [B, S, D], mask bool [B or 1, 1, S, S] (if left out, every token attends to all; `Segments`: by a kernel), position
+        int32 [B, S] (if left out, 0 .. S - 1) -> [B, S, D]. Raises ValueError for another width than the config's."""
         require_width(x, self.config.width, "EncoderLayer")
         out = self.attention(self.attention_residual.before(x), mask, position, train=train)
         x = self.attention_residual.after(x, out, train=train)
@@ -142,15 +145,16 @@ class DecoderLayer(nn.Module):
         self,
         x: Array,
         source: KeyValues,
-        mask: Array | None = None,
-        cross_mask: Array | None = None,
+        mask: Array | Segments | None = None,
+        cross_mask: Array | Segments | None = None,
         position: Array | None = None,
         *,
         train: bool = False,
     ) -> Array:
         """Teacher forcing: x [B, T, D], `source` as from `keys_values`, masks bool [B or 1, 1, T, T] (if left out, that of
-        `causal_mask`, as in `step`) and [B, 1, T or 1, S] (if left out, every token attends to the whole source), position
-        int32 [B, T] (if left out, 0 .. T - 1) -> [B, T, D]. Raises ValueError for another width than the config's."""
+        `causal_mask`, as in `step`) and [B, 1, T or 1, S] (if left out, every token attends to the whole source), or
+        `Segments`, position int32 [B, T] (if left out, 0 .. T - 1) -> [B, T, D]. Raises ValueError for another width than the
+        config's."""
         require_width(x, self.config.width, "DecoderLayer")
         if self.config.autoregression == "ssru":
             out = self.recurrence(self.recurrence_residual.before(x), position)
@@ -185,7 +189,7 @@ class DecoderLayer(nn.Module):
         x = self._rest(x.reshape(rows, -1, x.shape[-1]), source, cross_mask, train=False)  # [B, beams, D]
         return x.reshape(-1, 1, x.shape[-1]), cache
 
-    def _rest(self, x: Array, source: KeyValues, cross_mask: Array | None, train: bool) -> Array:
+    def _rest(self, x: Array, source: KeyValues, cross_mask: Array | Segments | None, train: bool) -> Array:
         out = self.cross_attention(self.cross_attention_residual.before(x), source, cross_mask, train=train)
         x = self.cross_attention_residual.after(x, out, train=train)
         out = self.feed_forward(self.feed_forward_residual.before(x), train=train)
@@ -221,10 +225,10 @@ class Transformer(EmbeddingTables):
         else:  # each layer keeps the encoder's output, which is one for all, and not its own keys and values
             sources = [states] * len(self.decoder)
         x = self._read_target(batch.target_input, batch.target_position, train)
-        mask = causal_mask(batch.target_segment)
-        cross_mask = segment_mask(batch.target_segment, batch.source_segment)
+        mask = self._allowed(batch.target_segment, batch.target_segment, train, causal=True)
+        cross_mask = self._allowed(batch.target_segment, batch.source_segment, train)
 
-        def decode(layer: DecoderLayer, x: Array, source: Any, mask: Array, cross_mask: Array, position: Array) -> Array:
+        def decode(layer: DecoderLayer, x: Array, source: Any, mask: Any, cross_mask: Any, position: Array) -> Array:
             source = source if remat == "none" else layer.keys_values(source)
             return layer(x, source, mask, cross_mask, position, train=train)
 
@@ -268,14 +272,21 @@ class Transformer(EmbeddingTables):
         """The encoder's output, [B, S, D]."""
         x = self._position(self.embed_source(source), position, "source_positions")
         x = self.drop(x, train=train)
-        mask = segment_mask(segment, segment)
+        mask = self._allowed(segment, segment, train)
 
-        def encode(layer: EncoderLayer, x: Array, mask: Array, position: Array) -> Array:
+        def encode(layer: EncoderLayer, x: Array, mask: Any, position: Array) -> Array:
             return layer(x, mask, position, train=train)
 
         for layer in self.encoder:
             x = recomputed(encode, self.remat if train else "none")(layer, x, mask, position)
         return self.encoder_norm(x) if self.config.norm == "pre" else x
+
+    def _allowed(self, query: Array, key: Array, train: bool, causal: bool = False) -> Array | Segments:
+        """Where attention is allowed between tokens of these segments: a mask, or for a kernel `Segments`, in training where
+        nobody asks for attention weights."""
+        if train and self.config.attention_kernel == "splash" and not self.is_mutable_collection("intermediates"):
+            return Segments(query, key, causal)
+        return causal_mask(query) if causal else segment_mask(query, key)
 
     def _read_target(self, ids: Array, position: Array, train: bool) -> Array:
         x = self.embed_target(ids)

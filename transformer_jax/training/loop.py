@@ -13,6 +13,7 @@ from transformer_jax.data.prefetch import prefetch
 from transformer_jax.data.stream import StreamPosition
 from transformer_jax.distributed.log_of_first import first_speaks
 from transformer_jax.errors import ToBeContinued, memory_advice
+from transformer_jax.models.attention_kernel import require_kernel
 from transformer_jax.models.random_keys import key_of, seed_words
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.platform import without_warning_of_jax
@@ -66,7 +67,8 @@ def train(
     SIGTERM, SIGHUP or Ctrl-C, when a checkpoint of the last step has been saved.
     """
     with visible_log(verbose), without_warning_of_jax():
-        parallel, console = Parallel(validate(config)), Console(config, workdir, name, verbose)
+        require_kernel(validate(config).model)
+        parallel, console = Parallel(config), Console(config, workdir, name, verbose)
         return _train(parallel, config, workdir, extend, console, Profiler(profile, config.train.steps, workdir))
 
 
