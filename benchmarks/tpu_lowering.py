@@ -5,7 +5,7 @@
 
 The TPU compiler (libtpu) gets a description of the slice. The compiled module shows the collectives, their bytes and whether
 they are asynchronous, the memory that a device needs, and the share of it that is padding of arrays to tiles. Nothing runs: the
-cycles are the compiler's estimate, without collectives, and not a time.
+cycles are the compiler's estimate, without collectives, and not a time; of kernels (`--attention splash`) it has none.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 # The process itself runs on CPU; the devices to compile for are described, not looked for.
@@ -26,7 +26,9 @@ os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 import jax
+from jax import Array
 from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
 from outputs import make_folder, require
 
 from transformer_jax.cli.config_files import load_config
@@ -35,6 +37,8 @@ from transformer_jax.cli.program import main
 from transformer_jax.config import Config
 from transformer_jax.data.batching import Shape
 from transformer_jax.errors import UserError
+from transformer_jax.models.attention import attend, attention_weights, causal_mask
+from transformer_jax.models.attention_kernel import Segments, splash_attention
 from transformer_jax.models.seq2seq import build_model, init_parameters
 from transformer_jax.training.across_devices import Parallel
 from transformer_jax.training.batch_fit import abstract_batch
@@ -88,12 +92,13 @@ class Module(NamedTuple):
     cycles: int  # of the same, estimated by the compiler
     products: int  # of matrices, those inside fused instructions too
     exact: int  # those of them whose operands are float32 and not rounded
+    kernels: int  # calls of kernels of which the compiler estimates no cycles
 
 
 def read_module(text: str) -> Module:
     """Instructions inside a loop count once. A reduction of which each device keeps a part is a function of that name here."""
     collectives, asynchronous, host, real, padded, cycles, computation = defaultdict(list), 0, 0, 0, 0, 0, ""
-    products = exact = 0
+    products = exact = kernels = 0
     for line in text.splitlines():
         if line.endswith("{") and not line.startswith(" "):
             computation = line.split()[0].removeprefix("%")
@@ -110,13 +115,14 @@ def read_module(text: str) -> Module:
             asynchronous += name != kind
         products += kind in PRODUCTS
         exact += kind in PRODUCTS and "operand_precision={highest,highest}" in line
+        kernels += kind == "custom-call" and 'custom_call_target="tpu_custom_call"' in line
         host += kind in HOST or (kind == "custom-call" and "callback" in line)
         if computation == "ENTRY" and name not in NO_WORK and not name.endswith("-done"):
             size = size_of(type)
             real, padded = real + size.real, padded + size.padded
             estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
             cycles += int(estimate[1]) if estimate else 0
-    return Module(dict(collectives), asynchronous, host, Size(real, padded), cycles, products, exact)
+    return Module(dict(collectives), asynchronous, host, Size(real, padded), cycles, products, exact, kernels)
 
 
 def compiled(config: Config, pieces: int, shape: Shape, devices: list) -> jax.stages.Compiled:
@@ -128,6 +134,28 @@ def compiled(config: Config, pieces: int, shape: Shape, devices: list) -> jax.st
     return Parallel(config, devices).lower(step, state, abstract_batch(shape), key).compile()
 
 
+def attention_alone(config: Config, shape: Shape, device: Any) -> jax.stages.Compiled:
+    """Causal self-attention of rows with segments on one chip, forwards and backwards, without its projections: `shape.rows`
+    of `shape.target_length` tokens, in bfloat16."""
+    model, rows, length = config.model, shape.rows, shape.target_length
+
+    def attention(query: Array, key: Array, value: Array, segment: Array) -> Array:
+        if model.attention_kernel == "splash":
+            return splash_attention(query, key, value, Segments(segment, segment, causal=True))
+        return attend(attention_weights(query, key, causal_mask(segment)), value)
+
+    def there_and_back(query: Array, key: Array, value: Array, segment: Array, gradient: Array) -> Any:
+        out, backward = jax.vjp(lambda *arrays: attention(*arrays, segment), query, key, value)
+        return out, backward(gradient)
+
+    heads, keys, values = model.heads, model.key_head_width, model.value_head_width
+    shapes = [(rows, length, heads, keys), (rows, heads, keys, length), (rows, heads, length, values), (rows, length)]
+    types = ["bfloat16"] * 3 + ["int32", "bfloat16"]
+    arrays = [jax.ShapeDtypeStruct(*each) for each in zip([*shapes, (rows, length, heads, values)], types, strict=True)]
+    on_device = SingleDeviceSharding(device)
+    return jax.jit(there_and_back, in_shardings=on_device, out_shardings=on_device).lower(*arrays).compile()
+
+
 def row(program: jax.stages.Compiled, module: Module) -> list[str]:
     memory, flops = program.memory_analysis(), program.cost_analysis()["flops"]
     told = [
@@ -136,7 +164,8 @@ def row(program: jax.stages.Compiled, module: Module) -> list[str]:
     state, other = memory.argument_size_in_bytes / 1e6, memory.temp_size_in_bytes / 1e6
     padding = 1 - module.results.real / module.results.padded
     numbers = [str(module.asynchronous), str(module.host), f"{state:,.0f} + {other:,.0f} MB", f"{flops / 1e9:,.0f}"]
-    return [*told, *numbers, f"{module.cycles / 1e6:.1f}", f"{padding:.1%}", f"{module.exact} of {module.products}"]
+    cycles = f"{module.cycles / 1e6:.1f}" + f" and {module.kernels} kernels" * bool(module.kernels)
+    return [*told, *numbers, cycles, f"{padding:.1%}", f"{module.exact} of {module.products}"]
 
 
 def shape_named(name: str) -> Shape:
@@ -162,9 +191,18 @@ def run() -> None:
     parser.add_argument("--config", default="configs/transformer_base.py")
     parser.add_argument("--topology", default="v5e:2x4", help="as `jax.experimental.topologies` names it; one host's")
     parser.add_argument("--modes", nargs="+", default=["pmap", "sharded"])
+    parser.add_argument(
+        "--part",
+        default="step",
+        choices=["step", "attention"],
+        help="the training step, or causal self-attention of a chip alone",
+    )
     parser.add_argument("--shapes", nargs="+", default=["1024x24x25"], help="rows x source x target positions")
     parser.add_argument("--pieces", nargs="+", type=int, default=[37_000], help="sizes of the vocabulary")
     parser.add_argument("--remat", nargs="+", default=["none"], choices=["none", "layers", "products"], help="as train.remat")
+    parser.add_argument(
+        "--attention", nargs="+", default=["plain"], choices=["plain", "splash"], help="as model.attention_kernel"
+    )
     parser.add_argument("--keep", metavar="FOLDER", help="write the modules' text there")
     flags, overrides = parser.parse_with_overrides()
     if min(flags.pieces) < 1:
@@ -179,6 +217,7 @@ def run() -> None:
         "shape",
         "pieces",
         "remat",
+        "attention",
         *COLLECTIVES,
         "asynchronous",
         "host",
@@ -189,15 +228,22 @@ def run() -> None:
         "exact products",
     ]
     print(f"| {' | '.join(head)} |\n|---|---|{'---:|' * (len(head) - 2)}")
-    for mode, name, pieces, remat in itertools.product(flags.modes, shapes, flags.pieces, flags.remat):
-        config = load_config(flags.config, [*overrides, f"parallel.mode={mode}", f"train.remat={remat}"])
+    combinations = itertools.product(flags.modes, shapes, flags.pieces, flags.remat, flags.attention)
+    for mode, name, pieces, remat, attention in combinations:
+        chosen = [f"parallel.mode={mode}", f"train.remat={remat}", f"model.attention_kernel={attention}"]
+        config = load_config(flags.config, [*overrides, *chosen])
         started = time.perf_counter()
-        program = compiled(config, pieces, shapes[name], devices)
+        if flags.part == "attention":
+            program = attention_alone(config, shapes[name], devices[0])
+        else:
+            program = compiled(config, pieces, shapes[name], devices)
         text = program.as_text()
         if flags.keep:
-            of_what = [Path(flags.config).stem, mode, name, str(pieces), *([] if remat == "none" else [remat])]
+            named = [each for each in (remat, attention) if each not in ("none", "plain")]
+            of_what = [Path(flags.config).stem, mode, name, str(pieces), *named]
             Path(flags.keep, f"{'-'.join(of_what)}.txt").write_text(text)
-        print(f"| {' | '.join([mode, name, f'{pieces:,}', remat, *row(program, read_module(text))])} |", flush=True)
+        first = [mode, name, f"{pieces:,}", remat, attention]
+        print(f"| {' | '.join([*first, *row(program, read_module(text))])} |", flush=True)
         print(f"compiled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 

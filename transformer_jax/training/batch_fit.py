@@ -75,7 +75,7 @@ def token_finder(config: Config, parallel: Parallel) -> Callable[[Tokenizer, Seq
 def memory_limit(config: BatchConfig) -> int:
     """The bytes of each device that a training step may take: `config.memory`, or nine tenths of the memory that the smallest
     device of all processes says it has. Raises UserError where one does not say it, as CPUs do not."""
-    own = config.memory * 1e9
+    own = math.ceil(config.memory * 1e9)
     if not own:
         own = _SHARE * min((device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices())
     smallest = min(collectives.gather(int(own)))
