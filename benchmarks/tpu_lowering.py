@@ -5,7 +5,8 @@
 
 The TPU compiler (libtpu) gets a description of the slice. The compiled module shows the collectives, their bytes and whether
 they are asynchronous, the memory that a device needs, and the share of it that is padding of arrays to tiles. Nothing runs: the
-cycles are the compiler's estimate, without collectives, and not a time; of kernels (`--attention splash`) it has none.
+cycles are the compiler's estimate, those of a loop times its turns, without collectives, and not a time; of kernels
+(`--attention splash`) it has none.
 """
 
 import itertools
@@ -15,6 +16,7 @@ import re
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ from jax import Array
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 from outputs import make_folder, require
+from tpu_cycles import NO_WORK, estimated_cycles
 
 from transformer_jax.cli.config_files import load_config
 from transformer_jax.cli.parser import Parser
@@ -52,7 +55,6 @@ COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "colle
 PRODUCTS = "convolution", "dot"  # what the compiler makes of a product of matrices
 HOST = "infeed", "outfeed", "send", "recv"
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "s64": 8, "u64": 8}
-NO_WORK = "parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "copy-start"
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?\S+ = (.*?) ([a-z][a-z0-9-]*)\(")
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)(?::(?:T\(([\d,]+)\))?[^}]*)?\})?")
 
@@ -89,15 +91,16 @@ class Module(NamedTuple):
     asynchronous: int  # those that have a start and a done instruction
     host: int  # instructions that wait for the host
     results: Size  # of all instructions at the top
-    cycles: int  # of the same, estimated by the compiler
+    cycles: int  # estimated by the compiler, loops times their turns
     products: int  # of matrices, those inside fused instructions too
     exact: int  # those of them whose operands are float32 and not rounded
     kernels: int  # calls of kernels of which the compiler estimates no cycles
 
 
 def read_module(text: str) -> Module:
-    """Instructions inside a loop count once. A reduction of which each device keeps a part is a function of that name here."""
-    collectives, asynchronous, host, real, padded, cycles, computation = defaultdict(list), 0, 0, 0, 0, 0, ""
+    """But for the cycles, instructions inside a loop count once. A reduction of which each device keeps a part is a function of
+    that name here."""
+    collectives, asynchronous, host, real, padded, computation = defaultdict(list), 0, 0, 0, 0, ""
     products = exact = kernels = 0
     for line in text.splitlines():
         if line.endswith("{") and not line.startswith(" "):
@@ -120,18 +123,22 @@ def read_module(text: str) -> Module:
         if computation == "ENTRY" and name not in NO_WORK and not name.endswith("-done"):
             size = size_of(type)
             real, padded = real + size.real, padded + size.padded
-            estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
-            cycles += int(estimate[1]) if estimate else 0
+    cycles = estimated_cycles(text).total
     return Module(dict(collectives), asynchronous, host, Size(real, padded), cycles, products, exact, kernels)
 
 
 def compiled(config: Config, pieces: int, shape: Shape, devices: list) -> jax.stages.Compiled:
     """The step that `train.py` would run on these devices: in bfloat16 as on any TPU, unless the config says float32."""
+    train_step, *arguments = training_step(config, pieces, shape)
+    return Parallel(config, devices).lower(train_step, *arguments).compile()
+
+
+def training_step(config: Config, pieces: int, shape: Shape) -> tuple[Callable, TrainState, Batch, Any]:
+    """The training step, and the shapes of its arguments: state, batch and key."""
     model, optimizer = build_model(config.model, pieces), make_optimizer(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: TrainState.create(init_parameters(model, key), optimizer, config.train.ema_decay), key)
-    step = make_train_step(model, optimizer, config.train)
-    return Parallel(config, devices).lower(step, state, abstract_batch(shape), key).compile()
+    return make_train_step(model, optimizer, config.train), state, abstract_batch(shape), key
 
 
 def attention_alone(config: Config, shape: Shape, device: Any) -> jax.stages.Compiled:

@@ -47,6 +47,7 @@ PARTS = {
     "outputs",
     "serve_client",
     "serve_peer",
+    "tpu_cycles",
     "train_ours",
     "train_torch",
     "train_work",
