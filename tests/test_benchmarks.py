@@ -210,6 +210,16 @@ CASES = {
         SMALL + " --rows=8 --length=8 --pieces=400 --repeats=1 --remat none layers products",
         [("none",), ("layers",), ("products",)],
     ),
+    "scaling": Case(
+        "--chips 8 512/2 --modes pmap",
+        [
+            (kind, model, "pmap", *size)
+            for kind in ("v5e", "v5p")
+            for model in ("base", "big")
+            for size in (("8", "1"), ("512", "2"))
+        ],
+        ["v5e: 1.50 GHz"],
+    ),
     "startup": Case(SMALL + " --repeats=1", [("at first",), ("with what is kept",)]),
     "tpu_lowering": Case(
         SMALL + " --shapes 8x8x8 --pieces=400 --keep={out}/kept",
@@ -314,6 +324,15 @@ def test_in_float32_the_program_of_a_tpu_rounds_no_operand_unless_a_precision_is
     (row,) = cells(call("tpu_lowering", "--config=config.py --modes pmap --shapes 8x8x8 --pieces=400", tmp_path).out)
     exact, total = map(int, row[-1].split(" of "))
     assert exact == (0 if precision else total) and total > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", ["--kinds v5e", "--kinds v5p --modes pmap"])
+def test_the_page_has_the_rows_that_the_arithmetic_of_scaling_gives(tmp_path, flags):
+    page = (ROOT / "docs" / "benchmarks" / "tpu_lowering.md").read_text(encoding="utf-8")
+    rows = cells(call("scaling", flags, tmp_path).out)
+    assert len(rows) == (20 if "v5e" in flags else 10)
+    assert not [row for row in rows if row not in cells(page)]
 
 
 def test_every_script_has_a_case_here_a_command_on_a_page_and_a_line_in_the_readme():
