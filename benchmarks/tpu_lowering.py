@@ -38,7 +38,7 @@ from transformer_jax.cli.config_files import load_config
 from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.program import main
 from transformer_jax.config import Config
-from transformer_jax.data.batching import Shape
+from transformer_jax.data.batching import Batch, Shape
 from transformer_jax.errors import UserError
 from transformer_jax.models.attention import attend, attention_weights, causal_mask
 from transformer_jax.models.attention_kernel import Segments, splash_attention
