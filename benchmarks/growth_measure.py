@@ -46,7 +46,7 @@ MODELS = {
 REPEATS = 5  # of a step, the fastest of which counts
 EPOCHS = 2  # of bucketed batches, likewise
 BLOCK = 1 << 16  # pairs of a store that are drawn together
-RATED = 500_000  # pairs of its epoch whose batches are timed
+RATED = 200_000  # pairs of its epoch whose batches are timed
 
 
 def new_text(prefix: str, folder: str, vocab_size: str) -> dict[str, float]:

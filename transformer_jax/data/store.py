@@ -153,9 +153,11 @@ def load_store(folder: Path, at_once: bool = False) -> Store | None:
         return _map_store(folder)
     try:
         store = _map_store(folder)
-    except (ValueError, OverflowError, MemoryError):  # what a damaged header asks for
+        if not _is_consistent(store):
+            return None
+    except Exception:  # a damaged header makes NumPy raise errors of many kinds
         return None
-    return dataclasses.replace(store, check=BackgroundCheck(folder)) if _is_consistent(store) else None
+    return dataclasses.replace(store, check=BackgroundCheck(folder))
 
 
 def _is_consistent(store: Store) -> bool:
