@@ -106,8 +106,13 @@ if ! "$python" -c 'import transformer_jax.training.loop' 2>"$output/install.log"
   extras=$(echo "${EXTRA-$(extra)} ctranslate2" | xargs | tr ' ' ,)
   echo "installing .[$extras] and pytest into $output/venv" >&2
   { "$python" -m venv --system-site-packages "$output/venv" &&
-    timeout $((minutes * 20)) "$output/venv/bin/python" -m pip install --disable-pip-version-check --editable "$root[$extras]" pytest
-  } >"$output/install.log" 2>&1 || { echo "error: it could not be installed; $output/install.log says why" >&2; exit 1; }
+    timeout $((minutes * 30)) "$output/venv/bin/python" -m pip install --disable-pip-version-check --editable "$root[$extras]" pytest
+  } >"$output/install.log" 2>&1
+  case $? in
+    0) ;;
+    124) echo "error: installing took more than $((minutes * 30)) s, half of MINUTES=$minutes; the same command goes on with it" >&2; exit 1 ;;
+    *) echo "error: it could not be installed; $output/install.log says why" >&2; exit 1 ;;
+  esac
   python=$output/venv/bin/python
 fi
 backend=$(timeout 60 "$python" -c 'import jax; print(jax.default_backend())' 2>"$output/backend.log") ||
