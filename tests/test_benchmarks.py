@@ -190,6 +190,14 @@ CASES = {
         ["translate.py: ", " s with a full one"],
     ),
     "overhead": Case(SMALL + " --rounds=1", says=["plain: ", "checkpoint: ", "logging every 2: "]),
+    "parallel_sequential": Case(
+        "--lengths 8 --positions=64 --kept={out}/kept.json --output={out}/picture.png --models LSTM Transformer "
+        "--config.model.width=16",
+        [(task, model, "8", "8") for task in ("training", "decoding") for model in ("LSTM", "Transformer")],
+        ["LSTM: "],
+        ["kept.json", "picture.png"],
+        needs=("libtpu", "matplotlib"),
+    ),
     "protected": Case(
         "--workdir={run} --test {dev} --show=1", [("as text",), ("--protect",)], ["100.0%", "lines without spans: "]
     ),
