@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import FAMILIES, each_family, letters, random_parameters, tiny_config, tiny_model
+from helpers import FAMILIES, letters, random_parameters, tiny_config, tiny_model
 from test_open_search import assert_all_alike
 
 from transformer_jax.cli.shortlist import make_shortlist
@@ -87,7 +87,8 @@ def test_a_row_of_candidates_depends_on_its_sentence_alone():
     assert table.rows([np.array([0, 1])], length=40, each=2, ids=ids)[0, :64].tolist() == rows[0].tolist()
 
 
-@pytest.mark.parametrize("family", each_family())
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 def test_among_all_pieces_it_finds_what_it_finds_without_a_table(family, tokenizer, tmp_path):
     tied = "none" if family == "Transformer" else "all"
     translator = make_translator(tokenizer, everything(tokenizer), tmp_path, tied_embeddings=tied, **FAMILIES[family])
@@ -168,6 +169,7 @@ def test_what_cannot_be_is_told(tokenizer, tmp_path):
         train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_table_of_a_run(tmp_path, capsys, caplog):
     config = tiny_config(tmp_path)
     config.train.steps = config.train.evaluate_every = config.train.checkpoint_every = 1

@@ -79,7 +79,7 @@ class SearchOptions:
         Flag("source positions at once, for each hypothesis", "N", "decode_tokens"),
     ] = 0
     # the tokens of a translation are chosen among so many target pieces for each piece of the source, by the run's lexical
-    # table, and the most frequent ones, which is faster and may change translations; 0: among all
+    # table, and the most frequent ones, which with a beam is faster on CPU, and may change translations; 0: among all
     shortlist: Annotated[
         int,
         AtLeast(0),

@@ -4,8 +4,8 @@
     transformer-jax shortlist --workdir=runs/opus --train=data/train --dev=data/dev
 
 Writes RUN/tokenizer/shortlist.npz. From then on translate.py, evaluate.py and serve.py take --shortlist=N: each sentence's
-translation is chosen among N pieces for each of its own and the most frequent ones, which is faster than among all. What share
-of the dev set's references can be written so is printed for several N.
+translation is chosen among N pieces for each of its own and the most frequent ones, which with a beam is faster than among all.
+What share of the dev set's references can be written so is printed for several N.
 """
 
 from collections.abc import Sequence
