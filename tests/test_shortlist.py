@@ -167,6 +167,7 @@ def test_what_cannot_be_is_told(tokenizer, tmp_path):
     config.decode.shortlist = 3
     with pytest.raises(UserError, match=r"decode\.shortlist=3 should be 0: its table is made of a finished run"):
         train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -194,3 +195,7 @@ def test_the_command_takes_other_text(tmp_path):
     command = [sys.executable, "-m", "transformer_jax", "shortlist", f"--workdir={tmp_path}/run", *sources]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[0].endswith("shortlist.npz: of 10 pairs")
+    (tmp_path / "long.tsv").write_text("a\t" + "b " * 300 + "\n")
+    command[-2:] = [f"--train={tmp_path}/long.tsv"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "long.tsv: no pair of it is left by the filters" in done.stderr.splitlines()[-1]

@@ -55,7 +55,7 @@ class PreparationCache:
             note = json.loads(self._note(tokenizer, sampling).read_text())
             counts = [(int(count), float(weight)) for count, weight in note["parts"]]
             store = load_store(self._folder / note["store"])
-            return (store, counts) if store else None
+            return None if store is None else (store, counts)
         return None
 
     def put_store(

@@ -116,7 +116,7 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", s
     if remote or _has_store_of(local, len(pairs.source) * (sampling.count if sampling else 1)):
         name = _hash(pairs, tokenizer, sampling)
         store = load_store(local / name)
-        if store:
+        if store is not None:  # it may have no pairs
             return store
         if (local / name).is_dir():
             log.warning("%s: %s; the text is tokenised again", local / name, find_damage(local / name))
@@ -133,7 +133,7 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", s
         raise UserError(
             f"{cache_dir or local}: cannot write the tokenised corpus ({error}); free space or set data.cache_dir"
         ) from None
-    if not store:
+    if store is None:
         raise UserError(f"{local / name}: the tokenised corpus was written but cannot be read back; set another data.cache_dir")
     return store
 

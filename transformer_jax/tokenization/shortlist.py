@@ -14,9 +14,9 @@ from transformer_jax.tokenization.special_ids import SpecialIds
 __all__ = ["LOCAL_IDS", "SHORTLIST", "Shortlist"]
 
 SHORTLIST = "shortlist.npz"  # the file's name in a tokenizer's folder
-# A search over candidates calls them by their places in `Shortlist.row`, of which the first three are EOS, start and pad.
+# A search over candidates calls them by their places in `Shortlist.rows`, of which the first three are EOS, start and pad.
 LOCAL_IDS = SpecialIds(start=1, eos=0, pad=2)
-_LARGEST = 1 << 31  # bytes
+_LARGEST = 1 << 28  # bytes, unpacked too; 37,000 pieces have 19 million
 
 
 class Shortlist(NamedTuple):
@@ -64,6 +64,8 @@ class Shortlist(NamedTuple):
         path = epath.Path(folder) / SHORTLIST
         try:
             with np.load(io.BytesIO(read_plain(path, _LARGEST)), allow_pickle=False) as arrays:
+                if sum(member.file_size for member in arrays.zip.infolist()) > _LARGEST:
+                    raise ValueError("more than there is to say")
                 table = cls(arrays["frequent"], arrays["likely"])
             sizes = table.frequent.ndim, table.likely.ndim, len(table.likely)
             fits = all(part.dtype == np.int32 and (part < target_pieces).all() for part in table)

@@ -12,7 +12,7 @@ from transformer_jax.config import Config, validate
 from transformer_jax.data.prefetch import prefetch
 from transformer_jax.data.stream import StreamPosition
 from transformer_jax.distributed.log_of_first import first_speaks
-from transformer_jax.errors import ToBeContinued, memory_advice
+from transformer_jax.errors import ToBeContinued, UserError, memory_advice
 from transformer_jax.models.attention_kernel import require_kernel
 from transformer_jax.models.random_keys import key_of, seed_words
 from transformer_jax.models.seq2seq import build_model, init_parameters
@@ -68,6 +68,11 @@ def train(
     """
     with visible_log(verbose), without_warning_of_jax():
         require_kernel(validate(config).model)
+        if config.decode.shortlist:
+            raise UserError(
+                f"config: decode.shortlist={config.decode.shortlist} should be 0: its table is made of a finished run "
+                "(transformer-jax shortlist); from then on give --shortlist to translate.py, evaluate.py or serve.py"
+            )
         parallel, console = Parallel(config), Console(config, workdir, name, verbose)
         return _train(parallel, config, workdir, extend, console, Profiler(profile, config.train.steps, workdir))
 

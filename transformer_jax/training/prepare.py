@@ -71,11 +71,6 @@ def prepare(run: Run, find_tokens: FindTokens | None = None) -> tuple[Tokenizer,
     the dev set. Where the run's `batch.tokens` is 0, `find_tokens` finds the number, which the run keeps from then on. Raises
     UserError for text that cannot be read, and as `Tokenizer.train` and `BatchStream` do."""
     config = run.config
-    if config.decode.shortlist:
-        raise UserError(
-            f"decode.shortlist={config.decode.shortlist} should be 0: its table is made of a finished run (transformer-jax "
-            "shortlist); from then on give --shortlist to translate.py, evaluate.py or serve.py"
-        )
     dev, read_text = _prepare_text(config)
     cache = PreparationCache(text_fingerprint(config.data), config.data.cache_dir)
     tokenizer = _prepare_tokenizer(run, cache, read_text)
@@ -126,7 +121,10 @@ def training_store(run: Run, train: str = "") -> Store:
     fetch([source.spec for source in parse_sources(data)])
     cache = PreparationCache(text_fingerprint(data), data.cache_dir)
     read_text = functools.cache(functools.partial(read_sources, data))
-    return _prepare_store(dataclasses.replace(config, data=data), run.tokenizer(), None, cache, read_text)[0]
+    store, _ = _prepare_store(dataclasses.replace(config, data=data), run.tokenizer(), None, cache, read_text)
+    if not len(store):
+        raise UserError(f"{data.train}: no pair of it is left by the filters of data.*; name other text (--train)")
+    return store
 
 
 def read_watched(config: Config) -> dict[str, Pairs]:
