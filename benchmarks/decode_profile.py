@@ -34,7 +34,7 @@ from transformer_jax.config import SearchOptions
 from transformer_jax.data.corpus import read_pairs
 from transformer_jax.errors import UserError
 from transformer_jax.inference.batched_search import candidates_of, positions_at_once
-from transformer_jax.inference.length_batches import QUEUE, search_groups
+from transformer_jax.inference.length_batches import search_groups
 from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.model_search import make_model_search
 from transformer_jax.inference.search_rows import deal, pack_rows
@@ -131,10 +131,10 @@ def compiled_groups(translator: Translator, pieces: Sequence[Piece], options: Se
     longest = model.config.max_positions if model.config.positions == "learned" else sys.maxsize
     lengths = [len(piece.ids) for piece in pieces]
     tokens, least = positions_at_once(options) // options.beam, -(-fewest_hypotheses() // options.beam)
-    for numbers, length, slots in search_groups(lengths, tokens, 1, 1, least):
+    for numbers, length, slots, room in search_groups(lengths, tokens, 1, 1, least):
         of_group = [pieces[i] for i in numbers]
         packed = pack_rows(of_group, length, longest, tokenizer, options)
-        rows, _ = deal(packed.rows, slots if len(of_group) <= slots else max(QUEUE, slots), 1)
+        rows, _ = deal(packed.rows, room, 1)
         arguments = (translator.params, seed_words(options.seed)), rows
         static = dict(options=options.compiled(), slots=slots, length=packed.short_length, max_length=packed.max_length)
         program = search.lower(*arguments, **static).compile()

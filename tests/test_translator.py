@@ -16,6 +16,7 @@ from transformer_jax.data.store import Store
 from transformer_jax.decoding.beam import beam_search
 from transformer_jax.decoding.greedy import greedy_search
 from transformer_jax.errors import UserError
+from transformer_jax.inference import batched_search
 from transformer_jax.inference.batched_search import Searcher
 from transformer_jax.inference.length_batches import search_groups
 from transformer_jax.inference.model_search import search_inputs
@@ -654,32 +655,55 @@ def test_every_row_is_in_one_group_and_a_test_set_has_few_shapes():
     lengths = np.clip(np.random.default_rng(0).lognormal(3.2, 0.5, 3000), 1, 130).astype(int).tolist()
     for count in (1, 7, 300, 3000):
         groups = list(search_groups(lengths[:count], 4096, devices=2, workers=1))
-        assert sorted(i for numbers, *_ in groups for i in numbers) == list(range(count))
-        assert all(lengths[i] <= length for numbers, length, _ in groups for i in numbers)
-        assert all(slots * length <= 4096 for _, length, slots in groups)
-        assert [length for _, length, _ in groups] == sorted((length for _, length, _ in groups), reverse=True)
-        assert len({(length, slots) for _, length, slots in groups}) <= 8
+        assert sorted(i for group in groups for i in group.numbers) == list(range(count))
+        assert all(lengths[i] <= group.length for group in groups for i in group.numbers)
+        assert all(group.slots * group.length <= 4096 and len(group.numbers) <= group.room for group in groups)
+        assert [group.length for group in groups] == sorted((group.length for group in groups), reverse=True)
+        assert len({group[1:] for group in groups}) <= 4
         fewer = list(search_groups(lengths[:count], 4096, devices=2, workers=1, least=16))
         assert [group[:2] for group in fewer] == [group[:2] for group in groups]
-        for (numbers, _, some), (_, _, all_slots) in zip(fewer, groups, strict=True):
+        for (numbers, _, some, _), (_, _, all_slots, _) in zip(fewer, groups, strict=True):
             assert some == all_slots < 32 or some == 16 or len(numbers) >= 3 * some - 2
             assert some <= all_slots and (some == all_slots or len(numbers) < 6 * some)
     assert list(search_groups([], 4096, devices=2, workers=1)) == []
 
 
+@pytest.mark.parametrize("beam", [1, 4])
+def test_rows_that_begin_anew_find_the_program_of_longer_ones(beam):
+    """For 1,000 captions two programs are made, and none for the few of them that need more room."""
+    lengths = np.clip(np.random.default_rng(0).lognormal(2.7, 0.25, 1000), 4, 48).astype(int).tolist()
+    task = dict(tokens=4096 // beam, devices=1, workers=2, least=32 // beam)
+    groups = list(search_groups(lengths, **task))
+    again = list(search_groups([48, 48, 48], **task, of=1000))
+    assert len({group[1:] for group in groups}) == 2
+    assert {group[1:] for group in again} < {group[1:] for group in groups}
+    (alone,) = search_groups([48], **task)
+    assert (alone.slots, alone.room) == (1, 1)  # a sentence alone does not wait for empty rows
+
+
 def test_a_translation_that_needs_more_room_than_most_is_searched_for_again(transformer, monkeypatch):
-    limits = dict(max_length_ratio=2.0, max_length_extra=16, beam=1)
+    limits = dict(max_length_ratio=4.0, max_length_extra=60, beam=1)
+    search_groups, pack_rows, asked = Searcher._search_groups, batched_search.pack_rows, []
+
+    def counted(self, params, pieces, lengths, *arguments):
+        asked.append((len(pieces), max(lengths)))
+        return search_groups(self, params, pieces, lengths, *arguments)
+
+    def with_full_room(*arguments):
+        packed = pack_rows(*arguments)
+        return packed._replace(short_length=packed.max_length)
+
+    monkeypatch.setattr(Searcher, "_search_groups", counted)
     found = transformer.translate(LINES, **limits)
-    search_group, asked = Searcher._search_group, []
+    (count, _), *again = asked
+    assert 0 < again[-1][0] <= again[0][0] <= count
+    assert [length for _, length in again] == [48, 96][: len(again)]  # twice what they were padded to
+    assert max(len(each.tokens) for each in found) > 32  # the usual room for at most 24 source tokens
 
-    def always_full(self, *arguments):
-        *others, full_cache = arguments
-        asked.append(full_cache)
-        return search_group(self, *others, True)
-
-    monkeypatch.setattr(Searcher, "_search_group", always_full)
+    asked.clear()
+    monkeypatch.setattr(batched_search, "pack_rows", with_full_room)
     assert_same(found, transformer.translate(LINES, **limits))
-    assert asked == [False] and max(len(each.tokens) for each in found) > 24  # the usual room for at most 16 source tokens
+    assert len(asked) == 1
 
 
 def test_models_of_other_tokenizers_are_no_ensemble(transformer, tmp_path):

@@ -16,11 +16,11 @@ from transformer_jax.decoding.hypotheses import Hypotheses
 from transformer_jax.distributed import collectives
 from transformer_jax.distributed.rows_over_devices import over_rows
 from transformer_jax.errors import UserError, memory_advice
-from transformer_jax.inference.length_batches import QUEUE, RowGroup, search_groups
+from transformer_jax.inference.length_batches import RowGroup, search_groups
 from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.model_search import make_model_search
 from transformer_jax.inference.phrases import Phrase, has_phrases
-from transformer_jax.inference.search_rows import beam_of, deal, fewer_positions, pack_rows
+from transformer_jax.inference.search_rows import beam_of, deal, pack_rows
 from transformer_jax.inference.side_by_side import map_side_by_side
 from transformer_jax.models.random_keys import seed_words
 from transformer_jax.platform import fewest_hypotheses, search_positions, searches_at_once
@@ -121,36 +121,43 @@ class Searcher:
         results: list[list[Candidate]] = [[] for _ in pieces]
         # Pieces of one beam together, those with phrases apart from those without: a translation depends on its piece alone.
         kinds = [(bool(piece.phrases), beam_of(piece.phrases, options)) for piece in pieces]
-        # Few translations come near the length limit: search with a short cache first, then redo the rest with a full one.
-        for full_cache in (False, True):
-            for kind in sorted(set(kinds)):
-                left = [i for i, candidates in enumerate(results) if not candidates and kinds[i] == kind]
-                of_beam = dataclasses.replace(options, beam=kind[1])
-                of_kind = self._search_groups(params, [pieces[i] for i in left], of_beam, full_cache, between, after)
-                for i, candidates in zip(left, of_kind, strict=True):
+        for kind in sorted(set(kinds)):
+            of_kind = [i for i, each in enumerate(kinds) if each == kind]
+            of_beam, lengths = dataclasses.replace(options, beam=kind[1]), {i: len(pieces[i].ids) for i in of_kind}
+            # Few translations are much longer than their sources. The others begin anew, as if their sources were longer: with
+            # more room, in programs that longer sources have as well.
+            while lengths:
+                left = list(lengths)
+                rows = [pieces[i] for i in left]
+                found = self._search_groups(params, rows, list(lengths.values()), of_beam, len(of_kind), between, after)
+                for i, (candidates, length) in zip(left, found, strict=True):
                     results[i] = candidates
+                    if candidates:
+                        del lengths[i]
+                    else:
+                        lengths[i] = 2 * max(length, pieces[i].prefix.size)
         return results
 
     def _search_groups(
         self,
         params: Any,
         pieces: Sequence[Piece],
+        lengths: Sequence[int],
         options: SearchOptions,
-        full_cache: bool,
+        of: int,
         between: Callable[[], None] | None,
         after: Callable[[list[list[Candidate]]], None] | None,
-    ) -> list[list[Candidate]]:
-        """One search of pieces of one kind; without a `full_cache` nothing for those that need one."""
+    ) -> list[tuple[list[Candidate], int]]:
+        """One search of pieces of one kind, as if their sources had these lengths: of each its translations, none where there
+        was too little room, and the length that it was padded to. They are all or the last ones `of` so many pieces."""
         hypotheses = options.nbest if options.temperature else options.beam
         tokens, least = positions_at_once(options) // hypotheses, -(-fewest_hypotheses() // hypotheses)
-        tokens = fewer_positions(tokens, options) if full_cache else tokens
-        lengths = [len(piece.ids) for piece in pieces]
         workers = searches_at_once()
         devices = jax.local_device_count()
-        groups = list(search_groups(lengths, tokens, devices, jax.process_count() * workers, least * devices))
+        groups = list(search_groups(lengths, tokens, devices, jax.process_count() * workers, least * devices, of))
 
         def search(group: RowGroup) -> list[list[Candidate]]:
-            hypotheses = self._search_group(params, [pieces[i] for i in group.numbers], group, options, full_cache)
+            hypotheses = self._search_group(params, [pieces[i] for i in group.numbers], group, options)
             return candidates_of(hypotheses)
 
         def search_and_tell(group: RowGroup) -> list[list[Candidate]]:
@@ -160,25 +167,23 @@ class Searcher:
             return candidates
 
         if workers > 1 and len(groups) > 1:
-            kinds = [(group.length, group.slots, len(group.numbers) > group.slots, options, full_cache) for group in groups]
+            kinds = [(*group[1:], options) for group in groups]
             found = map_side_by_side(search, groups, kinds, self._known, workers, between, after)
         else:
             found = collectives.map_over_processes(search_and_tell, groups, between)
-        results: list[list[Candidate]] = [[] for _ in pieces]
+        results: list[tuple[list[Candidate], int]] = [([], 0) for _ in pieces]
         for group, of_group in zip(groups, found, strict=True):
             for i, candidates in zip(group.numbers, of_group, strict=True):
-                results[i] = [Candidate(*fields) for fields in candidates]  # another process's have come as lists
+                # Another process's have come as lists.
+                results[i] = [Candidate(*fields) for fields in candidates], group.length
         return results
 
-    def _search_group(
-        self, params: Any, pieces: Sequence[Piece], group: RowGroup, options: SearchOptions, full_cache: bool
-    ) -> Hypotheses:
+    def _search_group(self, params: Any, pieces: Sequence[Piece], group: RowGroup, options: SearchOptions) -> Hypotheses:
         """Search over the rows of a group. For few shapes, they are filled up with empty rows, which cost nothing."""
-        tokenizer, devices, slots = self._tokenizer, jax.local_device_count(), group.slots
+        tokenizer, devices = self._tokenizer, jax.local_device_count()
         length = min(group.length, self._max_positions)
         packed = pack_rows(pieces, length, self._max_positions, tokenizer, options)
-        count = slots if len(pieces) <= slots else devices * max(QUEUE, slots // devices)
-        rows, places = deal(packed.rows, count, devices)
+        rows, places = deal(packed.rows, group.room, devices)
         advice = (
             f"lower decode.tokens={positions_at_once(options)} (--decode_tokens of translate.py and evaluate.py) or the beam"
         )
@@ -187,8 +192,8 @@ class Searcher:
                 (params, seed_words(options.seed)),
                 rows,
                 options=options.compiled(),
-                slots=slots // devices,
-                length=packed.max_length if full_cache else packed.short_length,
+                slots=group.slots // devices,
+                length=packed.short_length,
                 max_length=packed.max_length,
             )
             return jax.tree.map(lambda x: x[places], jax.device_get(hypotheses))

@@ -11,7 +11,7 @@ from transformer_jax.config import SearchOptions
 from transformer_jax.data.batching import pad_rows
 from transformer_jax.decoding.phrase_constraints import Phrases
 from transformer_jax.decoding.token_constraints import Continuations, Prefixes
-from transformer_jax.inference.length_batches import LENGTHS, padded_length, power_of_two
+from transformer_jax.inference.length_batches import SEARCH_LENGTHS, padded_length, power_of_two
 from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.phrases import Phrase, Prefix
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -54,9 +54,11 @@ def fewer_positions(tokens: int, options: SearchOptions) -> int:
     with the longest translation of a batch, and should not grow beyond bounds.
 
     >>> fewer_positions(4096, SearchOptions()), fewer_positions(4096, SearchOptions(max_length_ratio=1000.0))
-    (4096, 12)
+    (4096, 10)
     """
-    default, asked = (choice.max_length_ratio + choice.max_length_extra / LENGTHS[0] for choice in (SearchOptions(), options))
+    default, asked = (
+        choice.max_length_ratio + choice.max_length_extra / SEARCH_LENGTHS[0] for choice in (SearchOptions(), options)
+    )
     return int(tokens * min(1, default / asked)) if asked else tokens
 
 
