@@ -1,7 +1,9 @@
 """Lines encoded by several processes are the lines encoded by one."""
 
 import os
+import select
 import signal
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -87,3 +89,18 @@ def test_whoever_stops_reading_ends_the_processes(tokenizer, started):
     next(found)
     found.close()
     assert len(started) == 2 and all(process.poll() is not None for process in started)
+
+
+def test_a_process_that_is_stopped_while_it_sends_sends_all(tokenizer, started, monkeypatch):
+    """What a pipe takes at once is less than the result, and containers often have Python unbuffered."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    lines = 60 * LINES
+    found = encode(tokenizer, "source", lines, 2, len(lines) // 2)
+    next(found)
+    assert select.select([started[1].stdout], [], [], 20)[0]
+    time.sleep(0.05)  # until the pipe is full
+    os.kill(started[1].pid, signal.SIGSTOP)
+    time.sleep(0.05)
+    os.kill(started[1].pid, signal.SIGCONT)
+    ids, _ = next(found)
+    assert np.array_equal(ids, np.concatenate(tokenizer.encode_source(lines[len(lines) // 2 :])))

@@ -66,9 +66,10 @@ def serve() -> None:
     """Runs a process that encodes: chunks come on standard input, their ids go to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that reads the ids
     tokenizer, side = Tokenizer.load(sys.argv[1]), sys.argv[2]
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    # Not sys.stdout.buffer, which with PYTHONUNBUFFERED=1 loses the rest of what a signal (SIGSTOP) has interrupted.
+    with contextlib.suppress(EOFError, BrokenPipeError), open(sys.stdout.fileno(), "wb", closefd=False) as results:
         while True:
-            _send(_encode(tokenizer, side, *pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
+            _send(_encode(tokenizer, side, *pickle.load(sys.stdin.buffer)), results)
 
 
 def _start(tokenizer: Tokenizer, side: str) -> subprocess.Popen:
