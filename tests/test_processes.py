@@ -325,6 +325,45 @@ def test_a_workflow_of_two_processes_is_that_of_one(config_file, tmp_path):
     assert_same_training(tmp_path / "two" / "reverse", tmp_path / "one" / "reverse")
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "not shared"])
+def test_processes_share_the_tokenising_where_they_share_the_cache(shared, config_file, tmp_path):
+    """Each counts the lines that it encodes and tells the files of its store. With a cache of its own each makes all of it."""
+    program = """
+import hashlib, json, sys
+from pathlib import Path
+from transformer_jax.cli.config_files import load_config
+from transformer_jax.cli.program import main, set_up
+from transformer_jax.data import encode_lines, encode_pairs
+from transformer_jax.data.store import local_cache
+from transformer_jax.training.prepare import open_run, prepare
+encode_pairs._CHUNK, encode_pairs._BLOCK, encode, counts = 10, 30, encode_lines._encode, []
+def count(tokenizer, side, text, sampled):
+    counts.append(text.count(b"\\n") + 1)
+    return encode(tokenizer, side, text, sampled)
+encode_lines._encode = count
+def run():
+    config, workdir, *flags = sys.argv[1:]
+    address, processes, process = (flag.partition("=")[2] for flag in flags or ["=", "=1", "=0"])
+    set_up((address or None, int(processes), int(process)))
+    prepare(open_run(workdir, load_config(config, {})))
+    (folder,) = (path for path in local_cache().iterdir() if len(path.name) == 32)
+    files = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    print(json.dumps([sum(counts), len(list(local_cache().glob("blocks/*"))), folder.name, files]))
+main(run)"""
+    config, results = config_file(), {}
+    for name, count, caches in (("one", 1, "aa"), ("two", 2, "bb" if shared else "bc")):
+        variables = [{"XDG_CACHE_HOME": str(tmp_path / cache)} for cache in caches]
+        command = ["-c", program, str(config), str(tmp_path / name)]
+        processes = Processes(command, tmp_path / name, count, variables=variables)
+        assert_ended(processes, *[0] * count)
+        results[name] = [json.loads(log.read_text().splitlines()[-1]) for log in processes.logs]
+    lines, left, *store = results["one"][0]
+    assert left == 0 and lines > 300
+    assert [each[1:] for each in results["two"]] == 2 * [[0, *store]]
+    encoded = [each[0] for each in results["two"]]
+    assert sum(encoded) == lines and min(encoded) > lines / 3 if shared else encoded == [lines, lines]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("to", [0, 1])
 def test_a_signal_to_one_stops_all_at_the_same_step(to, number, config_file, tmp_path):

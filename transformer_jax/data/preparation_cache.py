@@ -11,7 +11,8 @@ import sentencepiece
 from etils import epath
 
 from transformer_jax.config import TokenizerConfig
-from transformer_jax.data.store import Store, fill, identity, load_store, local_cache
+from transformer_jax.data.store import Store, identity, load_store, local_cache
+from transformer_jax.storage.cache_folders import fill
 from transformer_jax.storage.checksums import find_damage, write_manifest
 from transformer_jax.storage.files import write_whole
 from transformer_jax.tokenization.subword_sampling import Sampling

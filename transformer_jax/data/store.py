@@ -2,34 +2,45 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import logging
 import re
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from etils import epath
 
 from transformer_jax.data.corpus import Pairs
-from transformer_jax.data.encode_lines import encode_lines
+from transformer_jax.data.encode_pairs import PairsEncoder
+from transformer_jax.data.id_arrays import map_array, write_ids
 from transformer_jax.data.lines_on_disk import CHUNK, joined
 from transformer_jax.data.noised_lines import clean_pairs, noise_identity
+from transformer_jax.data.token_blocks import BlockFiles
 from transformer_jax.data.training_words import WordHashes
 from transformer_jax.errors import UserError
 from transformer_jax.storage.background_check import BackgroundCheck
-from transformer_jax.storage.cache_folders import default_cache_dir
+from transformer_jax.storage.cache_folders import default_cache_dir, fill
 from transformer_jax.storage.checksums import MANIFEST, find_damage, is_complete, write_manifest
 from transformer_jax.storage.files import is_remote, to_path
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.text_arguments import refuse_bare_text
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["Store", "fill", "identity", "load_store", "local_cache", "open_store"]
+__all__ = [
+    "Store",
+    "block_files",
+    "identity",
+    "is_tokenised_in_blocks",
+    "load_store",
+    "local_cache",
+    "open_store",
+    "put_share_of_blocks",
+    "writing_cache",
+]
 
 log = logging.getLogger(__name__)
 
@@ -105,37 +116,76 @@ def open_store(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path = "", s
     is hashed while it is tokenised, and before that only where the cache has a store of as many pairs. A store in a `cache_dir`
     on an object store is copied to `default_cache_dir()` first, to be mapped into memory.
 
+    The ids of a large text are kept in `cache_dir` in blocks until the store is complete (`PairsEncoder`): those that an
+    interrupted call or `put_share_of_blocks` has put there are taken.
+
     Raises UserError if a cache cannot be written, TypeError where a side of `pairs` is a string.
     """
-    for name, side in (("source", pairs.source), ("target", pairs.target)):
-        if isinstance(side, str):
-            refuse_bare_text(side, name)
-    remote = to_path(cache_dir) if cache_dir and is_remote(cache_dir) else None
-    local = local_cache(cache_dir)
-    name = ""
-    if remote or _has_store_of(local, len(pairs.source) * (sampling.count if sampling else 1)):
-        name = _hash(pairs, tokenizer, sampling)
-        store = load_store(local / name)
-        if store is not None:  # it may have no pairs
-            return store
-        if (local / name).is_dir():
-            log.warning("%s: %s; the text is tokenised again", local / name, find_damage(local / name))
-    try:
+    for side, lines in (("source", pairs.source), ("target", pairs.target)):
+        if isinstance(lines, str):
+            refuse_bare_text(lines, side)
+    remote, local = _remote_cache(cache_dir), local_cache(cache_dir)
+    name, store = _find_store(pairs, tokenizer, cache_dir, sampling)
+    if store is not None:  # it may have no pairs
+        return store
+    if name and (local / name).is_dir():
+        log.warning("%s: %s; the text is tokenised again", local / name, find_damage(local / name))
+    with writing_cache(cache_dir):
         if remote and is_complete(remote / name):
             folder = fill(local, lambda temporary: _copy(remote / name, temporary))
             store = load_store(folder, at_once=True) if folder else None  # a bucket's own damage would come again at each start
         else:
-            folder = fill(local, lambda temporary: _write(temporary, pairs, tokenizer, sampling))
+            encoder = _encoder(pairs, tokenizer, cache_dir, sampling)
+            folder = fill(local, lambda temporary: _write(temporary, pairs, tokenizer, sampling, encoder))
             store = _map_store(folder) if folder else None
             if remote and folder:
                 _copy(epath.Path(folder), remote / name)
-    except OSError as error:
-        raise UserError(
-            f"{cache_dir or local}: cannot write the tokenised corpus ({error}); free space or set data.cache_dir"
-        ) from None
+            if encoder.taken:
+                log.info("tokenised before: %s of %s lines", f"{encoder.taken:,}", f"{encoder.taken + encoder.encoded:,}")
+            if store is not None:
+                files = block_files(cache_dir)
+                files.remove(encoder.block_names)
+                files.remove_leftovers()
     if store is None:
         raise UserError(f"{local / name}: the tokenised corpus was written but cannot be read back; set another data.cache_dir")
     return store
+
+
+def is_tokenised_in_blocks(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path, sampling: Sampling | None) -> bool:
+    """Will `open_store` tokenise these pairs, which are not in the cache yet and are enough for blocks?"""
+    if not _encoder(pairs, tokenizer, cache_dir, sampling).keeps_blocks:
+        return False
+    remote, (name, store) = _remote_cache(cache_dir), _find_store(pairs, tokenizer, cache_dir, sampling)
+    return store is None and not (remote and is_complete(remote / name))
+
+
+def put_share_of_blocks(
+    pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path, sampling: Sampling | None, index: int, count: int
+) -> None:
+    """Tokenises the share of process number `index` of `count` that see the same cache, and puts it there in blocks, for
+    `open_store`. Raises UserError if it cannot be written."""
+    encoder = _encoder(pairs, tokenizer, cache_dir, sampling)
+    with writing_cache(cache_dir):
+        encoder.put_share(index, count)
+    log.info(
+        "tokenised: %s lines, the share of one of %d processes; before: %s", f"{encoder.encoded:,}", count, f"{encoder.taken:,}"
+    )
+
+
+def block_files(cache_dir: str | Path) -> BlockFiles:
+    """The blocks of tokenised text in a cache."""
+    return BlockFiles((_remote_cache(cache_dir) or local_cache(cache_dir)) / "blocks")
+
+
+@contextlib.contextmanager
+def writing_cache(cache_dir: str | Path) -> Iterator[None]:
+    """Raises a UserError that names the cache in the place of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{cache_dir or local_cache()}: cannot write the tokenised corpus ({error}); free space or set data.cache_dir"
+        ) from None
 
 
 def load_store(folder: Path, at_once: bool = False) -> Store | None:
@@ -178,26 +228,23 @@ def identity(tokenizer: Tokenizer, sampling: Sampling | None) -> str:
     return f"{_FORMAT} {tokenizer.fingerprint}" + (f" {sampling.count} x {sampling.alpha!r}" if sampling else "")
 
 
-def fill(parent: Path, write: Callable[[Path], str]) -> Path | None:
-    """Has `write` fill a temporary folder, its manifest included, which then becomes the folder in `parent` whose name `write`
-    returns, as a whole or not at all. Returns that folder; None where it is neither there nor can be."""
-    # Not tempfile's mkdtemp, whose folders no other user of a shared cache could read.
-    temporary = parent / f"new.partial-{uuid.uuid4().hex}"
-    temporary.mkdir(parents=True)
-    try:
-        folder = parent / write(temporary)
-        with contextlib.suppress(OSError):
-            return temporary.rename(folder)
-        if not find_damage(folder):  # another writer's, which is as good
-            return folder
-        damaged = temporary.with_name(f"{temporary.name}-damaged")
-        with contextlib.suppress(OSError):
-            folder.rename(damaged)
-            return temporary.rename(folder)
-        return None
-    finally:
-        for path in (temporary, temporary.with_name(f"{temporary.name}-damaged")):
-            shutil.rmtree(path, ignore_errors=True)
+def _find_store(
+    pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path, sampling: Sampling | None
+) -> tuple[str, Store | None]:
+    """The name of the store of `pairs`, where it had to be known, and the store, if it is on this disk and whole."""
+    local = local_cache(cache_dir)
+    if not _remote_cache(cache_dir) and not _has_store_of(local, len(pairs.source) * (sampling.count if sampling else 1)):
+        return "", None
+    name = _hash(pairs, tokenizer, sampling)
+    return name, load_store(local / name)
+
+
+def _remote_cache(cache_dir: str | Path) -> epath.Path | None:
+    return to_path(cache_dir) if cache_dir and is_remote(cache_dir) else None
+
+
+def _encoder(pairs: Pairs, tokenizer: Tokenizer, cache_dir: str | Path, sampling: Sampling | None) -> PairsEncoder:
+    return PairsEncoder(pairs, tokenizer, sampling, identity(tokenizer, sampling), block_files(cache_dir))
 
 
 def _has_store_of(cache: Path, pairs: int) -> bool:
@@ -231,49 +278,17 @@ def _add_block(digest: Any, block: bytes) -> None:
     digest.update(block + b"\n")  # a line has no "\n", so that the joined text says where each ends
 
 
-def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None) -> str:
+def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None, encoder: PairsEncoder) -> str:
     """Writes the store of `pairs`, whose text is passed over once (with `sampling`, once for each sample). Returns its name: a
-    hash of the clean text, where it has noise, and of what the noise depends on."""
-    digest, words, is_clean = _start_hash(pairs, tokenizer, sampling), WordHashes(), clean_pairs(pairs) is pairs
-
-    def add_source(block: bytes) -> None:
-        if is_clean:
-            _add_block(digest, block)
-
-    def add_target(block: bytes) -> None:
-        if is_clean:
-            _add_block(digest, block)
-        words.add(block.decode("utf-8"))
-
-    kind = np.dtype(np.uint16 if max(tokenizer.vocab_size, tokenizer.source_vocab_size) < 1 << 16 else np.int32)
-    for side, add_block in (("source", add_source), ("target", add_target)):
-        rows = encode_lines(tokenizer, side, getattr(pairs, side), sampling=sampling, on_block=add_block)
-        lengths = _write_ids(folder / f"{side}_ids.npy", kind, rows)
+    hash of the clean text, and of what its noise depends on."""
+    digest, words = _start_hash(pairs, tokenizer, sampling), WordHashes()
+    for side in ("source", "target"):
+        rows = encoder.encode(side, functools.partial(_add_block, digest), words)
+        lengths = write_ids(folder / f"{side}_ids.npy", encoder.id_type, rows)
         np.save(folder / f"{side}_offsets.npy", np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths])))
     np.save(folder / _WORDS, words.hashes())
     write_manifest(folder)
-    return digest.hexdigest() if is_clean else _hash(pairs, tokenizer, sampling)
-
-
-def _write_ids(path: Path, kind: np.dtype, rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """Writes ids as `np.save` does, as they come: all at once would double the memory. Returns the lengths that come with
-    them."""
-    lengths, count = [], 0
-    with path.open("wb") as file:
-        _write_header(file, kind, count)
-        for ids, of_lines in rows:
-            file.write(ids.astype(kind).data)
-            lengths.append(of_lines)
-            count += len(ids)
-        file.seek(0)
-        _write_header(file, kind, count)
-    return lengths
-
-
-def _write_header(file: BinaryIO, kind: np.dtype, count: int) -> None:
-    """Its size does not depend on `count`: NumPy leaves room for 21 digits."""
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (count,)}
-    np.lib.format.write_array_header_1_0(file, header)
+    return digest.hexdigest()
 
 
 def _copy(folder: epath.PathLike, to: epath.PathLike) -> str:
@@ -287,13 +302,5 @@ def _copy(folder: epath.PathLike, to: epath.PathLike) -> str:
 
 
 def _map_store(folder: Path) -> Store:
-    # Views as plain arrays: indexing through numpy's memmap class costs several times as much.
-    words = np.asarray(_map(folder / _WORDS)) if (folder / _WORDS).exists() else None
-    return Store(*(np.asarray(_map(folder / f"{name}.npy")) for name in _ARRAYS), folder.name, words)
-
-
-def _map(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # no mapping of an array without elements
-        return np.load(path, allow_pickle=False)
+    words = map_array(folder / _WORDS) if (folder / _WORDS).exists() else None
+    return Store(*(map_array(folder / f"{name}.npy") for name in _ARRAYS), folder.name, words)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-__all__ = ["first_before_others", "from_first", "gather", "is_first", "map_over_processes"]
+__all__ = ["first_before_others", "from_first", "gather", "is_alone", "is_first", "map_over_processes", "place_among"]
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -20,6 +20,11 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 def is_first() -> bool:
     """Is this the process that writes what is written once?"""
     return jax.process_index() == 0
+
+
+def is_alone() -> bool:
+    """Is there no other process?"""
+    return jax.process_count() == 1
 
 
 @contextlib.contextmanager
@@ -35,7 +40,7 @@ def first_before_others(what: str) -> Iterator[bool]:
 
 def gather(value: Any) -> list[Any]:
     """The `value` of every process (anything that JSON knows), in the order of the processes; all of them must call this."""
-    if jax.process_count() == 1:
+    if is_alone():
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.array([data.size]))[:, 0]
@@ -47,6 +52,13 @@ def gather(value: Any) -> list[Any]:
 def from_first(function: Callable[[], Result]) -> Result:
     """`function()`, called by the first process alone; all processes must call this, and get the same result."""
     return gather(function() if is_first() else None)[0]
+
+
+def place_among(takes_part: bool) -> tuple[int, int]:
+    """This process's number among those for which `takes_part` is true, and how many these are; the number is -1 where it takes
+    no part. All processes must call this."""
+    those = [number for number, does in enumerate(gather(takes_part)) if does]
+    return those.index(jax.process_index()) if takes_part else -1, len(those)
 
 
 def map_over_processes(
@@ -66,5 +78,5 @@ def map_over_processes(
 
 
 def _wait(what: str) -> None:
-    if jax.process_count() > 1:
+    if not is_alone():
         multihost_utils.sync_global_devices(what)

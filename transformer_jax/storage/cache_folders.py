@@ -1,21 +1,30 @@
 """Folders of results that are kept for the next run; a user may delete them whenever no program uses them."""
 
 import atexit
+import contextlib
+import fnmatch
 import functools
 import logging
 import os
 import shutil
 import tempfile
+import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+from etils import epath
+
 from transformer_jax.errors import UserError
+from transformer_jax.storage.checksums import find_damage
 from transformer_jax.storage.files import is_remote
 
-__all__ = ["default_cache_dir", "lasting_cache_dir", "use_compilation_cache"]
+__all__ = ["default_cache_dir", "fill", "lasting_cache_dir", "remove_leftovers", "use_compilation_cache"]
 
 log = logging.getLogger(__name__)
 
 _LEAST_SECONDS = 0.5  # compilation time from which a program is kept
+_WEEK = 7 * 24 * 3600  # seconds after which nobody comes back for what a killed program has left
 
 
 def default_cache_dir() -> Path:
@@ -52,6 +61,47 @@ def use_compilation_cache(folder: str | os.PathLike | None = None) -> str | None
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
     compilation_cache.reset_cache()  # else JAX keeps the cache, or the lack of one, that it had for its first program
     return chosen
+
+
+def fill(parent: Path, write: Callable[[Path], str]) -> Path | None:
+    """Has `write` fill a temporary folder, its manifest included, which then becomes the folder in `parent` whose name `write`
+    returns, as a whole or not at all. Returns that folder; None where it is neither there nor can be. What programs that were
+    killed have left in `parent` is removed after a week."""
+    # Not tempfile's mkdtemp, whose folders no other user of a shared cache could read.
+    temporary = parent / f"new.partial-{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
+    try:
+        folder = parent / write(temporary)
+        with contextlib.suppress(OSError):
+            return temporary.rename(folder)
+        if not find_damage(folder):  # another writer's, which is as good
+            return folder
+        damaged = temporary.with_name(f"{temporary.name}-damaged")
+        with contextlib.suppress(OSError):
+            folder.rename(damaged)
+            return temporary.rename(folder)
+        return None
+    finally:
+        for path in (temporary, temporary.with_name(f"{temporary.name}-damaged")):
+            shutil.rmtree(path, ignore_errors=True)
+        remove_leftovers(parent, "new.partial-*")
+
+
+def remove_leftovers(folder: epath.PathLike, pattern: str) -> None:
+    """Removes the files and folders in `folder` whose names match `pattern` (as in a shell) and to which nothing has been
+    written for a week. What cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        for path in epath.Path(folder).iterdir():
+            if fnmatch.fnmatchcase(path.name, pattern):
+                _remove_if_old(path)
+
+
+def _remove_if_old(path: epath.Path) -> None:
+    with contextlib.suppress(OSError):
+        is_folder = path.is_dir()
+        written = max(file.stat().mtime for file in ([path, *path.iterdir()] if is_folder else [path]))
+        if 0 < written < time.time() - _WEEK:  # 0: an object store that does not tell
+            path.rmtree() if is_folder else path.unlink()
 
 
 @functools.cache

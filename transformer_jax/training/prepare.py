@@ -12,7 +12,14 @@ from transformer_jax.data.noised_lines import tokenizer_lines
 from transformer_jax.data.preparation_cache import PreparationCache
 from transformer_jax.data.source_syntax import parse_sets
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, text_fingerprint
-from transformer_jax.data.store import Store, open_store
+from transformer_jax.data.store import (
+    Store,
+    block_files,
+    is_tokenised_in_blocks,
+    open_store,
+    put_share_of_blocks,
+    writing_cache,
+)
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
@@ -177,6 +184,7 @@ def _prepare_store(
     made_before = cache.get_store(tokenizer, sampling)
     if not made_before:
         read_text(tokenizer.normalizes)  # here, so that all processes read at the same time
+    _share_work(config, tokenizer, sampling, None if made_before else read_text)
     with collectives.first_before_others("tokenised text"):
         if made_before:
             return made_before
@@ -184,3 +192,23 @@ def _prepare_store(
         store = open_store(pairs, tokenizer, config.data.cache_dir, sampling)
     cache.put_store(tokenizer, sampling, store, counts)
     return store, counts
+
+
+def _share_work(config: Config, tokenizer: Tokenizer, sampling: Sampling | None, read_text: ReadText | None) -> None:
+    """The processes that share the first one's cache tokenise a part of its text each, in blocks, before it makes the store of
+    them. `read_text` is None in a process that has a store of the text."""
+    if collectives.is_alone():
+        return
+    cache_dir = config.data.cache_dir
+    arguments = (read_text(tokenizer.normalizes)[0], tokenizer, cache_dir, sampling) if read_text else None
+    if not collectives.from_first(lambda: bool(arguments) and is_tokenised_in_blocks(*arguments)):
+        return
+    files = block_files(cache_dir)
+    with writing_cache(cache_dir):
+        mark = collectives.from_first(files.put_mark)
+    index, count = collectives.place_among(bool(arguments) and files.has(mark))
+    if collectives.is_first():
+        files.remove([mark])
+    if index >= 0 and count > 1:
+        put_share_of_blocks(*arguments, index, count)
+    collectives.gather(None)  # the first waits for all
