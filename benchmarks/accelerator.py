@@ -83,7 +83,7 @@ def tell_devices() -> None:
     """What another reader of the figures must know."""
     from decode_speed import machine, row
 
-    set_up()
+    set_up(trains=True)
     import jax
     from train_ours import Ours
 
@@ -158,7 +158,7 @@ def write_text(folder: Path, pairs: int | None, copies: int) -> None:
 
 def updates(model: str, data: str, pieces: int, steps: int, overrides: tuple[str, ...]) -> dict[str, Any]:
     """A short training: the kind of device, seconds of an update, and a digest of the parameters at its end."""
-    set_up()
+    set_up(trains=True)
     import jax
     from train_ours import Ours
     from train_work import Job

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def set_up_or_end() -> None:
+def set_up_or_end(trains: bool = True) -> None:
     """`program.set_up`, for a script that imports JAX at its top; what it refuses ends the script as `program.main`
     would end it."""
     try:
-        set_up()
+        set_up(trains=trains)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -72,7 +72,7 @@ def serve(pipe: Connection, system: str, job: Job) -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch is on the same device
     try:
         if system == "ours":
-            set_up()
+            set_up(trains=True)
             from train_ours import Ours
 
             training = Ours(job)

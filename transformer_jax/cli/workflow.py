@@ -54,7 +54,7 @@ def run(recipe: Callable[["Workflow", Namespace], None], parser: Parser, argumen
         overrides.append(f"train.steps={flags.steps}")
     with program.report_to_all(processes):
         file = ConfigFile(flags.config)
-    program.set_up(processes)
+    program.set_up(processes, trains=True)
     from transformer_jax.training.preemption import Preemption
 
     with Preemption():  # also between trainings and translations, which have their own

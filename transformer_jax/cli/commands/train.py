@@ -51,7 +51,7 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
         file = ConfigFile(flags.config)
         config = None if file.by_size else file.config(overrides)
     if file.by_size or not flags.print_config:
-        program.set_up(None if flags.print_config else processes)
+        program.set_up(None if flags.print_config else processes, trains=True)
     if config is None:
         from transformer_jax.cli.config_by_size import config_by_size
 
