@@ -54,6 +54,16 @@ def test_a_program_that_is_read_from_the_disk_counts_too(compiled_once):
     assert compilations.take_numbers() == {"compilations": 0, "compile_seconds": 0}
 
 
+def test_in_words_it_is_told_which_programs_were_read(compiled_once):
+    jax.jit(lambda x: x * 43)(1.0)
+    jax.clear_caches()
+    compilations = Compilations()
+    jax.jit(lambda x: x * 43)(1.0)
+    jax.jit(lambda x: x * 44)(1.0)
+    assert re.fullmatch(r"programs: 1 read from the cache, 1 compiled; \d+\.\d s", compilations.take_words())
+    assert compilations.take_words() == "programs: 0 read from the cache, 0 compiled; 0.0 s"
+
+
 # What the step's devices tell one another
 
 COLLECTIVE = re.compile(r" = (.*) (all-[a-z]+|reduce-scatter|collective-[a-z]+|send|recv|infeed|outfeed)(?:-start)?\(")

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -240,6 +241,24 @@ class TestOthers:
         assert not joined
         program.set_up((None, None, None))
         assert joined == [(None, None, None)]
+
+    @pytest.mark.parametrize("trains", [True, False])
+    def test_only_a_training_has_one_heap_for_all_threads(self, trains, monkeypatch):
+        """Searches side by side would wait for each other; a training's workspace is kept in no other heap."""
+        given, arena_max = [], -8
+        library = SimpleNamespace(mallopt=lambda name, value: given.append((name, value)))
+        monkeypatch.setattr(program.ctypes, "CDLL", lambda _: library)
+        monkeypatch.setattr(program.sys, "platform", "linux")
+        program._keep_freed_memory(one_heap=trains)
+        assert ((arena_max, 1) in given) == trains and len(given) >= 3
+
+    def test_programs_that_were_compiled_are_told_where_asked(self, caplog):
+        with caplog.at_level(logging.INFO), program.told_compilations(False):
+            jax.jit(lambda x: x + 91)(1.0)
+        assert not caplog.messages
+        with caplog.at_level(logging.INFO), program.told_compilations(True):
+            jax.jit(lambda x: x + 92)(1.0)
+        assert len(caplog.messages) == 1 and re.match(r"programs: \d read from the cache, \d compiled; ", caplog.messages[0])
 
     def test_bad_input_before_the_others_are_joined_is_told_to_them(self, monkeypatch):
         set_up = []

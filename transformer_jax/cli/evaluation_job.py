@@ -47,6 +47,7 @@ class EvaluationJob:
     alignment_layer: int | None = flag("of the page, from 1 (default: as translate.py)", None, metavar="N")
     watch: bool = flag("score each checkpoint of a training as it comes, in a line", False)
     watch_minutes: float = flag("end after so long without a new one (default: 60)", 60.0, metavar="N")
+    verbose: bool = flag("say how many programs were compiled, or read from the cache", False)
     ensemble: Sequence[str] = ()
     ensemble_weights: Sequence[float] = ()  # --workdir's first; (): alike
     search: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -17,7 +17,9 @@ from transformer_jax.errors import ToBeContinued, UserError
 from transformer_jax.platform import find_devices, import_jax, tell_unused_accelerator, without_warning_of_jax
 from transformer_jax.storage.cache_folders import use_compilation_cache
 
-__all__ = ["Processes", "main", "report_to_all", "set_up"]
+__all__ = ["Processes", "main", "report_to_all", "set_up", "told_compilations"]
+
+log = logging.getLogger(__name__)
 
 Processes = tuple[str | None, int | None, int | None]  # the values of --coordinator, --processes and --process
 
@@ -129,6 +131,21 @@ def report_to_all(processes: Processes) -> Iterator[None]:
         if cluster.others(*processes):
             set_up(processes)
         raise
+
+
+@contextlib.contextmanager
+def told_compilations(verbose: bool) -> Iterator[None]:
+    """If `verbose`, the log says at the end of the block how many programs were compiled in it, or read from the cache."""
+    if not verbose:
+        yield
+        return
+    from transformer_jax.training.compilations import Compilations
+
+    compilations = Compilations()
+    try:
+        yield
+    finally:
+        log.info("%s", compilations.take_words())
 
 
 def _keep_freed_memory(one_heap: bool) -> None:

@@ -72,6 +72,7 @@ class TranslationJob:
     attention_words: bool = flag("a picture of words, not of the tokenizer's pieces", False)
     alignments: str | None = flag("which word became which: a line like 0-0 1-2 for each line", None, metavar="FILE")
     alignment_layer: int | None = flag("from 1 (default: the best on the dev set, or here)", None, metavar="N")
+    verbose: bool = flag("say how many programs were compiled, or read from the cache", False)
     ensemble: Sequence[str] = ()
     ensemble_weights: Sequence[float] = ()  # --workdir's first; (): alike
     search: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How many programs XLA compiles during a training: if their number keeps growing, compilation makes the training slow."""
+"""How many programs XLA compiles: if their number keeps growing, compilation makes a training slow."""
 
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ class Compilation(NamedTuple):
 # any thread may append to it.
 _EVENT = "/jax/core/compile/backend_compile_duration"
 _SEEN: list[Compilation] = []
+_READ_EVENT = "/jax/compilation_cache/cache_hits"
+_READ: list[str] = []
 
 
 def _listen(event: str, seconds: float, **about: object) -> None:
@@ -25,14 +27,20 @@ def _listen(event: str, seconds: float, **about: object) -> None:
         _SEEN.append(Compilation(str(about.get("fun_name")), seconds))
 
 
+def _listen_to_cache(event: str, **_: object) -> None:
+    if event == _READ_EVENT:
+        _READ.append(event)
+
+
 jax.monitoring.register_event_duration_secs_listener(_listen)
+jax.monitoring.register_event_listener(_listen_to_cache)
 
 
 class Compilations:
     """Counts what this process compiles, from now on."""
 
     def __init__(self):
-        self._taken = len(_SEEN)
+        self._taken, self._read = len(_SEEN), len(_READ)
 
     def take(self) -> list[Compilation]:
         """The compilations since the last call, in their order."""
@@ -44,3 +52,10 @@ class Compilations:
         """The number and the seconds of the compilations since the last call, for a line of metrics."""
         new = self.take()
         return {"compilations": len(new), "compile_seconds": sum(compilation.seconds for compilation in new)}
+
+    def take_words(self) -> str:
+        """The compilations since the last call, in words for a person; the seconds are those of all threads together."""
+        read, new = len(_READ) - self._read, self.take()
+        self._read += read
+        seconds = sum(compilation.seconds for compilation in new)
+        return f"programs: {read} read from the cache, {len(new) - read} compiled; {seconds:.1f} s"

@@ -31,7 +31,9 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
     program.set_up((flags.pop("coordinator"), flags.pop("processes"), flags.pop("process")))
     from transformer_jax.cli.evaluate import evaluate_run
 
-    evaluate_run(job_of(EvaluationJob, flags))
+    job = job_of(EvaluationJob, flags)
+    with program.told_compilations(job.verbose):
+        evaluate_run(job)
 
 
 if __name__ == "__main__":

@@ -39,14 +39,15 @@ def run(arguments: Sequence[str] | None = None, prog: str | None = None) -> None
     together = flags["resume"] or any(value is not None for value in processes)
     program.set_up(processes if together else None)
     job = job_of(TranslationJob, flags)
-    if job.markup:
-        from transformer_jax.cli.translate_markup import translate_documents
+    with program.told_compilations(job.verbose):
+        if job.markup:
+            from transformer_jax.cli.translate_markup import translate_documents
 
-        translate_documents(job)
-    else:
-        from transformer_jax.cli.translate import translate_lines
+            translate_documents(job)
+        else:
+            from transformer_jax.cli.translate import translate_lines
 
-        translate_lines(job)
+            translate_lines(job)
 
 
 if __name__ == "__main__":
