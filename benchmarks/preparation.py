@@ -48,7 +48,7 @@ def run() -> None:
 
 
 def one_start(config, folder: Path, late: bool) -> None:
-    set_up()
+    set_up(trains=True)
     from transformer_jax.data.prefetch import prefetch
     from transformer_jax.data.stream import StreamPosition
     from transformer_jax.training.across_devices import Parallel
