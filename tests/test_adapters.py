@@ -48,7 +48,7 @@ SETTINGS = dict(lora_rank=2, lora_alpha=6.0, init_from="runs/base")
 
 @pytest.fixture(autouse=True)
 def _no_set_up(monkeypatch):
-    monkeypatch.setattr(program, "set_up", lambda *_: None)
+    monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
 
 
 def leaves(tree) -> dict:

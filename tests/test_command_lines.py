@@ -128,7 +128,7 @@ def text(here):
 @pytest.fixture
 def fails(monkeypatch, capfd):
     """Calls a script in this process; it must end with code 2 and one line on standard error, which is returned."""
-    monkeypatch.setattr(program, "set_up", lambda *_: None)
+    monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
     def call(name: str, *arguments) -> str:
@@ -232,7 +232,7 @@ class TestEvaluate:
         "which, found", [("latest", "step 4"), ("2", "step 2"), ("average:3", "average of 3 checkpoints, steps 2 to 4")]
     )
     def test_the_checkpoint_can_be_chosen(self, here, monkeypatch, capfd, which, found):
-        monkeypatch.setattr(program, "set_up", lambda *_: None)
+        monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
         flags = [f"--workdir={here.run}", f"--checkpoint={which}", "--beam=1", "--test", here.dev]
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *flags])
         with pytest.raises(SystemExit) as ended:

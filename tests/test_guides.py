@@ -92,7 +92,7 @@ def here(tmp_path, monkeypatch) -> Path:
     for name, text in texts.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "set_up", lambda *_: None)
+    monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
     return tmp_path
 
 

@@ -186,7 +186,7 @@ def test_what_marian_has_not_is_named(tokenizer, tmp_path):
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("transformer_jax.cli.program.set_up", lambda *_: None)
+    monkeypatch.setattr("transformer_jax.cli.program.set_up", lambda *_, **__: None)
     import_run(str(OPUS), str(tmp_path / "run"))
     run_command(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--format=marian"])
     assert capsys.readouterr().out == f"{tmp_path}/out: step 0 of {tmp_path}/run\n"

@@ -33,7 +33,7 @@ FORWARD = ROOT / "tests" / "runs" / "9f7c919"
 
 @pytest.fixture(autouse=True)
 def _no_set_up(monkeypatch):
-    monkeypatch.setattr(program, "set_up", lambda *_: None)
+    monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

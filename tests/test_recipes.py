@@ -117,7 +117,7 @@ class TestOwnText:
         assert dataclasses.replace(small, dropout=0.0) == demo != ModelConfig()
 
     def test_train_counts_the_pairs_says_what_it_chose_and_overrides_it(self, prefix, capsys, caplog, monkeypatch):
-        monkeypatch.setattr(program, "set_up", lambda *_: None)
+        monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
         flags = ["train", "--config=own_text", f"--config.data.train={prefix} * 3", f"--config.data.dev={prefix}"]
         with caplog.at_level(logging.INFO, "transformer_jax"):
             run([*flags, "--config.model.dropout=0.5", "--print_config"])
@@ -135,7 +135,7 @@ class TestOwnText:
 
     @pytest.mark.slow
     def test_a_run_that_goes_on_is_not_sized_anew(self, prefix, tmp_path, monkeypatch, caplog, capsys):
-        monkeypatch.setattr(program, "set_up", lambda *_: None)
+        monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
         folder, text = tmp_path / "run", [f"--config.data.{key}={prefix}" for key in ("train", "dev")]
         small = dict(num_layers=1, width=16, heads=2, feed_forward_width=16)
         tiny = [f"--config.model.{key}={value}" for key, value in small.items()]
@@ -164,7 +164,7 @@ class TestOwnText:
     )
     def test_what_is_missing_is_named(self, arguments, message, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(program, "set_up", lambda *_: None)
+        monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
         with pytest.raises(UserError, match=message):
             run(["train", "--config=own_text", "--workdir=run", *arguments])
         assert not list(tmp_path.iterdir())

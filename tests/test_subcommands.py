@@ -24,7 +24,7 @@ OPUS = ROOT / "tests" / "marian" / "opus"
 
 @pytest.fixture(autouse=True)
 def _no_set_up(monkeypatch):
-    monkeypatch.setattr(program, "set_up", lambda *_: None)
+    monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
 
 
 def module_run(*arguments: str) -> subprocess.CompletedProcess:

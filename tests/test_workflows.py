@@ -45,7 +45,7 @@ def here(tmp_path, monkeypatch):
     config.decode.max_length_ratio, config.decode.max_length_extra = 0.5, 2
     write_config(tmp_path / "config.py", config)
     (tmp_path / "mono.txt").write_text("".join(f"a {line}\n" for line in letters(11, 4, seed=2)), encoding="utf-8")
-    monkeypatch.setattr(program, "set_up", lambda *_: None)
+    monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -99,7 +99,7 @@ def test_back_translation(here, capsys, monkeypatch):
     again = capsys.readouterr().out.splitlines()
     assert again == [f"{line}, done before" for line in told]
     monkeypatch.undo()
-    monkeypatch.setattr(program, "set_up", lambda *_: None)
+    monkeypatch.setattr(program, "set_up", lambda *_, **__: None)
     monkeypatch.chdir(here)
     with pytest.raises(UserError, match=r"synthetic.txt: was begun otherwise \(temperature: 1.0 -> 0.5\)"):
         call("back_translation", "bt", *flags, "--temperature=0.5")
