@@ -16,7 +16,7 @@ from transformer_jax.data.store import Store
 from transformer_jax.decoding.beam import beam_search
 from transformer_jax.decoding.greedy import greedy_search
 from transformer_jax.errors import UserError
-from transformer_jax.inference import batched_search
+from transformer_jax.inference import batched_search, length_batches
 from transformer_jax.inference.batched_search import Searcher
 from transformer_jax.inference.length_batches import search_groups
 from transformer_jax.inference.model_search import search_inputs
@@ -763,7 +763,8 @@ def test_a_batch_too_large_for_memory_says_what_to_lower(translator, monkeypatch
 
 
 @pytest.mark.slow
-def test_progress_counts_the_lines_that_are_done(transformer):
+def test_progress_counts_the_lines_that_are_done(transformer, monkeypatch):
+    monkeypatch.setattr(length_batches, "QUEUE", 8)  # several searches
     lines, seen = ["a b", "h g f e d c b a h g f e d c b a"] * 20, []
     expected = transformer.translate(lines, tokens=64)
     assert transformer.translate(lines, tokens=64, progress=lambda *counts: seen.append(counts)) == expected
