@@ -271,7 +271,7 @@ def test_search_and_scores_are_those_of_one_process(mode, config_file, tmp_path)
 
 def test_processes_share_a_file_of_lines_are_stopped_and_go_on(tmp_path):
     run, source = ROOT / "tests" / "runs" / "9f7c919", tmp_path / "in.en"
-    source.write_text("".join(f"The dog sees {number} cats.\n" for number in range(60)), encoding="utf-8")
+    source.write_text("".join(f"The dog sees {number} cats.\n" for number in range(400)), encoding="utf-8")
     flags = [f"--workdir={run}", f"--input={source}", "--resume", "--batch_size=4", "--temperature=1", "--max_length_ratio=0.5"]
 
     def translating(output: str, count: int) -> Processes:
@@ -284,7 +284,7 @@ def test_processes_share_a_file_of_lines_are_stopped_and_go_on(tmp_path):
         time.sleep(0.02)
     stopped.send(1, signal.SIGTERM)
     assert_ended(stopped, 75, 75)
-    assert 8 <= (tmp_path / "two").read_bytes().count(b"\n") < 60
+    assert 8 <= (tmp_path / "two").read_bytes().count(b"\n") < 400
     assert_ended(translating("two", 2), 0, 0)
     assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
     again = translating("two", 2)
