@@ -142,10 +142,8 @@ def told_compilations(verbose: bool) -> Iterator[None]:
     from transformer_jax.training.compilations import Compilations
 
     compilations = Compilations()
-    try:
-        yield
-    finally:
-        log.info("%s", compilations.take_words())
+    yield
+    log.info("%s", compilations.take_words())  # not after an error, whose line stands alone
 
 
 def _keep_freed_memory(one_heap: bool) -> None:
