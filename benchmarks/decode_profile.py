@@ -26,7 +26,7 @@ from outputs import set_up_or_end
 from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.program import main
 
-set_up_or_end(trains=False)
+set_up_or_end()
 
 import jax
 

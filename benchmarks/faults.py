@@ -34,7 +34,7 @@ from transformer_jax.cli.program import main
 from transformer_jax.config import Config, ModelConfig, override, to_json, validate
 from transformer_jax.errors import UserError
 
-set_up_or_end()
+set_up_or_end(trains=True)
 
 import jax
 import numpy as np

@@ -21,7 +21,7 @@ from outputs import set_up_or_end
 
 from transformer_jax.cli.program import main
 
-set_up_or_end()
+set_up_or_end(trains=True)
 
 import jax
 import numpy as np

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def set_up_or_end(trains: bool = True) -> None:
+def set_up_or_end(trains: bool = False) -> None:
     """`program.set_up`, for a script that imports JAX at its top; what it refuses ends the script as `program.main`
     would end it."""
     try:

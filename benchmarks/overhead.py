@@ -25,7 +25,7 @@ from transformer_jax.cli.config_files import load_config
 from transformer_jax.cli.parser import Parser
 from transformer_jax.cli.program import main
 
-set_up_or_end()
+set_up_or_end(trains=True)
 
 import jax
 

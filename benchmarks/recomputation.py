@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # ruff: noqa: E402 (memory and the compilation cache are set up before JAX is imported)
 from outputs import set_up_or_end
 
-set_up_or_end()
+set_up_or_end(trains=True)
 
 import jax
 import numpy as np

@@ -69,6 +69,13 @@ class SearchOptions:
         HostOnly(),
         Flag("lines translated sentence by sentence: never, long, always", "WHICH"),
     ] = "long"
+    # LINES IN CAPITALS, or With A Capital At Each Word: keep: the model reads them as they are | restore: it reads small
+    # letters, and the translation gets the capitals, unless there is a prefix, a phrase or a term
+    capitals: Annotated[
+        Literal["keep", "restore"],
+        HostOnly(),
+        Flag("LINES IN CAPITALS: keep them, or restore: read as small letters, the translation in capitals", "WHICH"),
+    ] = "keep"
     nbest: Annotated[int, AtMost(10_000)] = 1  # how many translations of each sentence; of a beam at most as many as it has
     # source positions in one batch of the search, those of each hypothesis counted; 0: 4096 on CPU, 65,536 elsewhere
     tokens: Annotated[

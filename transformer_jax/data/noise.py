@@ -30,7 +30,7 @@ import numpy as np
 import regex
 
 from transformer_jax.data.placeholders import placeholders
-from transformer_jax.data.typing_errors import is_verbatim, spaces, split_words, typos
+from transformer_jax.data.typing_errors import change_words, spaces, typos
 from transformer_jax.errors import UserError
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "NOISES",
     "VERSION",
     "Noise",
+    "capitalised",
     "change_pairs",
     "changes_target",
     "check_noises",
@@ -82,7 +83,7 @@ def upper(source: str, target: str, random: np.random.Generator) -> tuple[str, s
     >>> upper("See the street.", "Sieh die Straße.", np.random.default_rng(0))
     ('SEE THE STREET.', 'SIEH DIE STRASSE.')
     """
-    return _each_word(source, str.upper), _each_word(target, str.upper)
+    return change_words(source, str.upper), change_words(target, str.upper)
 
 
 def title(source: str, target: str, random: np.random.Generator) -> tuple[str, str]:
@@ -91,7 +92,7 @@ def title(source: str, target: str, random: np.random.Generator) -> tuple[str, s
     >>> title("an iPhone for the 2nd dog", "ein iPhone für den 2. Hund", np.random.default_rng(0))
     ('An iPhone For The 2nd Dog', 'Ein iPhone Für Den 2. Hund')
     """
-    return _each_word(source, _capitalised), _each_word(target, _capitalised)
+    return change_words(source, capitalised), change_words(target, capitalised)
 
 
 def lower(source: str, target: str, random: np.random.Generator) -> tuple[str, str]:
@@ -100,7 +101,7 @@ def lower(source: str, target: str, random: np.random.Generator) -> tuple[str, s
     >>> lower("I saw Anna.", "Ich sah Anna.", np.random.default_rng(0))
     ('i saw anna.', 'Ich sah Anna.')
     """
-    return _each_word(source, str.lower), target
+    return change_words(source, str.lower), target
 
 
 def quotes(source: str, target: str, random: np.random.Generator) -> tuple[str, str]:
@@ -207,11 +208,12 @@ def _draws(name: str, block: int, sample: int) -> tuple[np.ndarray, np.ndarray]:
     return random.random(_BLOCK), random.integers(1 << 63, size=_BLOCK)
 
 
-def _each_word(line: str, change: Callable[[str], str]) -> str:
-    return "".join(word if is_verbatim(word) else change(word) for word in split_words(line))
+def capitalised(word: str) -> str:
+    """The word with a capital, unless it has one already.
 
-
-def _capitalised(word: str) -> str:
+    >>> [capitalised(word) for word in ("dog", "iPhone", "(an", "2nd")]
+    ['Dog', 'iPhone', '(An', '2nd']
+    """
     at = next((i for i, letter in enumerate(word) if letter.isalnum()), None)
     if at is None or any(letter.isupper() for letter in word):
         return word

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import regex
 
-__all__ = ["SHARE", "is_verbatim", "spaces", "split_words", "typos"]
+__all__ = ["SHARE", "change_words", "is_verbatim", "spaces", "split_words", "typos"]
 
 SHARE = 0.1  # of the words, how many have a typo
 
@@ -74,6 +74,15 @@ def split_words(line: str) -> list[str]:
     ['a', '  ', 'dog']
     """
     return regex.split(r"(\s+)", line)
+
+
+def change_words(line: str, change: Callable[[str], str]) -> str:
+    """The line with each of its words changed, but for those that must come out as they are.
+
+    >>> change_words("to  a@b.de now", str.upper)
+    'TO  a@b.de NOW'
+    """
+    return "".join(word if is_verbatim(word) else change(word) for word in split_words(line))
 
 
 def _drawn_places(words: list[str], random: np.random.Generator, can: Callable[[int], bool]) -> list[int]:

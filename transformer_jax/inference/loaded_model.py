@@ -160,14 +160,14 @@ class LoadedModel:
         return protection_of(protect, numbers, self._config)
 
     def protected_pieces(
-        self, lines: Sequence[str], protection: Protection | None, split_sentences: str | None = None
+        self, lines: Sequence[str], protection: Protection | None, **options: Any
     ) -> list[list[ProtectedPiece]]:
         """What of each line is translated by itself, with its spans, which it has if there is a protection. Raises UserError as
         `Translator.translate` does."""
-        maker, options = self._piece_maker, self.search_config(split_sentences=split_sentences)
+        maker, search = self._piece_maker, self.search_config(**options)
         if protection:
-            return protection.pieces(protection.masked(lines), maker, options)
-        return [[ProtectedPiece(piece, piece.span) for piece in of_line] for of_line in maker.pieces(lines, options)]
+            return protection.pieces(protection.masked(lines), maker, search)
+        return [[ProtectedPiece(piece, piece.span) for piece in of_line] for of_line in maker.pieces(lines, search)]
 
     def align_with(self, layer: int | None) -> None:
         """Checks, before anything is translated, that `align` can be asked, and has it use `layer`, from 1, from then on (None:

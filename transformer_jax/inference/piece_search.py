@@ -46,7 +46,7 @@ def translate_pieces(
         if piece.phrases and not candidates[0].ids:
             text = piece.span.text
             raise UserError(f"{text!r}: no translation has all its phrases and keeps the other rules; take one away")
-        texts = decode([one.ids for one in candidates])
+        texts = list(map(piece.written, decode([one.ids for one in candidates])))
         if options.mbr:
             shares = _shares([member.weight for member in members], of_members, candidates)
             texts, candidates = most_expected(texts, candidates, options.mbr_metric, options.nbest, shares)

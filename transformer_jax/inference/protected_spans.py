@@ -68,10 +68,11 @@ class ProtectedPiece(NamedTuple):
     spans: tuple[SeenSpan, ...] = ()  # the same, as the model sees them
     is_kept: bool = False  # is there nothing to translate outside of the spans?
 
-    def without(self, left_out: Collection[int], tokenizer: Tokenizer) -> "ProtectedPiece":
+    def without(self, left_out: Collection[int], maker: PieceMaker) -> "ProtectedPiece":
         """The piece of which the model does not see the spans of these numbers."""
-        text, spans = _seen(self.between, self.line_spans, len(tokenizer.placeholder_ids), left_out)
-        piece = self.piece._replace(ids=tokenizer.encode_source([text])[0], span=self.piece.span._replace(text=text))
+        text, spans = _seen(self.between, self.line_spans, len(maker.tokenizer.placeholder_ids), left_out)
+        (ids,) = maker.encode([(text, self.piece.capitals)])
+        piece = self.piece._replace(ids=ids, span=self.piece.span._replace(text=text))
         return self._replace(piece=piece, spans=spans)
 
     def not_copied(self, translation: str, patterns: SpanPatterns) -> list[int]:
@@ -197,15 +198,15 @@ def _protected(line: MaskedLine, pieces: Sequence[Piece], maker: PieceMaker, lon
             continue
         is_kept = not any(map(str.isalpha, masked))
         whole = ProtectedPiece(piece, original, tuple(own), tuple(masked.split(line.sign)), is_kept=is_kept)
-        yield whole.without((), maker.tokenizer) if is_kept else _shortened(whole, maker.tokenizer, longest)
+        yield whole.without((), maker) if is_kept else _shortened(whole, maker, longest)
 
 
-def _shortened(piece: ProtectedPiece, tokenizer: Tokenizer, longest: int) -> ProtectedPiece:
+def _shortened(piece: ProtectedPiece, maker: PieceMaker, longest: int) -> ProtectedPiece:
     """With at most `longest` tokens if leaving out spans makes it so short."""
-    texts = range(len(tokenizer.placeholder_ids), len(piece.line_spans))
+    texts = range(len(maker.tokenizer.placeholder_ids), len(piece.line_spans))
     by_length, omitted = sorted(texts, key=lambda number: -len(piece.line_spans[number].text)), 0
     while True:
-        shorter = piece.without(by_length[:omitted], tokenizer)
+        shorter = piece.without(by_length[:omitted], maker)
         if omitted >= len(by_length) or len(shorter.piece.ids) <= longest:
             return shorter
         omitted = max(2 * omitted, 1)

@@ -68,7 +68,7 @@ def translate_protected(
     of_lines = _with_requirements(protection, of_lines, required, options, tokenizer)
     sought = [each for of_line in of_lines for each in of_line if not each.is_kept]
     found = search([each.piece for each in sought])
-    sought, found = _again_without(protection, sought, found, search_again, tokenizer)
+    sought, found = _again_without(protection, sought, found, search_again, maker)
     put = iter(_put_back(protection, sought, found, align, align_completely))
     translations = []
     for line, of_line in zip(masked, of_lines, strict=True):
@@ -85,14 +85,14 @@ def _again_without(
     pieces: list[ProtectedPiece],
     found: list[Translation],
     search: Search,
-    tokenizer: Tokenizer,
+    maker: PieceMaker,
 ) -> tuple[list[ProtectedPiece], list[Translation]]:
     """Pieces and translations, where those that do not have all that the model saw as text are translated again without it."""
     missing = [each.not_copied(one.text, protection.patterns) for each, one in zip(pieces, found, strict=True)]
     places = [i for i, each in enumerate(pieces) if any(each.spans[n].start < each.spans[n].end for n in missing[i])]
     if not places:
         return pieces, found
-    again = {i: pieces[i].without(missing[i], tokenizer) for i in places}
+    again = {i: pieces[i].without(missing[i], maker) for i in places}
     second = iter(search([each.piece for each in again.values()]))
     return [again.get(i, each) for i, each in enumerate(pieces)], [
         next(second) if i in again else one for i, one in enumerate(found)

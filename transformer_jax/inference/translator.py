@@ -210,7 +210,7 @@ class Translator(LoadedModel):
         where `source` is not one string.
         """
         if translation is None and isinstance(source, str):
-            (translation,) = self.translate([source], nbest=1)
+            (translation,) = self.translate([source], nbest=1, capitals="keep")
         return attention_of_pair(self.model, self.params, self.tokenizer, source, translation, self._max_positions)
 
     def align(self, sources: Sequence[str], targets: Sequence[str | Sequence[int]], *, layer: int | None = None) -> list[Links]:

@@ -33,7 +33,7 @@ __all__ = ["write_marian"]
 _EOS, _UNKNOWN = "</s>", "<unk>"  # Marian finds these two by their names
 _ROWS = ("Wemb", "decoder_Wemb", "decoder_ff_logit_out_Wt")  # tables with a row for each piece of the target
 _BIAS = "decoder_ff_logit_out_b"
-_WITHOUT_OPTION = ("coverage_penalty", "no_repeat_ngram")  # of the search
+_WITHOUT_OPTION = ("coverage_penalty", "no_repeat_ngram", "capitals")  # of the search
 
 
 def write_marian(params: Any, tokenizer: Tokenizer, config: Config, output: str | Path) -> list[str]:

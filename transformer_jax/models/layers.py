@@ -37,7 +37,6 @@ _ACTIVATIONS = {
 }
 CUT = "cut"  # the collection of variables in which `EmbeddingTables` finds what to cut
 CANDIDATES = "candidates"  # that in which it finds the `output_rows` of each row's candidates
-CANDIDATES = "candidates"  # that in which it finds the `OutputRows` of each row's candidates
 
 
 def require_width(x: Array, width: int, name: str) -> None:

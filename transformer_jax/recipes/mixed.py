@@ -39,4 +39,5 @@ def get_config() -> Config:
     config.train.evaluate_every = 750
     config.train.checkpoint_every = 750
     config.train.keep_checkpoints = 5
+    config.decode.capitals = "restore"
     return config

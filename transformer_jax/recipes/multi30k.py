@@ -42,4 +42,5 @@ def get_config() -> Config:
     config.train.evaluate_every = 1800
     config.train.checkpoint_every = 900
     config.train.keep_checkpoints = 5
+    config.decode.capitals = "restore"
     return config

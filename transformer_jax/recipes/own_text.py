@@ -23,7 +23,8 @@ With 20,000 to 100,000 pairs positions are rotary, as in `multi30k`; else they a
 the recipe of that name says of its own text, and of its own batches: here they are bucketed, for sentences of any length. What
 is interpolated was not trained. There are at most so many steps that a text of 20 tokens a pair is read 60 times. Text of few
 different words, such as a program makes, has no 8,000 different pieces: the tokenizer then has as many as there are, and the
-log says how many (the config's key `tokenizer.vocab_may_shrink`).
+log says how many (the config's key `tokenizer.vocab_may_shrink`). Lines in capitals are translated as if they were in small
+letters; for text that is all in capitals, --config.decode.capitals=keep.
 """
 
 import logging
@@ -101,6 +102,7 @@ def get_config(pairs: int, device: str = "cpu") -> Config:
         config.optimizer.schedule, config.optimizer.learning_rate = "cosine", size.learning_rate
         config.optimizer.clip_norm = 1.0
     config.train.steps = steps
+    config.decode.capitals = "restore"
     config.train.log_every = 50 if steps < 5000 else 100
     config.train.evaluate_every = config.train.checkpoint_every = max(50, steps // (20 if steps > 20_000 else 4))
     config.train.keep_checkpoints = 5

@@ -19,8 +19,8 @@ CONFIDENCE = "confidence.json"  # the file's name in the run folder
 FEATURES = "mean", "least", "words", "least_word"  # of log-probabilities: `inference.confidence` computes them
 _CHECKSUM = "checksum"
 _LARGEST = 1 << 22  # bytes; one has about 50 for each sentence at most
-# A search's translations do not depend on the first three, and only searches are calibrated.
-_IRRELEVANT = {"nbest", "tokens", "alignment_layer", "seed", "temperature", "top_k", "top_p", "epsilon"}
+# The probabilities of a search do not depend on the first four, and only searches are calibrated.
+_IRRELEVANT = {"capitals", "nbest", "tokens", "alignment_layer", "seed", "temperature", "top_k", "top_p", "epsilon"}
 _IRRELEVANT |= {"mbr", "mbr_metric", "mbr_from"}
 
 

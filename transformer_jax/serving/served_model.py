@@ -83,8 +83,8 @@ class ServedModel:
         if not has_words(line):
             raise BadRequest("the attention is shown of a sentence, and this text has no words")
         try:
-            shared = dict(protect=self._protection, split_sentences="always", nbest=1)
-            (translation,) = self._sharing(ticket).translate([line], **shared, **self._options)
+            shared = dict(protect=self._protection, split_sentences="always", nbest=1, capitals="keep")
+            (translation,) = self._sharing(ticket).translate([line], **self._options | shared)
             if translation.protected:
                 raise BadRequest("the attention is not shown of a text with protected spans, which the model does not see so")
             if translation.parts != 1 or _BREAK.search(line):
@@ -103,7 +103,9 @@ class ServedModel:
             return Ticket()
         lines = list(_lines(text, options.split_lines))
         texts = [line.text if has_words(line.text) else "" for line in lines]
-        of_lines = self.translator.protected_pieces(texts, self._protection, _splitting(options))
+        of_lines = self.translator.protected_pieces(
+            texts, self._protection, **self._options, split_sentences=_splitting(options)
+        )
         pieces = [(line, place, piece) for line, of_line in enumerate(of_lines) for place, piece in enumerate(of_line)]
         if any(span.placeholder is None for _, _, piece in pieces for span in piece.spans):
             return Ticket()  # some of it may be searched twice
@@ -112,7 +114,7 @@ class ServedModel:
 
         def hear(number: int, tokens: np.ndarray) -> None:
             line, place, piece = searched[number]
-            decoded[line][place] = piece.grown(self.translator.tokenizer.decode([tokens])[0])
+            decoded[line][place] = piece.grown(piece.piece.written(self.translator.tokenizer.decode([tokens])[0]))
             parts = [" ".join(filter(None, of_line)) for of_line in decoded]
             whole = "".join(line.before + part + line.after for line, part in zip(lines, parts, strict=True))
             tell(whole.rstrip() if parts[-1:] == [""] else whole)
