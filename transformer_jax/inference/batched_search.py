@@ -125,7 +125,9 @@ class Searcher:
             of_kind = [i for i, each in enumerate(kinds) if each == kind]
             of_beam, lengths = dataclasses.replace(options, beam=kind[1]), {i: len(pieces[i].ids) for i in of_kind}
             # Few translations are much longer than their sources. The others begin anew, as if their sources were longer: with
-            # more room, in programs that longer sources have as well.
+            # more room, in programs that longer sources have as well. What is still too long then is an exception, for which
+            # fewer programs count more than a source that is padded far.
+            growth = 2
             while lengths:
                 left = list(lengths)
                 rows = [pieces[i] for i in left]
@@ -135,7 +137,8 @@ class Searcher:
                     if candidates:
                         del lengths[i]
                     else:
-                        lengths[i] = 2 * max(length, pieces[i].prefix.size)
+                        lengths[i] = growth * max(length, pieces[i].prefix.size)
+                growth = 4
         return results
 
     def _search_groups(
