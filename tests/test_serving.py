@@ -245,6 +245,15 @@ def test_a_line_without_words_is_there_while_the_others_grow(model):
     assert texts == ["...\nc d"]
 
 
+def test_a_line_in_capitals_grows_in_capitals(translator):
+    served, texts = ServedModel(translator, {"capitals": "restore"}), []
+    (row,) = translator.tokenizer.encode_target(["c d"])
+    for text in ("AB CD EF", "ab cd ef"):
+        served.growing(text, TextOptions(), texts.append).tell(0, row)
+    served.search.close()
+    assert texts == ["C D", "c d"]
+
+
 # ---- spans that must not change
 
 PROTECT = "url,email,number,placeholder,emoji,code"
