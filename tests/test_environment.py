@@ -243,14 +243,23 @@ class TestOthers:
         assert joined == [(None, None, None)]
 
     @pytest.mark.parametrize("trains", [True, False])
-    def test_only_a_training_has_one_heap_for_all_threads(self, trains, monkeypatch):
+    @pytest.mark.parametrize("start", [None, 4096 * 7 + 16], ids=["no addresses", "addresses"])
+    def test_only_a_training_has_one_heap_of_huge_pages_for_all_threads(self, trains, start, monkeypatch):
         """Searches side by side would wait for each other; a training's workspace is kept in no other heap."""
-        given, arena_max = [], -8
-        library = SimpleNamespace(mallopt=lambda name, value: given.append((name, value)))
+        given, asked, freed, arena_max = [], [], [], -8
+        library = SimpleNamespace(
+            mallopt=lambda name, value: given.append((name, value)),
+            malloc=lambda size: start,
+            madvise=lambda first, size, advice: asked.append((first, first + size)),
+            free=lambda place: freed.append(place),
+        )
         monkeypatch.setattr(program.ctypes, "CDLL", lambda _: library)
         monkeypatch.setattr(program.sys, "platform", "linux")
+        monkeypatch.setattr(program.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 200}.get)
         program._keep_freed_memory(one_heap=trains)
         assert ((arena_max, 1) in given) == trains and len(given) >= 3
+        whole_pages = [(4096 * 8, start + 4096 * 100)] if trains and start else []  # half of the machine's
+        assert asked == whole_pages and freed == [start] * len(whole_pages)
 
     def test_programs_that_were_compiled_are_told_where_asked(self, caplog):
         with caplog.at_level(logging.INFO), program.told_compilations(False):
