@@ -358,8 +358,10 @@ def test_a_run_of_our_own_is_written_and_read(tmp_path):
     config.model = tiny_model(positions="sinusoidal", activation="gelu", tied_embeddings="target", norm_epsilon=1e-5)
     own = Tokenizer.train(["a b c"] * 9, TokenizerConfig(vocab_size=264), tmp_path / "tokenizer")
     params = random_parameters(build_model(config.model, own.vocab_size))
-    (note,) = write_model(params, own, config, tmp_path / "out")
-    assert note.startswith("tokenizer.normalize: theirs takes text as it is")
+    config.decode.capitals = "restore"
+    normalised, capitals = write_model(params, own, config, tmp_path / "out")
+    assert normalised.startswith("tokenizer.normalize: theirs takes text as it is")
+    assert capitals == "decode.capitals=restore: theirs takes LINES IN CAPITALS as they are"
     import_run(str(tmp_path / "out"), str(tmp_path / "run"), ("fr", "it"))
     translator, config_again = Translator.load(tmp_path / "run"), Run(tmp_path / "run").config
     assert_trees_equal(translator.params, completed(params, config.model, own.vocab_size)[0])

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformer_jax.cli import program
 from transformer_jax.cli.parser import Parser
 from transformer_jax.interop import ctranslate2
-from transformer_jax.interop.parameters import NORMALIZE
+from transformer_jax.interop.parameters import text_notes
 from transformer_jax.runs.run_folder import Run
 
 
@@ -21,9 +21,10 @@ def run() -> None:
 
 
 def write_ctranslate2(workdir: str, output: str, checkpoint: str, quantization: str) -> None:
-    """As `interop.ctranslate2.export`, and prints what was written, and whether the lines must be normalised for it."""
+    """As `interop.ctranslate2.export`, and prints what was written, and what it does not do with lines."""
     name = ctranslate2.export(workdir, output, checkpoint, quantization)
     megabytes = (Path(output) / "model.bin").stat().st_size / 1e6
     print(f"{output}: {name} of {workdir}, {quantization}, {megabytes:.1f} MB")
-    if Run(workdir).tokenizer().normalizes:
-        print(f"note: tokenizer.normalize: the model in {output}/tokenizer takes text as it is; {NORMALIZE}")
+    made_of = Run(workdir)
+    for note in text_notes(made_of.config, made_of.tokenizer().normalizes, f"the model in {output}/tokenizer"):
+        print(f"note: {note}")

@@ -46,7 +46,7 @@ from transformer_jax.interop.hugging_face_writer import class_of, remedies, unsu
 from transformer_jax.interop.importing import import_run
 from transformer_jax.interop.marian_weights import HUGGING_FACE, from_parameters
 from transformer_jax.interop.marian_writer import write_marian
-from transformer_jax.interop.parameters import NORMALIZE, completed
+from transformer_jax.interop.parameters import completed, text_notes
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 from transformer_jax.runs.checkpoint_name import CheckpointName
 from transformer_jax.runs.run_folder import Run
@@ -97,9 +97,7 @@ def write_model(params: Any, tokenizer: Tokenizer, config: Config, output: str |
     notes = [] if model.norm == "post" else [f"model.norm=pre: load it with {class_of(model)} and MarianTokenizer"]
     if epsilon != EPSILON:
         notes.append(f"model.norm_epsilon={epsilon:g}: theirs is {EPSILON:g}")
-    if tokenizer.normalizes:
-        notes.append(f"tokenizer.normalize: theirs takes text as it is; {NORMALIZE}")
-    return notes
+    return notes + text_notes(config, tokenizer.normalizes, "theirs")
 
 
 def _require_representable(model: ModelConfig, tokenizer: Tokenizer) -> None:

@@ -24,7 +24,7 @@ from transformer_jax.config import Config, ModelConfig, SearchOptions
 from transformer_jax.errors import UserError
 from transformer_jax.interop.marian_npz import ACTIVATIONS, CONFIG, EPSILON
 from transformer_jax.interop.marian_weights import MARIAN, from_parameters
-from transformer_jax.interop.parameters import NORMALIZE, completed, flat_parameters
+from transformer_jax.interop.parameters import completed, flat_parameters, text_notes
 from transformer_jax.storage.output_folders import require_possible_output, written_whole
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
@@ -33,7 +33,7 @@ __all__ = ["write_marian"]
 _EOS, _UNKNOWN = "</s>", "<unk>"  # Marian finds these two by their names
 _ROWS = ("Wemb", "decoder_Wemb", "decoder_ff_logit_out_Wt")  # tables with a row for each piece of the target
 _BIAS = "decoder_ff_logit_out_b"
-_WITHOUT_OPTION = ("coverage_penalty", "no_repeat_ngram", "capitals")  # of the search
+_WITHOUT_OPTION = ("coverage_penalty", "no_repeat_ngram")  # of the search
 
 
 def write_marian(params: Any, tokenizer: Tokenizer, config: Config, output: str | Path) -> list[str]:
@@ -194,6 +194,4 @@ def _notes(config: Config, tokenizer: Tokenizer, start_is_lost: bool) -> list[st
         )
     if start_is_lost:
         notes.append("the row of the decoder's start, which no translation has, is left out: probabilities differ by its own")
-    if tokenizer.normalizes:
-        notes.append(f"tokenizer.normalize: source.spm takes text as it is; {NORMALIZE}")
-    return notes
+    return notes + text_notes(config, tokenizer.normalizes, "source.spm")

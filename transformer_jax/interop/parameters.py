@@ -6,14 +6,23 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from transformer_jax.config import ModelConfig
+from transformer_jax.config import Config, ModelConfig
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import abstract_parameters, build_model
 
-__all__ = ["NORMALIZE", "completed", "expected_parameters", "flat_parameters"]
+__all__ = ["completed", "expected_parameters", "flat_parameters", "text_notes"]
 
-# What to do where a tokenizer's model does not normalise text, which `Tokenizer.encode_source` does before it.
-NORMALIZE = "put lines through transformer_jax.tokenization.normalization.normalize first"
+
+def text_notes(config: Config, normalizes: bool, theirs: str) -> list[str]:
+    """What happens to a line before the model of this config sees it, and does not in `theirs`, in words for the user.
+    `normalizes` is that of the tokenizer."""
+    notes = []
+    if normalizes:
+        way_out = "put lines through transformer_jax.tokenization.normalization.normalize first"
+        notes.append(f"tokenizer.normalize: {theirs} takes text as it is; {way_out}")
+    if config.decode.capitals == "restore":
+        notes.append(f"decode.capitals=restore: {theirs} takes LINES IN CAPITALS as they are")
+    return notes
 
 
 def expected_parameters(config: ModelConfig, vocab_size: int) -> dict[str, Any]:
