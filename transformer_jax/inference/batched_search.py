@@ -126,7 +126,7 @@ class Searcher:
             of_beam, lengths = dataclasses.replace(options, beam=kind[1]), {i: len(pieces[i].ids) for i in of_kind}
             # Few translations are much longer than their sources. The others begin anew, as if their sources were longer: with
             # more room, in programs that longer sources have as well. What is still too long then is an exception, for which
-            # fewer programs count more than a source that is padded far.
+            # fewer programs count more than how far the source is padded.
             growth = 2
             while lengths:
                 left = list(lengths)
@@ -137,7 +137,8 @@ class Searcher:
                     if candidates:
                         del lengths[i]
                     else:
-                        lengths[i] = growth * max(length, pieces[i].prefix.size)
+                        enough = max(_with_room_for(_most_tokens(pieces[i], options)), length + 1)
+                        lengths[i] = min(growth * max(length, pieces[i].prefix.size), enough)
                 growth = 4
         return results
 
@@ -200,6 +201,17 @@ class Searcher:
                 max_length=packed.max_length,
             )
             return jax.tree.map(lambda x: x[places], jax.device_get(hypotheses))
+
+
+def _most_tokens(piece: Piece, options: SearchOptions) -> int:
+    """So many tokens a translation may have, or a few less."""
+    phrases = sum(phrase.size for phrase in piece.phrases)
+    return int(options.max_length_ratio * len(piece.ids)) + options.max_length_extra + piece.prefix.size + phrases
+
+
+def _with_room_for(tokens: int) -> int:
+    """The length of sources for which `pack_rows` has room for so many tokens: a quarter more than that."""
+    return -(-tokens * 4 // 5) + 1
 
 
 def candidates_of(hypotheses: Hypotheses) -> list[list[Candidate]]:
