@@ -242,9 +242,18 @@ class TestOthers:
         program.set_up((None, None, None))
         assert joined == [(None, None, None)]
 
-    @pytest.mark.parametrize("trains", [True, False])
-    @pytest.mark.parametrize("start", [None, 4096 * 7 + 16], ids=["no addresses", "addresses"])
-    def test_only_a_training_has_one_heap_of_huge_pages_for_all_threads(self, trains, start, monkeypatch):
+    @pytest.mark.parametrize(
+        ("trains", "start", "limit", "promises"),
+        [
+            (True, 4096 * 7 + 16, -1, "0\n"),
+            (True, None, -1, "0\n"),
+            (True, 4096 * 7 + 16, 10**9, "0\n"),
+            (True, 4096 * 7 + 16, -1, "2\n"),
+            (False, 4096 * 7 + 16, -1, "0\n"),
+        ],
+        ids=["training", "no addresses", "limited", "counted", "search"],
+    )
+    def test_only_a_training_has_one_heap_of_huge_pages_for_all_threads(self, trains, start, limit, promises, monkeypatch):
         """Searches side by side would wait for each other; a training's workspace is kept in no other heap."""
         given, asked, freed, arena_max = [], [], [], -8
         library = SimpleNamespace(
@@ -256,9 +265,12 @@ class TestOthers:
         monkeypatch.setattr(program.ctypes, "CDLL", lambda _: library)
         monkeypatch.setattr(program.sys, "platform", "linux")
         monkeypatch.setattr(program.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 200}.get)
+        monkeypatch.setattr("resource.getrlimit", lambda kind: (limit, limit))
+        monkeypatch.setattr(program.Path, "read_text", lambda path: promises)
         program._keep_freed_memory(one_heap=trains)
         assert ((arena_max, 1) in given) == trains and len(given) >= 3
-        whole_pages = [(4096 * 8, start + 4096 * 100)] if trains and start else []  # half of the machine's
+        asks = trains and start and limit == -1 and promises != "2\n"
+        whole_pages = [(4096 * 8, start + 4096 * 100)] if asks else []  # half of the machine's
         assert asked == whole_pages and freed == [start] * len(whole_pages)
 
     def test_programs_that_were_compiled_are_told_where_asked(self, caplog):

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from transformer_jax.distributed import cluster
@@ -173,8 +174,10 @@ def _ask_for_huge_pages(library: ctypes.CDLL) -> None:
 
     A step that reads and writes hundreds of MB then seldom waits for the table of its pages: it takes 3 to 7% less time (the
     recipe `multi30k`, two cores of a virtual machine), and the first one comes 0.8 s later. Where the kernel has no such pages,
-    or the address space is limited, all is as it was.
+    or counts addresses as memory, all is as it was.
     """
+    if _addresses_count():
+        return
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     library.free.argtypes, library.madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     page, use_huge_pages = os.sysconf("SC_PAGE_SIZE"), 14  # the latter in mman.h
@@ -183,3 +186,16 @@ def _ask_for_huge_pages(library: ctypes.CDLL) -> None:
         first = -(-start // page) * page
         library.madvise(first, start + size - first, use_huge_pages)
         library.free(start)
+
+
+def _addresses_count() -> bool:
+    """Whether a process may not have as many addresses as it likes: by a limit of its own (`ulimit -v` and -d), or because the
+    kernel promises no memory that it may not have (`vm.overcommit_memory` 2)."""
+    import resource  # which Windows has not
+
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    try:
+        promises = Path("/proc/sys/vm/overcommit_memory").read_text()
+    except OSError:
+        promises = ""
+    return promises.strip() == "2" or any(limit != resource.RLIM_INFINITY for limit in limits)
