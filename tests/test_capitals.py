@@ -122,6 +122,7 @@ def test_a_line_in_capitals_has_the_translation_of_its_small_letters(of_family):
     assert_as_small_letters(of_family, nbest=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"beam": 1}, {"temperature": 1.0, "seed": 3, "nbest": 2}, {"mbr": 3}], ids=str)
 def test_however_it_is_searched_for(transformer, options):
     assert_as_small_letters(transformer, **options)
@@ -137,19 +138,18 @@ def test_words_are_aligned_as_those_of_small_letters(transformer):
     assert [each.alignment for each in found] == [each.alignment for each in transformer.translate(SMALL, align=True)]
 
 
-def test_what_must_occur_has_its_own_letters(either):
+@pytest.mark.parametrize("rule", ["phrases", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("prefixes", "terms"))])
+def test_what_must_occur_has_its_own_letters(either, rule):
     """With a prefix, phrases or terms a line is read as it is."""
     first, second = UPPER[:2]
     word = first.split()[1]
-    for lines, rest in (
-        ([first, second], dict(prefixes=["Der Hund", ""])),
-        ([first, second], dict(phrases=[["Der Hund"], []])),
-        ([first, second.replace(word, "")], dict(terminology={word: "Katze"})),
-    ):
-        kept, _ = either.translate(lines, **rest)
-        found, other = either.translate(lines, capitals="restore", **rest)
-        assert found == kept
-        assert other.text == with_capitals(other.text, Capitals("upper")) != ""
+    rules = dict(phrases=[["Der Hund"], []]), dict(prefixes=["Der Hund", ""]), dict(terminology={word: "Katze"})
+    wanted = dict(zip(("phrases", "prefixes", "terms"), rules, strict=True))[rule]
+    lines = [first, second.replace(word, "")]
+    kept, _ = either.translate(lines, **wanted)
+    found, other = either.translate(lines, capitals="restore", **wanted)
+    assert found == kept
+    assert other.text == with_capitals(other.text, Capitals("upper")) != ""
 
 
 def test_protected_spans_keep_their_letters(either):
@@ -183,6 +183,7 @@ def test_a_long_line_is_split_by_the_length_of_its_small_letters(tokenizers):
     assert (found.tokens, found.text) == (expected.tokens, with_capitals(expected.text, Capitals("upper")))
 
 
+@pytest.mark.slow
 def test_an_open_search_has_the_same(transformer):
     search = transformer.open_search(capitals="restore")
     found = transformer.sharing(search, Ticket()).translate(UPPER, capitals="restore")
