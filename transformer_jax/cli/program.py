@@ -156,8 +156,9 @@ def _keep_freed_memory(one_heap: bool) -> None:
     of 153,000 page faults. No size is given back, because workspaces of several GB are common.
 
     The workspace of a training step is kept in `one_heap` only: others end at 64 MB. Its threads wait for each other whenever
-    they allocate, which searches side by side do at every product: with one heap 1,000 captions took 2.5 instead of 1.3 s
-    (bfloat16, beam 4, two cores), and compiling their programs 10 instead of 6 s.
+    they allocate, as compilation does all the time, and searches side by side at every product. Where a process compiled its
+    programs itself, 1,000 captions took 2.3 s with one heap and 1.3 s with many, after a first pass of 12.6 and 6.5 s; with
+    programs from the cache 1.5 and 1.4 s (bfloat16, beam 4, two cores).
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(library, "mallopt"):

@@ -43,20 +43,16 @@ class PieceMaker(NamedTuple):
         not to be split and has more tokens than the model has positions."""
         capitals = [capitals_of(line) if options.capitals == "restore" else Capitals() for line in lines]
         rows = self.encode(list(zip(lines, capitals, strict=True)))  # one call for all; only what is split is encoded again
-        spans, known = [], []
-        for line, seen, ids, kind in zip(lines, self.tokenizer.visible(lines), rows, capitals, strict=True):
-            spans.append(self._spans(line, seen, len(ids), options.split_sentences, kind))
-            known.append(ids if len(spans[-1]) == 1 and spans[-1][0].text == line else None)
-        unknown = [
-            (span.text, own)
-            for of_line, ids, kind in zip(spans, known, capitals, strict=True)
-            if ids is None
-            for span, own in _with_capitals(of_line, kind)
-        ]
+        parts, known = [], []
+        for line, seen, ids, of_line in zip(lines, self.tokenizer.visible(lines), rows, capitals, strict=True):
+            spans = self._spans(line, seen, len(ids), options.split_sentences, of_line)
+            parts.append(list(zip(spans, of_line.of_parts([span.text for span in spans]), strict=True)))
+            known.append(ids if len(spans) == 1 and spans[0].text == line else None)
+        unknown = [(span.text, own) for of_line, ids in zip(parts, known, strict=True) if ids is None for span, own in of_line]
         rest = iter(self.encode(unknown))
         return [
-            [Piece(next(rest) if ids is None else ids, span, capitals=own) for span, own in _with_capitals(of_line, kind)]
-            for of_line, ids, kind in zip(spans, known, capitals, strict=True)
+            [Piece(next(rest) if ids is None else ids, span, capitals=own) for span, own in of_line]
+            for of_line, ids in zip(parts, known, strict=True)
         ]
 
     def encode(self, texts: Sequence[tuple[str, Capitals]]) -> list[np.ndarray]:
@@ -104,10 +100,6 @@ def with_prefixes_and_phrases(
         (_as_it_is(piece, tokenizer) if x.size or y else piece)._replace(prefix=x, phrases=y)
         for piece, x, y in zip(pieces, *read, strict=True)
     ]
-
-
-def _with_capitals(spans: Sequence[Span], of_line: Capitals) -> list[tuple[Span, Capitals]]:
-    return list(zip(spans, of_line.of_parts([span.text for span in spans]), strict=True))
 
 
 def _as_it_is(piece: Piece, tokenizer: Tokenizer) -> Piece:
