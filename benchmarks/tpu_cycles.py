@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 # Their memory traffic is in the operations that use them, or goes on beside other work.
 NO_WORK = "parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "copy-start"
+COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
 _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?(\S+) = (.*?) ([a-z][a-z0-9-]*)\((.*?)\)(.*)$")
 _HEAD = re.compile(r"^(ENTRY )?%?(\S+) \(.*\{$")
 
@@ -31,6 +32,7 @@ class Cycles(NamedTuple):
 
     total: int
     in_loops: int
+    beside_collectives: int  # of what stands between the start and the end of an asynchronous collective, outside loops
 
 
 def estimated_cycles(text: str, turns: int | None = None) -> Cycles:
@@ -38,7 +40,8 @@ def estimated_cycles(text: str, turns: int | None = None) -> Cycles:
 
     These are the compiler's (`known_trip_count`), or those of a counter that begins at a constant, grows by a constant and is
     compared with one. For any other loop they are `turns`: such is a search, which ends when all sentences have. Of the
-    branches of a condition the longest counts. Collectives have no estimate, nor have operations that are in no fusion.
+    branches of a condition the longest counts. Collectives have no estimate, nor have operations that are in no fusion. The
+    order of a module's lines is the order in which the chip begins them.
 
     Raises ValueError for a loop of unknown turns where `turns` is None.
     """
@@ -64,8 +67,25 @@ def estimated_cycles(text: str, turns: int | None = None) -> Cycles:
         estimate = re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes)
         return int(estimate[1]) if estimate else 0
 
-    loops = [instruction for instruction in computations[entry].values() if instruction.kind == "while"]
-    return Cycles(of_computation(entry), sum(of_instruction(loop, computations[entry]) for loop in loops))
+    main = computations[entry]
+    loops = [instruction for instruction in main.values() if instruction.kind == "while"]
+    beside, running = 0, set()
+    for instruction in main.values():
+        if starts_collective(instruction):
+            running.add(instruction.name)
+        elif instruction.kind.endswith("-done"):
+            running.discard(instruction.operands[0])
+        elif running:
+            beside += of_instruction(instruction, main)
+    return Cycles(of_computation(entry), sum(of_instruction(loop, main) for loop in loops), beside)
+
+
+def starts_collective(instruction: Instruction) -> bool:
+    """Whether it begins a collective beside which other work goes on: one with its own kind of start, or a call that has the
+    collective's name and that another core of the chip works off, as the sparse cores of v5p and v6e do."""
+    is_named_so = instruction.name.startswith(COLLECTIVES) and "execution_thread=" in instruction.attributes
+    kind, _, start = instruction.kind.rpartition("-")
+    return start == "start" and (kind in COLLECTIVES or (kind in ("call", "async") and is_named_so))
 
 
 def read_computations(text: str) -> tuple[dict[str, Computation], str]:

@@ -11,7 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 from helpers import arrays_of, assert_trees_close, assert_trees_equal, metrics_of, tiny_config, write_config
 
@@ -208,6 +210,17 @@ def test_killed_and_resumed_is_straight_with_two_processes(mode, config_file, tm
     assert_ended(training(config, tmp_path / "resumed", 2), 0, 0)
     assert metrics_of(tmp_path / "resumed") == metrics_of(tmp_path / "straight")
     assert_trees_equal(arrays_of(tmp_path / "resumed", 6)[0], arrays_of(tmp_path / "straight", 6)[0])
+
+
+def test_gradients_added_up_in_bfloat16_train_nearly_the_same_and_resume_exactly(config_file, tmp_path):
+    config, exact = (config_file(parallel__reduce_dtype=each, train__metric="loss") for each in ("bfloat16", "float32"))
+    stop = "--config.train.steps=3"
+    for name, settings, *flags in (("run", config), ("resumed", config, stop), ("resumed", config), ("exact", exact)):
+        assert_ended(training(settings, tmp_path / name, 2, 1, *flags), 0, 0)
+    run, resumed, exact = (arrays_of(tmp_path / name, 6)[0][0] for name in ("run", "resumed", "exact"))
+    assert_trees_equal(resumed, run)
+    off = float(optax.tree.norm(jax.tree.map(np.subtract, run, exact)) / optax.tree.norm(exact))
+    assert 0 < off < 0.01
 
 
 def test_two_processes_find_one_batch_that_fits_and_the_run_keeps_it(mode, config_file, tmp_path):

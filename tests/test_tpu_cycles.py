@@ -70,7 +70,7 @@ SIMPLE = f"%y = f32[8]{{0:T(128)}} {fusion(10)}"
 
 def test_a_loop_counts_as_often_as_it_turns(tpu_cycles):
     """The counter goes 0, 2, 4; what is inside a fused operation is in its own estimate."""
-    assert tpu_cycles.estimated_cycles(loop("outer", SIMPLE) + entry()) == (1000 + 3 * 10, 3 * 10)
+    assert tpu_cycles.estimated_cycles(loop("outer", SIMPLE) + entry()) == (1000 + 3 * 10, 3 * 10, 0)
 
 
 def test_the_limit_may_come_into_the_loop_with_the_counter(tpu_cycles):
@@ -118,4 +118,29 @@ ENTRY %main (x: f32[8]) -> f32[8] {{
   ROOT %z = f32[8]{{0:T(128)}} call(%y), to_apply=%short
 }}
 """
-    assert tpu_cycles.estimated_cycles(branches) == (30 + 10, 0)
+    assert tpu_cycles.estimated_cycles(branches) == (30 + 10, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "name", "beside"),
+    [
+        ("all-reduce-start(%x)", "all-reduce-start.1", 30),
+        ('call-start(%x), async_execution_thread="sparsecore", to_apply=%fused', "all-reduce.7.cloned.1.call-start", 30),
+        ('call-start(%x), async_execution_thread="sparsecore", to_apply=%fused', "gather.7.cloned.1.call-start", 0),
+        ("copy-start(%x)", "copy-start.1", 0),
+    ],
+)
+def test_what_stands_between_the_start_and_the_end_of_a_collective_goes_on_beside_it(tpu_cycles, start, name, beside):
+    done = start.split("(")[0].replace("start", "done")
+    text = f"""
+ENTRY %main (x: f32[8]) -> f32[8] {{
+  %x = f32[8]{{0:T(128)}} parameter(0)
+  %before = f32[8]{{0:T(128)}} {fusion(1000)}
+  %{name} = (f32[8]{{0:T(128)}}, f32[8]{{0:T(128)}}) {start}
+  %meanwhile = f32[8]{{0:T(128)}} {fusion(10)}
+  %too = f32[8]{{0:T(128)}} {fusion(20)}
+  %sum = f32[8]{{0:T(128)}} {done}(%{name})
+  ROOT %after = f32[8]{{0:T(128)}} {fusion(100)}
+}}
+"""
+    assert tpu_cycles.estimated_cycles(text) == (1130, 0, beside)

@@ -22,7 +22,7 @@ from helpers import (
     tiny_model,
 )
 
-from transformer_jax.config import Config, TrainConfig
+from transformer_jax.config import Config, TrainConfig, validate
 from transformer_jax.errors import UserError
 from transformer_jax.models.seq2seq import build_model
 from transformer_jax.training import metrics
@@ -258,6 +258,27 @@ def test_many_devices_are_one_even_where_one_has_most_of_the_tokens(mode, device
     again, _ = step(state, BATCH, KEY)
     assert_same_step((again, plain.sums), SimpleNamespace(state=plain.step(plain.state, BATCH, KEY)[0], sums=plain.sums))
     assert_trees_close(parallel.gather_params(again.params), again.params)
+
+
+@pytest.mark.parametrize("slices", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_gradients_added_up_in_bfloat16_are_rounded_and_losses_and_counts_are_not(slices, plain):
+    config = parallel_config(slices)
+    config.parallel.reduce_dtype = "bfloat16"
+    state, sums = Parallel(config).step(make_step(plain.model, accumulation=slices))(fresh(plain.params), BATCH, KEY)
+    assert_trees_close((sums.loss, sums.source_tokens), (plain.sums.loss, plain.sums.source_tokens), rtol=1e-5)
+    # With SGD at rate 1 the change of the parameters is the gradient. Of two summands, each rounded to 8 bits, and their sum.
+    exact, rounded = (jax.tree.map(np.subtract, plain.params, new.params) for new in (plain.state, state))
+    error = jax.tree.map(np.subtract, rounded, exact)
+    assert 2**-12 < float(optax.tree.norm(error)) / float(optax.tree.norm(exact)) < 2**-7
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_sharded_training_has_no_other_type_for_its_sums():
+    config = parallel_config(1, "sharded")
+    validate(config)
+    config.parallel.reduce_dtype = "bfloat16"
+    with pytest.raises(UserError, match=r"reduce_dtype='bfloat16' should be float32 with parallel\.mode=sharded"):
+        validate(config)
 
 
 def test_sharded_each_device_has_a_part_of_what_is_large(plain):

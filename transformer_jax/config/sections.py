@@ -331,6 +331,8 @@ class ParallelConfig:
     # pmap: every device has the whole state | sharded: each has a part of what is large (FSDP)
     mode: Annotated[Literal["pmap", "sharded"], MayChange()] = "pmap"
     min_sharded_size: Annotated[int, MayChange()] = 65_536  # sharded: arrays of fewer numbers are whole on every device
+    # pmap: the type in which gradients are added up over devices; bfloat16 halves the bytes, and rounds each addition
+    reduce_dtype: Annotated[Literal["float32", "bfloat16"], MayChange()] = "float32"
 
 
 @dataclass(slots=True)

@@ -34,6 +34,8 @@ def validate(config: Config) -> Config:
     _validate_search(config.decode)
     _validate_model(config.model, config.batch)
     _validate_kernel(config.model, config.parallel)
+    reduced, expected = config.parallel.reduce_dtype, "float32 with parallel.mode=sharded, where XLA adds up as it splits"
+    _require(config.parallel.mode == "pmap" or reduced == "float32", "parallel.reduce_dtype", reduced, expected)
     _validate_vocabulary(config)
     _validate_optimizer(config.optimizer, config.train.ema_decay)
     _validate_batch(config.batch, config.train.accumulation)

@@ -64,17 +64,11 @@ def _bytes_on_a_device(array: jax.Array | np.ndarray) -> int:
     return math.prod(shape) * array.dtype.itemsize
 
 
-def _summed_over_devices(train_step: Callable) -> Callable:
-    def summed_over_devices(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
-        return train_step(state, batch, key, axis_name=_AXIS)
-
-    return summed_over_devices
-
-
 class Parallel:
     """The training state and step over `devices` (default: all of all processes), in the mode `config.parallel.mode`.
 
     * `pmap`: every process has the whole state as plain arrays, without a device axis, replicated on each of its devices.
+      Gradients are added up over devices in the type `reduce_dtype`.
     * `sharded`: the state consists of global arrays over a mesh (FSDP, Rajbhandari et al. 2020). An array of
       `min_sharded_size` or more elements is partitioned along the longest axis that the devices divide, smaller ones are
       replicated.
@@ -89,6 +83,7 @@ class Parallel:
         self._local = [device for device in devices if device.process_index == jax.process_index()]
         self._sharded = config.parallel.mode == "sharded"
         self._min_sharded_size = config.parallel.min_sharded_size
+        self._reduce_dtype = config.parallel.reduce_dtype
         self._several_processes = jax.process_count() > 1
         self._mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
         self._copy_to_all = jax.jit(lambda params: params, out_shardings=NamedSharding(self._mesh, P()))
@@ -146,16 +141,22 @@ class Parallel:
         if self._several_processes and not self._sharded:
             # Of several processes, a pmap takes no shapes in place of arrays; but it is this program that it makes.
             specs = dict(in_specs=(P(), P(_AXIS), P()), out_specs=(P(), P()), check_vma=False)
-            program = jax.jit(jax.shard_map(_summed_over_devices(train_step), mesh=self._mesh, **specs), donate_argnums=0)
+            program = jax.jit(jax.shard_map(self._summed_over_devices(train_step), mesh=self._mesh, **specs), donate_argnums=0)
             lowered = program.lower(state, batch, key)
         else:
             lowered = self.lower(train_step, state, batch, key)
         plan = lowered.compile().memory_analysis()
         return None if plan is None else _planned_bytes(plan)
 
+    def _summed_over_devices(self, train_step: Callable) -> Callable:
+        def summed_over_devices(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+            return train_step(state, batch, key, axis_name=_AXIS, reduce_dtype=self._reduce_dtype)
+
+        return summed_over_devices
+
     def _mapped(self, train_step: Callable) -> Callable:
         return jax.pmap(
-            _summed_over_devices(train_step),
+            self._summed_over_devices(train_step),
             axis_name=_AXIS,
             in_axes=(None, 0, None),
             out_axes=(None, None),

@@ -124,18 +124,19 @@ def _objective(
 
 
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, config: TrainConfig) -> Callable:
-    """The pure function train_step(state, batch, key, *, axis_name=None, gather_params=None) -> (state, StepSums).
+    """The pure function train_step(state, batch, key, *, axis_name=None, reduce_dtype="float32", gather_params=None) ->
+    (state, StepSums).
 
     `state` is a `TrainState`, `batch` a `Batch`. The step minimises the mean loss of all target tokens of the global batch,
     which is that of `consistency_sums` with `config.consistency`, else that of `loss_sums`.
     Gradients, losses and counts are summed over `config.accumulation` slices of the rows, then over `axis_name` (if the rows
-    are also split over devices), and divided by the number of tokens once, at the end. `gather_params`, where it is given,
-    places the parameters for the model. With `config.ema_decay` the state's `ema` follows the new parameters; with an optimizer
-    that averages them, it is `optimizer_average`. With `config.max_skipped`, an update in which a number is not finite changes
-    only `step` and `skipped`, and of its sums only `steps` is not 0: the learning rate, the optimizer's state and the decay of
-    the moving average continue from the last update that was applied. With `config.freeze` or
-    `config.lora_rank` only what is `Trainable` has gradients and changes. With `config.remat` the model's backward pass is
-    `recomputed`. Raises UserError as `Trainable` does.
+    are also split over devices; gradients in `reduce_dtype`, all else in float32), and divided by the number of tokens once, at
+    the end. `gather_params`, where it is given, places the parameters for the model. With `config.ema_decay` the state's `ema`
+    follows the new parameters; with an optimizer that averages them, it is `optimizer_average`. With `config.max_skipped`, an
+    update in which a number is not finite changes only `step` and `skipped`, and of its sums only `steps` is not 0: the
+    learning rate, the optimizer's state and the decay of the moving average continue from the last update that was applied.
+    With `config.freeze` or `config.lora_rank` only what is `Trainable` has gradients and changes. With `config.remat` the
+    model's backward pass is `recomputed`. Raises UserError as `Trainable` does.
     """
     trainable = Trainable(config, model)
     if config.remat != "none":
@@ -159,17 +160,18 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, c
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, sums))
         return jax.lax.scan(add, zero, (jnp.arange(count), slices))[0]
 
-    def train_step(state, batch, key, *, axis_name=None, gather_params=None):
+    def train_step(state, batch, key, *, axis_name=None, reduce_dtype="float32", gather_params=None):
         key = jax.random.fold_in(key, state.step)
         source_tokens = jnp.sum(batch.source_segment > 0, dtype=jnp.float32)
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         trained, frozen = trainable.split(state.params, state.adapters)
-        total = (*accumulate(trained, frozen, batch, key, gather_params), source_tokens)
+        gradient, sums_of_rows = accumulate(trained, frozen, batch, key, gather_params)
+        total = jax.tree.map(lambda leaf: leaf.astype(reduce_dtype), gradient), sums_of_rows, source_tokens
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
         gradient, (sums, divergence), source_tokens = total
-        gradient = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.tokens, 1), gradient)
+        gradient = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) / jnp.maximum(sums.tokens, 1), gradient)
         norm = optax.tree.norm(gradient)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, trained)
         trained = optax.apply_updates(trained, updates)
