@@ -190,3 +190,14 @@ def test_an_open_search_has_the_same(transformer):
     search.close()
     expected = transformer.translate(UPPER, capitals="restore")
     assert [each.text for each in found] == [each.text for each in expected]
+
+
+def test_the_attention_of_a_line_in_capitals_is_that_of_its_small_letters(transformer):
+    line, loud = "The dog sleeps.", "THE DOG SLEEPS."
+    small, upper = (transformer.translate([each], capitals="restore", nbest=2)[0] for each in (line, loud))
+    for found, expected in ((upper, small), (upper.others[0], small.others[0])):
+        found, expected = transformer.attention(loud, found), transformer.attention(line, expected)
+        assert (found.source, found.translation) == (line, expected.translation)
+        np.testing.assert_allclose(found.words["cross"].weights, expected.words["cross"].weights, atol=1e-5)
+    kept = transformer.translate([loud], capitals="keep")[0]
+    assert transformer.attention(loud, kept).source == transformer.attention(loud, kept.text).source == loud

@@ -259,8 +259,7 @@ def _draw_first(
     """Writes the file of `--attention`, about the first line."""
     if not translations or translations[0].parts != 1:
         raise UserError(f"--attention={job.attention}: the first line is missing, blank or in pieces: too much for one picture")
-    source, translation = block[0].source, translations[0]
-    attention = translator.attention(source, translation)
+    attention = translator.attention(block[0].source, translations[0])
     of_pieces, of_words = attention.pieces, attention.words
     kind, layer, head = job.attention_kind, job.attention_layer, job.attention_head
     if kind not in of_words:
@@ -268,7 +267,7 @@ def _draw_first(
     chosen = (of_words if job.attention_words else of_pieces)[kind]
     chosen.mean(layer, head)  # raises UserError for a layer or head that does not exist
     if job.attention.endswith((".html", ".html.gz")):
-        texts = dict(source=source, translation=translation.text)
+        texts = dict(source=attention.source, translation=attention.translation)
         write_page(job.attention, of_pieces, of_words, **texts, layer=layer, head=head, kind=kind)
     else:
         draw(chosen, job.attention, layer, head)

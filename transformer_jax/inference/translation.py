@@ -8,6 +8,7 @@ from typing import NamedTuple
 from transformer_jax.config import SearchOptions
 from transformer_jax.inference.alignment import Links, join_links, renumbered_links
 from transformer_jax.inference.batched_search import Candidate
+from transformer_jax.inference.capitals import Capitals
 from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.notebook_html import alignment_html
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -35,6 +36,7 @@ class Translation(NamedTuple):
     source: str = ""  # the line, as it was given; "" for a blank one
     protected: tuple[tuple[int, int], ...] = ()  # the characters of `text` that are spans which were to come out as they are
     confidence: float | None = None  # from 0 to 1, of a search whose run was calibrated (`runs.calibration`); None: not known
+    capitals: Capitals = Capitals()  # those of a line in one part, without which it was read and `tokens` were found
 
     def _repr_html_(self) -> str:
         return alignment_html(self.source, self.text, self.alignment)
@@ -52,10 +54,12 @@ def empty_translation(align: bool) -> Translation:
     return Translation("", 0.0, 0.0, (), 0, () if align else None)
 
 
-def best_of(texts: Sequence[str], candidates: Sequence[Candidate]) -> Translation:
+def best_of(texts: Sequence[str], candidates: Sequence[Candidate], capitals: Capitals) -> Translation:
     """The translation that the first of a search's candidates is, with the rest as its `others`; `texts` are theirs."""
     best, *others = (
-        Translation(text, one.log_prob, one.score, tuple(one.ids), token_log_probs=tuple(one.token_log_probs))
+        Translation(
+            text, one.log_prob, one.score, tuple(one.ids), token_log_probs=tuple(one.token_log_probs), capitals=capitals
+        )
         for text, one in zip(texts, candidates, strict=True)
     )
     return best._replace(others=tuple(others))

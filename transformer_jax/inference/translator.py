@@ -16,6 +16,7 @@ from transformer_jax.inference.alignment import Links, complete_links, renumbere
 from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
 from transformer_jax.inference.attention import Attention, attention_of_pair
 from transformer_jax.inference.batched_search import positions_at_once
+from transformer_jax.inference.capitals import in_small_letters
 from transformer_jax.inference.confidence import with_confidence
 from transformer_jax.inference.line_pieces import Piece, with_prefixes_and_phrases
 from transformer_jax.inference.loaded_model import OPTIONS, LoadedModel
@@ -205,12 +206,14 @@ class Translator(LoadedModel):
     def attention(self, source: str, translation: str | Sequence[int] | Translation | None = None) -> Attention:
         """What every token of one translation attended to, in all layers and heads, between pieces and between words.
 
-        `translation` is text, tokens, or what `translate` gave; where it is left out, `source` is translated. Raises UserError
-        for a blank line, one in several parts or longer than the model's positions, and a model without attention; TypeError
-        where `source` is not one string.
+        `translation` is text, tokens, or what `translate` gave; where it is left out, `source` is translated. A line that was
+        read in small letters (`SearchOptions.capitals`) is shown in them. Raises UserError for a blank line, one in several
+        parts or longer than the model's positions, and a model without attention; TypeError where `source` is not one string.
         """
         if translation is None and isinstance(source, str):
-            (translation,) = self.translate([source], nbest=1, capitals="keep")
+            (translation,) = self.translate([source], nbest=1)
+        if isinstance(translation, Translation) and isinstance(source, str):
+            source = in_small_letters(source, translation.capitals, self._config.data.source_language)
         return attention_of_pair(self.model, self.params, self.tokenizer, source, translation, self._max_positions)
 
     def align(self, sources: Sequence[str], targets: Sequence[str | Sequence[int]], *, layer: int | None = None) -> list[Links]:
