@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import FAMILIES, letters, random_parameters, tiny_model
+from PIL import Image
 
 from transformer_jax.config import Config, TokenizerConfig
 from transformer_jax.errors import UserError
@@ -114,6 +115,20 @@ def test_one_layer_one_head_or_the_mean():
 def test_the_picture_has_the_format_of_its_ending(tmp_path, ending, start):
     draw(MAP, tmp_path / f"map.{ending}")
     assert (tmp_path / f"map.{ending}").read_bytes().startswith(start)
+
+
+def test_the_picture_has_room_for_long_words_and_for_what_the_shades_mean(tmp_path):
+    for name, word in (("short", "a"), ("long", "a" * 100)):
+        draw(AttentionMap("cross", (word,), (word,), np.ones((1, 1, 1, 1), np.float32)), tmp_path / f"{name}.png")
+    sizes = []
+    for name in ("short", "long"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            pixels = np.asarray(picture.convert("L"))
+        sizes.append(pixels.shape)
+        for edge in (pixels[:5], pixels[-5:], pixels[:, :5], pixels[:, -5:]):
+            assert (edge == 255).all()  # nothing is cut off there
+    short, long = sizes
+    assert all(more > less + 500 for more, less in zip(long, short, strict=True))
 
 
 @pytest.mark.parametrize("name", ["no/such/folder/map.png", "map.doc"])

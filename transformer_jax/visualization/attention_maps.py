@@ -22,8 +22,10 @@ def draw(attention: AttentionMap, file: str | Path, layer: int = 0, head: int = 
         raise UserError(f"pictures need matplotlib; {pip_install('matplotlib')}") from None
     weights = attention.mean(layer, head)
     rows, columns = weights.shape
-    figure = Figure(figsize=(1.6 + 0.42 * columns, 1.4 + 0.36 * rows), layout="constrained", dpi=150)
-    axes = figure.add_subplot()
+    # The map's own size; what is beside it may be longer than it, and the file has room for all.
+    width, height = 0.42 * columns, 0.36 * rows
+    figure = Figure(figsize=(width, height), dpi=150)
+    axes, bar = figure.add_axes((0, 0, 1, 1)), figure.add_axes((1 + 0.3 / width, 0.1, 0.15 / width, 0.8))
     image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(columns), attention.keys, rotation=60, ha="left", rotation_mode="anchor")
     axes.set_yticks(range(rows), attention.queries)
@@ -34,8 +36,8 @@ def draw(attention: AttentionMap, file: str | Path, layer: int = 0, head: int = 
     axes.xaxis.set_label_position("bottom")
     axes.set_ylabel(query_side)
     shown = [f"{name} {number}" if number else f"mean over {name}s" for name, number in (("layer", layer), ("head", head))]
-    figure.colorbar(image, label=f"share of attention, {', '.join(shown)}", shrink=0.8)
+    figure.colorbar(image, cax=bar, label=f"share of attention\n{', '.join(shown)}")
     try:
-        figure.savefig(file)
+        figure.savefig(file, bbox_inches="tight")
     except (OSError, ValueError) as error:  # no such folder; no format with this ending
         raise UserError(f"{file}: the picture cannot be written ({error})") from None
