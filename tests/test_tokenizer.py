@@ -75,10 +75,13 @@ def test_a_word_at_a_time_is_the_whole_line_at_once(tokenizer, most):
     noise = ["".join(draw.choices(letters, k=draw.randint(0, 40))) for _ in range(500)]
     text = [line for line in (*NASTY, *lines(), *noise, "  two   spaces  ", " ") if "\u2581" not in line]
     table = WordTable(model, most)
-    for start, stop in [(0, 1), (0, 7), (7, len(text)), (0, len(text))]:
-        flat, counts = table.encode(text[start:stop])
+    without_nul = [line for line in text if "\0" not in line]
+    longer_words = ["Elefantenhaus" + word for word in text if word.isalpha()] * 100
+    breaks = ["one\ntwo \n", *without_nul]
+    for some in (text[:1], text[:7], text[7:], text, without_nul, longer_words, breaks, without_nul[::-1]):
+        flat, counts = table.encode(some)
         found = [ids.tolist() for ids in np.split(flat, np.cumsum(counts)[:-1])]
-        assert found == model.encode(text[start:stop], out_type=int)
+        assert found == model.encode(some, out_type=int)
     for line in ["a\u2581b \u2581", *text[:20]]:  # with SentencePiece's own sign, and alone
         assert tokenizer.encode_source([line], add_eos=False)[0].tolist() == model.encode(line, out_type=int)
         assert tokenizer.encode_source([line])[0].tolist() == [*model.encode(line, out_type=int), tokenizer.eos_id]

@@ -4,6 +4,7 @@ import itertools
 import os
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -22,6 +23,9 @@ __all__ = [
 ]
 
 FEW = 16  # so few texts take less time one by one than the start of SentencePiece's threads, 0.2 ms
+_MANY = 100  # lines whose words are sorted
+_SHORT = 8  # bytes of a short word: a number's
+_FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(_SHORT + 1)], np.uint64)  # that keep so many bytes of a number
 SPACE = "\u2581"  # SentencePiece's sign for a space; in text it would begin a word without a space
 
 
@@ -75,22 +79,21 @@ class WordTable:
         self._clear()
 
     def _clear(self) -> None:
-        self._row: dict[str, int] = {}
+        self._row: dict[bytes, int] = {}
         # Word r's ids are ids[offsets[r] : offsets[r + 1]].
         self._ids = np.zeros(0, np.int32)
         self._offsets = np.zeros(1, np.int64)
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The ids int32 [tokens] of all lines, one line after the other, and the number of each line's [lines]."""
-        split = [line.split(" ") for line in lines]
-        words = list(itertools.chain.from_iterable(split))
+        words = _words_of(lines)
         with self._lock:
-            flat, ends = self._encode_words(words)
-        last_words = np.cumsum([len(line_words) for line_words in split]) - 1
-        return flat, np.diff(ends[last_words], prepend=0)
+            rows = self._rows(words.texts)[words.numbers]
+            flat, ends = gather(self._ids, self._offsets, rows)
+        return flat, np.diff(ends[words.last], prepend=0)
 
-    def _encode_words(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of all words, and where each word's end."""
+    def _rows(self, words: list[bytes]) -> np.ndarray:
+        """The row of each word; those that are not known are learned."""
         rows = self._find(words)
         unknown = np.flatnonzero(rows < 0)
         if len(unknown):
@@ -100,18 +103,53 @@ class WordTable:
                 missing, new, unknown = words, set(words), slice(None)
             self._learn(list(new))
             rows[unknown] = self._find(missing)
-        return gather(self._ids, self._offsets, rows)
+        return rows
 
-    def _find(self, words: list[str]) -> np.ndarray:
+    def _find(self, words: list[bytes]) -> np.ndarray:
         return np.fromiter(map(self._row.get, words, itertools.repeat(-1)), np.int64, len(words))
 
-    def _learn(self, new: list[str]) -> None:
-        ids = encode_texts(self._model, new)
+    def _learn(self, new: list[bytes]) -> None:
+        ids = encode_texts(self._model, [word.decode("utf-8") for word in new])
         self._row.update(zip(new, range(len(self._row), len(self._row) + len(new)), strict=True))
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         added = np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths.sum()))
         self._offsets = np.concatenate([self._offsets, self._offsets[-1] + np.cumsum(lengths)])
         self._ids = np.concatenate([self._ids, added])
+
+
+class _Words(NamedTuple):
+    """The words of some lines, between spaces; of an empty line one empty word."""
+
+    texts: list[bytes]  # UTF-8
+    numbers: np.ndarray  # int64 [words]: which of the texts each word is, of all lines one after the other
+    last: np.ndarray  # int64 [lines]: the place of each line's last word in `numbers`
+
+
+def _words_of(lines: Sequence[str]) -> _Words:
+    """Of many lines each short word is among the texts once, since looking a word up takes longer than sorting it."""
+    text = "\n".join(lines).encode("utf-8")
+    if len(lines) < _MANY or b"\0" in text or text.count(b"\n") != len(lines) - 1:
+        split = [line.encode("utf-8").split(b" ") for line in lines]
+        words = list(itertools.chain.from_iterable(split))
+        return _Words(words, np.arange(len(words)), np.cumsum(list(map(len, split))) - 1)
+    padded = text + bytes(_SHORT)
+    characters = np.frombuffer(text, np.uint8)
+    ends = np.append(np.flatnonzero((characters == ord(" ")) | (characters == ord("\n"))), len(text))
+    starts = np.append(0, ends[:-1] + 1)
+    sizes = ends - starts
+    is_short = sizes <= _SHORT
+    short, long = np.flatnonzero(is_short), np.flatnonzero(~is_short)
+    # A short word as a number: its bytes, and zeros, which are in no word.
+    from_each_place = np.ndarray(len(text) + 1, "<u8", padded, strides=(1,))
+    keys = from_each_place[starts[short]] & _FIRST_BYTES[sizes[short]]
+    order = np.argsort(keys)
+    is_first = np.diff(keys[order], prepend=~keys[order[:1]]) != 0
+    numbers = np.empty(len(ends), np.int64)
+    numbers[short[order]] = np.cumsum(is_first) - 1
+    numbers[long] = np.count_nonzero(is_first) + np.arange(len(long))
+    chosen = np.concatenate([short[order[is_first]], long])
+    texts = [text[start:end] for start, end in zip(starts[chosen].tolist(), ends[chosen].tolist(), strict=True)]
+    return _Words(texts, numbers, np.append(np.flatnonzero(characters[ends[:-1]] == ord("\n")), len(ends) - 1))
 
 
 def encode_texts(model: sentencepiece.SentencePieceProcessor, texts: Sequence[str]) -> list[list[int]]:
