@@ -83,7 +83,7 @@ without() {
 
 # extra: how the project is installed, so that the jax which is there stays, or one for what is there is fetched.
 extra() {
-  local packages driver
+  local packages driver capability
   packages=$("$python" -m pip list --format=freeze 2>/dev/null)
   case $packages in
     *jax-cuda13-plugin*) echo cuda ;;
@@ -92,7 +92,9 @@ extra() {
     *)
       driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | cut -d. -f1)
       if [ -n "$driver" ]; then
-        [ "$driver" -ge 580 ] && echo cuda || echo cuda12
+        # CUDA 13 wants a new driver, and has no GPUs before compute capability 7.5.
+        capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+        [ "$driver" -ge 580 ] && [ "${capability:-75}" -ge 75 ] && echo cuda || echo cuda12
       elif ls /dev/accel[0-9]* /dev/vfio/[0-9]* >/dev/null 2>&1; then
         echo tpu
       fi

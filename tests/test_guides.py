@@ -12,6 +12,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,3 +237,30 @@ def test_the_chip_hours_of_the_tpu_page_follow_from_the_compilers_count():
         assert load_config(name, []).train.steps == int(updates.replace(",", ""))
         hours = int(updates.replace(",", "")) * float(gigaflop.replace(",", "")) * 1e9 * 8 / (197e12 * 3600)
         assert [f"{hours:.1f}", f"{hours / 0.4:.1f}"] == [whole, part]
+
+
+def test_the_flags_of_the_tpus_compiler_reach_the_training_through_three_shells(tmp_path):
+    """On the user's machine, on the host and in tmux, each of which is a function here that shows or runs what it is given."""
+    blocks = [block.text for block in blocks_of(DOCS / "guides" / "tpus.md")]
+    (training,) = (block for block in blocks if "tmux new-session" in block)
+    (flags,) = (block.strip("\n") for block in blocks if "LIBTPU_INIT_ARGS" in block)
+    start = "    .venv/bin/python train.py"
+    assert training.count(start) == 1
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/bash\necho "$LIBTPU_INIT_ARGS" "$@"\n')
+    python.chmod(0o755)
+    stubs = """
+gcloud() { for word in "$@"; do case $word in --command=*) (eval "${word#--command=}") ;; esac; done; }
+cd() { :; }
+tmux() { bash -c "${@: -1}"; }
+tail() { :; }
+BUCKET=gs://bucket
+"""
+    done = subprocess.run(
+        ["bash", "-c", stubs + training.replace(start, f"{flags}\n{start}")], cwd=tmp_path, capture_output=True, text=True
+    )
+    seen = (tmp_path / "train.log").read_text().split()
+    assert seen[0] == "--xla_tpu_enable_sparse_core_collective_offload_all_reduce=true", done.stderr
+    assert seen[1:4] == ["--xla_jf_crs_combiner_threshold_in_bytes=8000000", "train.py", "--config=transformer_base"]
+    assert "--workdir=gs://bucket/base" in seen and not done.stderr
