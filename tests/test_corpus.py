@@ -22,6 +22,7 @@ from transformer_jax.data.filters import Cleaning
 from transformer_jax.data.lines_on_disk import Spool, joined
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import check_writable, iter_lines, open_output, read_lines, refuse_shared_stream
+from transformer_jax.tokenization.normalization import normalize
 
 
 def message(function, *arguments) -> str:
@@ -64,6 +65,26 @@ def test_demo_is_a_source():
 
 def test_multi30k_has_its_published_size():
     assert len(read_pairs(str(data_set("multi30k") / "train"), "en", "de").source) == 29_000
+
+
+@pytest.mark.parametrize("special", [b"r\xc3\xbc", b"two\r", b"cr \r in it", b"\xe2\x80\xa8", b""])
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_file_of_many_blocks_is_its_lines_and_an_error_names_its_own(tmp_path, special, end):
+    lines = [b"%d \xc3\xbc" % i for i in range(100_000)]
+    lines[60_000] = lines[-1] = special
+    (tmp_path / "text").write_bytes(b"\n".join(lines) + end)
+    expected = [line.removesuffix(b"\r").decode() for line in lines]
+    if not special and not end:
+        expected.pop()  # the last line's own end
+    assert read_lines(tmp_path / "text") == expected
+    lines[70_000] = b"caf\xe9"
+    (tmp_path / "text").write_bytes(b"\n".join(lines) + end)
+    found = []
+    with pytest.raises(UserError, match="line 70001 is not UTF-8"):
+        for line in iter_lines(tmp_path / "text"):
+            found.append(line)
+    assert found == expected[:70_000]
+    assert list(iter_lines(tmp_path / "text", errors="replace"))[70_000] == "caf\ufffd"
 
 
 def test_what_is_written_compressed_is_read_again(tmp_path):
@@ -245,6 +266,14 @@ def test_cleaning_counts_each_reason_and_changes_no_line():
     assert all(again.keeps(*pair) for pair in zip(*kept, strict=True))
     more = Cleaning(DataConfig(max_words=10, max_ratio=3.0, deduplicate=False))
     assert sum(more.keeps(*pair) for pair in zip(*pairs, strict=True)) == len(kept.source) + 1
+
+
+def test_words_of_normalised_text_are_counted_alike():
+    texts = ["", "a", "a b", "\u00a0a\u2003b\tc ", "\u200b", "a\u00adb \u2581 c", "\u3000", "\x1c a", "x " * 12]
+    pairs = [(normalize(one), normalize(other)) for one in texts for other in texts]
+    counted, split = (Cleaning(DataConfig(max_words=10, max_ratio=1.0), normalized=each) for each in (True, False))
+    assert [counted.keeps(*pair) for pair in pairs] == [split.keeps(*pair) for pair in pairs]
+    assert counted.counts == split.counts and min(counted.counts[name] for name in ("empty", "too long", "kept")) > 0
 
 
 def test_the_ratio_has_room_for_short_sentences():

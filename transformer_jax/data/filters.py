@@ -32,7 +32,8 @@ class Cleaning:
       Pairs of another `kind` are others: the text of one source may be there plain and with noise
 
     `low score`, `held out` and what `config.filters` names are among the `counts` only where they are asked for. The word `tag`
-    before the source is no text for them; with `swap` the source is in `config.target_language`.
+    before the source is no text for them; with `swap` the source is in `config.target_language`. Of text that is `normalized`
+    (`normalize`), whose words have one space between them, words are counted in a fraction of the time.
 
     >>> cleaning = Cleaning(DataConfig())
     >>> [cleaning.keeps(*pair) for pair in [("a b", "c"), ("", "d"), ("a b", "c")]]
@@ -51,9 +52,11 @@ class Cleaning:
         swap: bool = False,
         held_out: Collection[str] = (),
         min_score: float | None = None,
+        normalized: bool = False,
     ):
         self._config, self._seen, self._kind = config, set() if seen is None else seen, kind
         self._tag, self._held_out, self._min_score = tag, held_out, min_score
+        self._count_words = _count_single_spaces if normalized else _count_words
         languages = config.source_language, config.target_language
         self._checks = pair_checks(config.filters, *(reversed(languages) if swap else languages))
         reasons = ["empty", "too long", "length ratio"]
@@ -67,7 +70,7 @@ class Cleaning:
         return reason == "kept"
 
     def _reason(self, source: str, target: str, score: float) -> str:
-        shorter, longer = sorted((len(source.split()), len(target.split())))
+        shorter, longer = sorted((self._count_words(source), self._count_words(target)))
         if shorter == 0:
             return "empty"
         if longer > self._config.max_words:
@@ -127,6 +130,14 @@ def _pair_check(name: str, limit: float | None, source_language: str, target_lan
         "urls": urls_agree,
         "currencies": currencies_agree,
     }[name]
+
+
+def _count_words(text: str) -> int:
+    return len(text.split())
+
+
+def _count_single_spaces(text: str) -> int:
+    return text.count(" ") + 1 if text else 0
 
 
 def _pair_hash(source: str, target: str) -> int:

@@ -105,7 +105,8 @@ def cleaning_of(source: Source, seen: set[int], held_out: Collection[str] = (), 
     spec = source.spec
     tag = normalize(spec.tag) if normalized else spec.tag
     kind = str(spec.noise or "")
-    return Cleaning(source.filters, seen, kind, tag=tag, swap=spec.swap, held_out=held_out, min_score=spec.min_score)
+    options = dict(tag=tag, swap=spec.swap, held_out=held_out, min_score=spec.min_score, normalized=normalized)
+    return Cleaning(source.filters, seen, kind, **options)
 
 
 def fetch(specs: Iterable[str | Spec]) -> None:

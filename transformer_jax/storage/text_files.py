@@ -6,6 +6,7 @@ import gzip
 import io
 import itertools
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ __all__ = [
 
 STANDARD = "-"  # the name of standard input, or output; a file of that name is ./-
 
+_BLOCK = 1 << 18  # bytes of lines that are decoded at once
 _GZIP = b"\x1f\x8b"  # the first bytes of a gzip file, and of no UTF-8 text
 
 
@@ -51,12 +53,13 @@ def iter_lines(path: str | Path | None, expected: bool = False, errors: str = "s
     UserError as `read_lines` does, after the lines before the error."""
     name, number = "standard input" if _is_standard(path) else path, 0
     with _reading(path) as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-                if not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):  # this line is the whole file
+        for lines in _blocks(file):
+            if not number:
+                lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
+                if not lines[0].endswith(b"\n") and b"\r" in lines[0].rstrip(b"\r"):  # this line is the whole file
                     raise UserError(f"{name}: its lines end in CR alone, as on old Macs; convert it with tr '\\r' '\\n'")
-            yield _decoded(line.removesuffix(b"\n").removesuffix(b"\r"), errors, name, number)
+            yield from _decoded_block(lines, errors, name, number)
+            number += len(lines)
     if expected and not number:
         raise UserError(f"{name}: the file is empty, expected one sentence a line")
 
@@ -161,6 +164,23 @@ def _is_standard(path: str | Path | None) -> bool:
 def _same_file(path: str, other: str) -> bool:
     exist = os.path.exists(path) and os.path.exists(other)
     return os.path.samefile(path, other) if exist else os.path.realpath(path) == os.path.realpath(other)
+
+
+def _blocks(file: BinaryIO) -> Iterator[list[bytes]]:
+    """Some lines of a plain file at a time; of what may wait for its next line, or fail after one, each line as it comes."""
+    if isinstance(file, io.BufferedReader) and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return iter(lambda: file.readlines(_BLOCK), [])
+    return ([line] for line in file)
+
+
+def _decoded_block(lines: list[bytes], errors: str, name: str | Path, before: int) -> Iterator[str]:
+    """The text of the lines that follow `before` others. Most blocks can be decoded at once, in a fraction of the time."""
+    block = b"".join(lines)
+    with contextlib.suppress(UnicodeDecodeError):
+        if b"\r" not in block and b"\0" not in block:
+            return iter(block.decode("utf-8").removesuffix("\n").split("\n"))
+    numbered = enumerate(lines, before + 1)
+    return (_decoded(line.removesuffix(b"\n").removesuffix(b"\r"), errors, name, number) for number, line in numbered)
 
 
 def _decoded(line: bytes, errors: str, name: str | Path, number: int) -> str:
