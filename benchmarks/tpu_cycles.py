@@ -32,7 +32,7 @@ class Cycles(NamedTuple):
 
     total: int
     in_loops: int
-    beside_collectives: int  # of what stands between the start and the end of an asynchronous collective, outside loops
+    beside_collectives: int  # of what stands between the start and the end of an asynchronous collective that is in no loop
 
 
 def estimated_cycles(text: str, turns: int | None = None) -> Cycles:

@@ -4,7 +4,9 @@ import codecs
 import gzip
 import io
 import itertools
+import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -85,6 +87,22 @@ def test_a_file_of_many_blocks_is_its_lines_and_an_error_names_its_own(tmp_path,
             found.append(line)
     assert found == expected[:70_000]
     assert list(iter_lines(tmp_path / "text", errors="replace"))[70_000] == "caf\ufffd"
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/stdin"])
+def test_the_lines_of_a_pipe_come_as_they_are_written(tmp_path, name):
+    program = "import sys; from transformer_jax.storage.text_files import iter_lines\n"
+    program += "for line in iter_lines(sys.argv[1]): print(line, flush=True)"
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-c", program, name]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, env=environment) as reader:
+        with reader.stdin if name != "pipe" else open(tmp_path / "pipe", "wb") as lines:
+            for line in (b"one\n", b"two\n"):
+                lines.write(line)
+                lines.flush()
+                assert reader.stdout.readline() == line
+        assert reader.wait() == 0
 
 
 def test_what_is_written_compressed_is_read_again(tmp_path):

@@ -522,6 +522,12 @@ def test_the_attention_of_a_sentence_is_a_page(server):
     assert status == 400 and "one sentence" in json.loads(body)["error"]
 
 
+def test_the_attention_of_a_sentence_in_capitals_is_that_of_its_small_letters(translator):
+    served = ServedModel(translator, {"capitals": "restore"})
+    page = served.attention_page("AB CD", Ticket())
+    assert page == served.attention_page("Ab cd", Ticket()) != ServedModel(translator, {}).attention_page("AB CD", Ticket())
+
+
 def test_languages_are_found_by_code_variant_and_default(model):
     service = ModelService({PAIR: model, LanguagePair("de", "en"): model}, RequestLimits())
     assert service.pair("EN-us", "de_AT") == PAIR

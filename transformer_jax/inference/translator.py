@@ -206,9 +206,10 @@ class Translator(LoadedModel):
     def attention(self, source: str, translation: str | Sequence[int] | Translation | None = None) -> Attention:
         """What every token of one translation attended to, in all layers and heads, between pieces and between words.
 
-        `translation` is text, tokens, or what `translate` gave; where it is left out, `source` is translated. A line that was
-        read in small letters (`SearchOptions.capitals`) is shown in them. Raises UserError for a blank line, one in several
-        parts or longer than the model's positions, and a model without attention; TypeError where `source` is not one string.
+        `translation` is text, tokens, or what `translate` gave; where it is left out, `source` is translated. A line whose
+        `Translation` says that it was read in small letters (`SearchOptions.capitals`) is shown in them. Raises UserError for a
+        blank line, one in several parts or longer than the model's positions, and a model without attention; TypeError where
+        `source` is not one string.
         """
         if translation is None and isinstance(source, str):
             (translation,) = self.translate([source], nbest=1)

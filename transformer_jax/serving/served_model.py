@@ -83,7 +83,7 @@ class ServedModel:
         if not has_words(line):
             raise BadRequest("the attention is shown of a sentence, and this text has no words")
         try:
-            shared = dict(protect=self._protection, split_sentences="always", nbest=1, capitals="keep")
+            shared = dict(protect=self._protection, split_sentences="always", nbest=1)
             (translation,) = self._sharing(ticket).translate([line], **self._options | shared)
             if translation.protected:
                 raise BadRequest("the attention is not shown of a text with protected spans, which the model does not see so")
@@ -94,7 +94,8 @@ class ServedModel:
             raise _told(error) from error
         if not attention.words:
             raise BadRequest("this model has no attention: there is nothing to show")
-        return attention_html(attention.pieces, attention.words, source=line, translation=translation.text)
+        texts = dict(source=attention.source, translation=attention.translation)
+        return attention_html(attention.pieces, attention.words, **texts)
 
     def growing(self, text: str, options: TextOptions, tell: Callable[[str], None]) -> Ticket:
         """The ticket with which `translate` calls `tell` with the translation of the text so far, whole each time. A text with

@@ -6,7 +6,6 @@ import gzip
 import io
 import itertools
 import os
-import stat
 import sys
 import zlib
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from transformer_jax.errors import UserError
-from transformer_jax.storage.files import to_path
+from transformer_jax.storage.files import is_remote, to_path
 
 __all__ = [
     "STANDARD",
@@ -53,8 +52,8 @@ def iter_lines(path: str | Path | None, expected: bool = False, errors: str = "s
     UserError as `read_lines` does, after the lines before the error."""
     name, number = "standard input" if _is_standard(path) else path, 0
     with _reading(path) as file:
-        for lines in _blocks(file):
-            if not number:
+        for lines in _blocks(file, 1 if _is_stream(path) else _BLOCK):
+            if lines and not number:
                 lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
                 if not lines[0].endswith(b"\n") and b"\r" in lines[0].rstrip(b"\r"):  # this line is the whole file
                     raise UserError(f"{name}: its lines end in CR alone, as on old Macs; convert it with tr '\\r' '\\n'")
@@ -161,30 +160,43 @@ def _is_standard(path: str | Path | None) -> bool:
     return path is None or path == STANDARD  # a Path is always a file: Path("./-") equals Path("-")
 
 
+def _is_stream(path: str | Path | None) -> bool:
+    """Whether what is there may wait for its next line: standard input, or a pipe with a name."""
+    return _is_standard(path) or not (is_remote(path) or os.path.isfile(path))
+
+
 def _same_file(path: str, other: str) -> bool:
     exist = os.path.exists(path) and os.path.exists(other)
     return os.path.samefile(path, other) if exist else os.path.realpath(path) == os.path.realpath(other)
 
 
-def _blocks(file: BinaryIO) -> Iterator[list[bytes]]:
-    """Some lines of a plain file at a time; of what may wait for its next line, or fail after one, each line as it comes."""
-    if isinstance(file, io.BufferedReader) and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return iter(lambda: file.readlines(_BLOCK), [])
-    return ([line] for line in file)
+def _blocks(file: BinaryIO, size: int) -> Iterator[list[bytes]]:
+    """The lines of a file, so many together that they have `size` bytes or more; those before an error come before it."""
+    block, bytes_left = [], size
+    try:
+        for line in file:
+            block.append(line)
+            bytes_left -= len(line)
+            if bytes_left <= 0:
+                yield block
+                block, bytes_left = [], size
+    except (OSError, EOFError, zlib.error):
+        yield block
+        raise
+    yield block
 
 
 def _decoded_block(lines: list[bytes], errors: str, name: str | Path, before: int) -> Iterator[str]:
-    """The text of the lines that follow `before` others. Most blocks can be decoded at once, in a fraction of the time."""
+    """The text of the lines that follow `before` others. Nearly all can be decoded at once, in a fraction of the time."""
     block = b"".join(lines)
-    with contextlib.suppress(UnicodeDecodeError):
-        if b"\r" not in block and b"\0" not in block:
-            return iter(block.decode("utf-8").removesuffix("\n").split("\n"))
-    numbered = enumerate(lines, before + 1)
-    return (_decoded(line.removesuffix(b"\n").removesuffix(b"\r"), errors, name, number) for number, line in numbered)
+    if len(lines) > 1 and b"\0" not in block and not block.endswith(b"\r"):
+        with contextlib.suppress(UnicodeDecodeError):
+            return iter(block.decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n"))
+    return (_decoded(line, errors, name, number) for number, line in enumerate(lines, before + 1))
 
 
 def _decoded(line: bytes, errors: str, name: str | Path, number: int) -> str:
-    what = f"{name}: line {number} is not UTF-8"
+    line, what = line.removesuffix(b"\n").removesuffix(b"\r"), f"{name}: line {number} is not UTF-8"
     if errors == "strict" and (b"\0" in line or line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))):
         has = "NUL bytes" if b"\0" in line else "a byte-order mark"
         how = "iconv -f UTF-16 -t UTF-8" + (", or delete them with tr -d '\\0'" if b"\0" in line else "")
