@@ -277,23 +277,24 @@ def test_cleaning_counts_each_reason_and_changes_no_line():
         ["c d", "b", "\u00a0", "x y", "x", "c d", "c d", "other", "x y"],
     )
     cleaning = Cleaning(DataConfig(max_words=10, max_ratio=3.0))
-    kept = Pairs(*zip(*(pair for pair in zip(*pairs, strict=True) if cleaning.keeps(*pair)), strict=True))
+    rows = list(zip(*pairs, strict=True))
+    kept = Pairs(*zip(*itertools.compress(rows, cleaning.keep(rows)), strict=True))
     assert cleaning.counts == {"empty": 2, "too long": 1, "length ratio": 1, "duplicate": 1, "kept": 4}
     assert kept == Pairs(("a b", "a  b", "a b", "a"), ("c d", "c d", "other", "x y"))
     again = Cleaning(DataConfig(max_words=10, max_ratio=3.0))
-    assert all(again.keeps(*pair) for pair in zip(*kept, strict=True))
+    assert all(again.keep([pair]) == [True] for pair in zip(*kept, strict=True))  # one at a time, too
     more = Cleaning(DataConfig(max_words=10, max_ratio=3.0, deduplicate=False))
-    assert sum(more.keeps(*pair) for pair in zip(*pairs, strict=True)) == len(kept.source) + 1
+    assert sum(more.keep(rows)) == len(kept.source) + 1
 
 
 def test_words_of_normalised_text_are_counted_alike():
     texts = ["", "a", "a b", "\u00a0a\u2003b\tc ", "\u200b", "a\u00adb \u2581 c", "\u3000", "\x1c a", "x " * 12]
     pairs = [(normalize(one), normalize(other)) for one in texts for other in texts]
     counted, split = (Cleaning(DataConfig(max_words=10, max_ratio=1.0), normalized=each) for each in (True, False))
-    assert [counted.keeps(*pair) for pair in pairs] == [split.keeps(*pair) for pair in pairs]
+    assert counted.keep(pairs) == split.keep(pairs)
     assert counted.counts == split.counts and min(counted.counts[name] for name in ("empty", "too long", "kept")) > 0
 
 
 def test_the_ratio_has_room_for_short_sentences():
     cleaning = Cleaning(DataConfig())  # 9 * 1 + 5 = 14
-    assert cleaning.keeps("a", "b " * 14) and not cleaning.keeps("a", "b " * 15)
+    assert cleaning.keep([("a", "b " * 14), ("a", "b " * 15)]) == [True, False]

@@ -141,8 +141,8 @@ def test_what_a_filter_keeps_and_drops(name):
 
 def test_usual_keeps_what_each_keeps_and_counts_by_name():
     cleaning = Cleaning(DataConfig(filters="usual"))
-    cleaning.keeps("It was $5 in 1985.", "1989 kostete es 5 €.")
-    cleaning.keeps("The dog sleeps.", "Der Hund schläft.")
+    cleaning.keep([("It was $5 in 1985.", "1989 kostete es 5 €.")])
+    cleaning.keep([("The dog sleeps.", "Der Hund schläft.")])
     assert [name for name, count in cleaning.counts.items() if count] == ["numbers", "kept"]
     assert list(cleaning.counts) == ["empty", "too long", "length ratio", *USUAL_FILTERS, "duplicate", "kept"]
 

@@ -1,11 +1,15 @@
 """The filters of training text: which pairs are left out, and why."""
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
 
 from transformer_jax.config import DataConfig
 from transformer_jax.config.text_filters import parse_filters
 from transformer_jax.data.pair_checks import currencies_agree, is_translated, numbers_agree, urls_agree
+from transformer_jax.data.seen_hashes import SeenHashes
 from transformer_jax.data.text_checks import has_script, is_in_language, is_well_encoded, longest_word, repeats
 from transformer_jax.tokenization.normalization import normalize
 
@@ -36,7 +40,7 @@ class Cleaning:
     (`normalize`), whose words have one space between them, words are counted in a fraction of the time.
 
     >>> cleaning = Cleaning(DataConfig())
-    >>> [cleaning.keeps(*pair) for pair in [("a b", "c"), ("", "d"), ("a b", "c")]]
+    >>> cleaning.keep([("a b", "c"), ("", "d"), ("a b", "c")])
     [True, False, False]
     >>> cleaning.counts
     {'empty': 1, 'too long': 0, 'length ratio': 0, 'duplicate': 1, 'kept': 1}
@@ -45,7 +49,7 @@ class Cleaning:
     def __init__(
         self,
         config: DataConfig,
-        seen: set[int] | None = None,
+        seen: SeenHashes | None = None,
         kind: str = "",
         *,
         tag: str = "",
@@ -54,7 +58,7 @@ class Cleaning:
         min_score: float | None = None,
         normalized: bool = False,
     ):
-        self._config, self._seen, self._kind = config, set() if seen is None else seen, kind
+        self._config, self._seen, self._kind = config, SeenHashes() if seen is None else seen, kind
         self._tag, self._held_out, self._min_score = tag, held_out, min_score
         self._count_words = _count_single_spaces if normalized else _count_words
         languages = config.source_language, config.target_language
@@ -63,13 +67,20 @@ class Cleaning:
         reasons += ["low score"] * (min_score is not None) + list(self._checks) + ["held out"] * bool(held_out)
         self.counts = dict.fromkeys([*reasons, "duplicate", "kept"], 0)
 
-    def keeps(self, source: str, target: str, score: float = 0.0) -> bool:
-        """Whether this pair is kept. Counts it."""
-        reason = self._reason(source, target, score)
-        self.counts[reason] += 1
-        return reason == "kept"
+    def keep(self, rows: Sequence[tuple[str, str] | tuple[str, str, float]]) -> list[bool]:
+        """For each pair, with its score where there is `min_score`: is it kept? Counts them. Many at a time are faster."""
+        reasons = [self._reason(*row) for row in rows]
+        if self._config.deduplicate:
+            kept = [i for i, reason in enumerate(reasons) if reason == "kept"]
+            hashes = b"".join([self._pair_hash(*rows[i][:2]) for i in kept])
+            for i, is_new in zip(kept, self._seen.add(np.frombuffer(hashes, "<u8")).tolist(), strict=True):
+                reasons[i] = "kept" if is_new else "duplicate"
+        for reason, count in Counter(reasons).items():
+            self.counts[reason] += count
+        return [reason == "kept" for reason in reasons]
 
-    def _reason(self, source: str, target: str, score: float) -> str:
+    def _reason(self, source: str, target: str, score: float = 0.0) -> str:
+        """The first reason but for `duplicate`."""
         shorter, longer = sorted((self._count_words(source), self._count_words(target)))
         if shorter == 0:
             return "empty"
@@ -86,12 +97,12 @@ class Cleaning:
                     return name
             if self._held_out and (held_out_form(text) in self._held_out or held_out_form(target) in self._held_out):
                 return "held out"
-        if self._config.deduplicate:
-            pair_hash = _pair_hash(source, f"{target}\n{self._kind}" if self._kind else target)
-            if pair_hash in self._seen:
-                return "duplicate"
-            self._seen.add(pair_hash)
         return "kept"
+
+    def _pair_hash(self, source: str, target: str) -> bytes:
+        # No line has a line break.
+        text = f"{source}\n{target}\n{self._kind}" if self._kind else f"{source}\n{target}"
+        return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def pair_checks(filters: str, source_language: str, target_language: str) -> dict[str, PairCheck]:
@@ -138,8 +149,3 @@ def _count_words(text: str) -> int:
 
 def _count_single_spaces(text: str) -> int:
     return text.count(" ") + 1 if text else 0
-
-
-def _pair_hash(source: str, target: str) -> int:
-    # A set of the pairs themselves would take more memory. No line has a line break.
-    return int.from_bytes(hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=8).digest(), "little")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,8 +15,9 @@ from transformer_jax.config.text_filters import parse_filters
 from transformer_jax.config.text_sources import train_text
 from transformer_jax.data.corpus import Pairs, iter_pairs, iter_scored_pairs, text_files
 from transformer_jax.data.filters import RULES, Cleaning, held_out_form
-from transformer_jax.data.lines_on_disk import Spool
+from transformer_jax.data.lines_on_disk import CHUNK, Spool
 from transformer_jax.data.noised_lines import Part, with_noise
+from transformer_jax.data.seen_hashes import SeenHashes
 from transformer_jax.data.source_syntax import FILTERS, Spec, parse_list, parse_sets, parse_spec, without_join
 from transformer_jax.data.store import local_cache
 from transformer_jax.data.text_checks import identifier_version
@@ -65,7 +67,7 @@ def read_sources(data: DataConfig, normalized: bool = False) -> tuple[Pairs, lis
     duplicates. Filters see the text without noise; it is drawn after them, and pairs of sources with other noise are no
     duplicates. The pairs are not in memory, but in a temporary file in the cache. Raises UserError as `read_pairs` does."""
     folder = local_cache(data.cache_dir)
-    pairs, counts, seen, parts = Pairs(Spool(folder), Spool(folder)), [], set(), []
+    pairs, counts, seen, parts = Pairs(Spool(folder), Spool(folder)), [], SeenHashes(), []
     held_out = held_out_sentences(data)
     for source in parse_sources(data):
         spec, cleaning = source.spec, cleaning_of(source, seen, held_out, normalized)
@@ -93,14 +95,15 @@ def cleaned_pairs(source: Source, cleaning: Cleaning, normalized: bool = False) 
     `read_pairs` does."""
     spec, languages = source.spec.without_noise, (source.filters.source_language, source.filters.target_language)
     rows = iter_pairs(spec, *languages) if spec.min_score is None else iter_scored_pairs(spec, *languages)
-    for source_line, target_line, *score in rows:
-        if normalized:
-            source_line, target_line = normalize(source_line), normalize(target_line)
-        if cleaning.keeps(source_line, target_line, *score):
-            yield source_line, target_line
+    if normalized:
+        rows = ((normalize(source_line), normalize(target_line), *score) for source_line, target_line, *score in rows)
+    while some := list(itertools.islice(rows, CHUNK)):
+        for (source_line, target_line, *_), is_kept in zip(some, cleaning.keep(some), strict=True):
+            if is_kept:
+                yield source_line, target_line
 
 
-def cleaning_of(source: Source, seen: set[int], held_out: Collection[str] = (), normalized: bool = False) -> Cleaning:
+def cleaning_of(source: Source, seen: SeenHashes, held_out: Collection[str] = (), normalized: bool = False) -> Cleaning:
     """The filters of a source; with `normalized` of text that is normalised before."""
     spec = source.spec
     tag = normalize(spec.tag) if normalized else spec.tag
