@@ -451,7 +451,7 @@ def test_bodies_that_are_too_large_or_do_not_end_have_their_codes(model):
         unfinished = raw(address, head + b'content-length: 100\r\n\r\n{"q":')
         assert unfinished.startswith(b"HTTP/1.1 408") and b"within 0.3 seconds" in unfinished
         assert raw(address, head.replace(b"/translate", b"/v2/translate") + b"content-length: 9999\r\n\r\n").endswith(b"}")
-        assert libre(address, "a b")
+        assert ask(address, "/languages")[0] == 200
 
 
 def test_paths_that_there_are_not_and_methods_have_each_apis_form(server):
