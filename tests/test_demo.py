@@ -104,6 +104,7 @@ def test_sizes_and_distinct_sources():
     assert sizes == {"train": 24_000, "dev": 500, "test": 1_000, "long": 500, "beyond": 300}
 
 
+@pytest.mark.slow
 def test_one_translation_for_every_source():
     translation: dict[str, str] = {}
     rows = [*demo.generate("train", 6000, seed=7), *(example for pair in demo.minimal_pairs() for example in pair)]
