@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # ruff: noqa: E402 (as train.py does it: set up before JAX is imported)
-from outputs import set_up_or_end
+from outputs import cpu_seconds, set_up_or_end
 
 from transformer_jax.cli.program import main
 
@@ -223,12 +223,6 @@ def private_memory() -> int:
     """Bytes of this process that are mapped from no file."""
     with open("/proc/self/status", encoding="ascii") as lines:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-
-def cpu_seconds() -> float:
-    """The CPU time of this process and of the tokenisation processes that have ended."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 MEASUREMENTS = {function.__name__: function for function in (new_text, prepared_text, new_store, prepared_store, training_step)}

@@ -1,6 +1,7 @@
 """Reading sentence pairs, and cleaning training text."""
 
 import codecs
+import dataclasses
 import gzip
 import io
 import itertools
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import sacrebleu.utils
 from helpers import data_set
@@ -22,6 +24,7 @@ from transformer_jax.data import lines_on_disk as spool
 from transformer_jax.data.corpus import Pairs, read_pairs
 from transformer_jax.data.filters import Cleaning
 from transformer_jax.data.lines_on_disk import Spool, joined
+from transformer_jax.data.seen_hashes import SeenHashes
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import check_writable, iter_lines, open_output, read_lines, refuse_shared_stream
 from transformer_jax.tokenization.normalization import normalize
@@ -219,8 +222,8 @@ def test_a_spool_is_a_list_of_lines_that_leaves_nothing_behind(tmp_path, monkeyp
     monkeypatch.setattr(spool, "CHUNK", 3)
     lines, expected = Spool(tmp_path / "new"), []
     for i in range(11):
-        for side in (lines, expected):
-            side.append("" if i % 4 == 0 else f"{i} ü\u2028\r\x00 ")
+        expected.append("" if i % 4 == 0 else f"{i} ü\u2028\r\x00 ")
+        lines.extend(expected[-1].encode(), 1)
         # While it grows, and not in order.
         assert lines[i // 2] == expected[i // 2] and lines[-1] == expected[-1]
         assert len(lines) == len(expected) and list(lines) == expected
@@ -230,6 +233,11 @@ def test_a_spool_is_a_list_of_lines_that_leaves_nothing_behind(tmp_path, monkeyp
         assert joined(lines, start, stop) == joined(expected, start, stop) == "\n".join(expected[start:stop]).encode()
     with pytest.raises(IndexError):
         lines[11]
+    for first, second in itertools.product(range(9), range(9)):  # many at a time
+        some = Spool(tmp_path / "new")
+        for text in (expected[:first], expected[first : first + second], []):
+            some.extend("\n".join(text).encode(), len(text))
+        assert list(some) == expected[: first + second] and len(some) == len(list(some))
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -240,7 +248,7 @@ def test_a_spool_that_cannot_be_written_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(spool, "CHUNK", 1)
     with open("/dev/full", "wb", buffering=0) as full:
         monkeypatch.setattr(lines, "_file", full)
-        assert "No space left on device" in message(lines.append, "x")
+        assert "No space left on device" in message(lines.extend, b"x", 1)
 
 
 @pytest.mark.parametrize("spec", ["", "http://example.com/x", "nothing:here"])
@@ -276,25 +284,30 @@ def test_cleaning_counts_each_reason_and_changes_no_line():
         ["a b", " ", "a", long, "a b c d e f g h i", "a  b", "a b", "a b", "a"],
         ["c d", "b", "\u00a0", "x y", "x", "c d", "c d", "other", "x y"],
     )
-    cleaning = Cleaning(DataConfig(max_words=10, max_ratio=3.0))
-    rows = list(zip(*pairs, strict=True))
-    kept = Pairs(*zip(*itertools.compress(rows, cleaning.keep(rows)), strict=True))
-    assert cleaning.counts == {"empty": 2, "too long": 1, "length ratio": 1, "duplicate": 1, "kept": 4}
-    assert kept == Pairs(("a b", "a  b", "a b", "a"), ("c d", "c d", "other", "x y"))
-    again = Cleaning(DataConfig(max_words=10, max_ratio=3.0))
-    assert all(again.keep([pair]) == [True] for pair in zip(*kept, strict=True))  # one at a time, too
-    more = Cleaning(DataConfig(max_words=10, max_ratio=3.0, deduplicate=False))
-    assert sum(more.keep(rows)) == len(kept.source) + 1
+    config = DataConfig(max_words=10, max_ratio=3.0)
+    cleaned = Cleaning(config)(pairs).without_duplicates(SeenHashes())
+    assert cleaned.counts == {"empty": 2, "too long": 1, "length ratio": 1, "duplicate": 1, "kept": 4}
+    kept = cleaned.lines()
+    assert kept == (["a b", "a  b", "a b", "a"], ["c d", "c d", "other", "x y"])
+    seen = SeenHashes()
+    one_at_a_time = [Cleaning(config)([[line] for line in pair]).without_duplicates(seen) for pair in zip(*pairs, strict=True)]
+    assert [cleaned.lines() for cleaned in one_at_a_time if cleaned.counts["kept"]] == [
+        ([source], [target]) for source, target in zip(*kept, strict=True)
+    ]
+    more = Cleaning(dataclasses.replace(config, deduplicate=False))(pairs).without_duplicates(seen)
+    assert more.counts["kept"] == len(kept[0]) + 1
 
 
 def test_words_of_normalised_text_are_counted_alike():
     texts = ["", "a", "a b", "\u00a0a\u2003b\tc ", "\u200b", "a\u00adb \u2581 c", "\u3000", "\x1c a", "x " * 12]
-    pairs = [(normalize(one), normalize(other)) for one in texts for other in texts]
-    counted, split = (Cleaning(DataConfig(max_words=10, max_ratio=1.0), normalized=each) for each in (True, False))
-    assert counted.keep(pairs) == split.keep(pairs)
-    assert counted.counts == split.counts and min(counted.counts[name] for name in ("empty", "too long", "kept")) > 0
+    pairs = list(zip(*itertools.product(texts, texts), strict=True))
+    normalized = [list(map(normalize, side)) for side in pairs]
+    config = DataConfig(max_words=10, max_ratio=1.0)
+    counted, split = Cleaning(config, normalized=True)(pairs), Cleaning(config)(normalized)
+    assert counted[:2] == split[:2] and np.array_equal(counted.hashes, split.hashes) and counted.counts == split.counts
+    assert min(counted.counts[name] for name in ("empty", "too long", "kept")) > 0
 
 
 def test_the_ratio_has_room_for_short_sentences():
-    cleaning = Cleaning(DataConfig())  # 9 * 1 + 5 = 14
-    assert cleaning.keep([("a", "b " * 14), ("a", "b " * 15)]) == [True, False]
+    cleaned = Cleaning(DataConfig())([("a", "c"), ("b " * 14, "b " * 15)])  # 9 * 1 + 5 = 14
+    assert cleaned.lines() == (["a"], ["b " * 14])

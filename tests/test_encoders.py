@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from helpers import letters
 
+from transformer_jax import worker_processes
 from transformer_jax.config import TokenizerConfig
-from transformer_jax.data import encode_lines
 from transformer_jax.data.encode_lines import Chunk, encoders
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
@@ -61,8 +61,10 @@ def test_no_lines(tokenizer):
 @pytest.fixture
 def started(monkeypatch) -> list:
     """The processes that are started."""
-    found, start = [], encode_lines.subprocess.Popen
-    monkeypatch.setattr(encode_lines.subprocess, "Popen", lambda *args, **more: found.append(start(*args, **more)) or found[-1])
+    found, start = [], worker_processes.subprocess.Popen
+    monkeypatch.setattr(
+        worker_processes.subprocess, "Popen", lambda *args, **more: found.append(start(*args, **more)) or found[-1]
+    )
     return found
 
 

@@ -1,6 +1,8 @@
 """Filters of training text: what each keeps and drops, by English and German conventions, and what they do to a source."""
 
 import dataclasses
+import functools
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation.analysis import training_targets
 from transformer_jax.runs.run_folder import Run
 from transformer_jax.training.prepare import prepare
+from transformer_jax.worker_processes import worker_processes
 
 KEPT = {
     "numbers": [
@@ -141,10 +144,9 @@ def test_what_a_filter_keeps_and_drops(name):
 
 def test_usual_keeps_what_each_keeps_and_counts_by_name():
     cleaning = Cleaning(DataConfig(filters="usual"))
-    cleaning.keep([("It was $5 in 1985.", "1989 kostete es 5 €.")])
-    cleaning.keep([("The dog sleeps.", "Der Hund schläft.")])
-    assert [name for name, count in cleaning.counts.items() if count] == ["numbers", "kept"]
-    assert list(cleaning.counts) == ["empty", "too long", "length ratio", *USUAL_FILTERS, "duplicate", "kept"]
+    cleaned = cleaning([("It was $5 in 1985.", "The dog sleeps."), ("1989 kostete es 5 €.", "Der Hund schläft.")])
+    assert cleaned.counts == {"numbers": 1, "kept": 1}
+    assert cleaning.reasons == ["empty", "too long", "length ratio", *USUAL_FILTERS, "duplicate", "kept"]
 
 
 def test_limits_and_the_script_of_other_languages():
@@ -226,6 +228,36 @@ def test_each_source_has_its_own_filters_and_the_log_their_counts(tmp_path, capl
     source = TextSource(web, filters="numbers")
     assert lines_of(DataConfig(train=[source])) == ["im Jahr 1984", "hier"]
     assert list(training_targets(DataConfig(train=[source]))) == ["im Jahr 1984", "hier"]
+
+
+@pytest.mark.parametrize("alone", [0, 2])
+def test_other_processes_clean_as_this_one_does(alone, tmp_path, caplog, monkeypatch):
+    """Each filter that has arguments, a held-out set, scores, duplicates in one chunk and over several."""
+    caplog.set_level("INFO")
+    lines = [f"{i % 40} {word}" for i, word in enumerate(letters(200, 6))]
+    table, held_out = tmp_path / "t.tsv", write_tsv(tmp_path / "h.tsv", lines[3:4], lines[4:5])
+    rows = zip(lines, [*lines[:150], *letters(50, 6)], itertools.cycle(["0.5", "-1", "3"]), strict=False)
+    table.write_text("".join("\t".join(row) + "\n" for row in [*rows, ["\u200b", "a\u00a0b", "1"]]))
+    data = DataConfig(
+        f"{table} (score_column=3 min_score=0), {table} (tag=<x> columns=1,2 swap=true filters=copies+script), "
+        f"{table} (columns=1,2)",
+        filters="usual",
+        held_out=f"{held_out}",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    monkeypatch.setattr(sources, "CHUNK", 20)
+
+    def read(count: int) -> tuple[list, list[str]]:
+        started = functools.partial(worker_processes, count=count)
+        monkeypatch.setattr(sources, "worker_processes", lambda *args, alone: started(*args, alone=alone))
+        caplog.clear()
+        pairs, counts = read_sources(data, normalized=True)
+        return [list(side) for side in pairs] + [counts], caplog.messages
+
+    expected = read(1)
+    monkeypatch.setattr(sources, "_FEW_CHUNKS", alone)
+    assert read(2) == expected
+    assert all(re.search(rf"[1-9]\d* {reason}\b", "".join(expected[1])) for reason in ("low score", "held out", "duplicate"))
 
 
 def test_a_tag_is_no_text_and_swapped_sides_are_in_the_other_language(tmp_path):

@@ -19,6 +19,7 @@ ROOMS = [
     "config",
     "recipes",
     "platform",
+    "worker_processes",
     "storage",
     "tokenization",
     "distributed",

@@ -1,6 +1,7 @@
 """Text to ids and back, and what can be wrong with a tokenizer's files."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -16,15 +17,18 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import sentencepiece
-from helpers import data_set
+from helpers import data_set, letters
 
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
 from transformer_jax.storage.text_files import read_lines
+from transformer_jax.tokenization import tokenizer_training
+from transformer_jax.tokenization.normalization import normalize
 from transformer_jax.tokenization.special_ids import SpecialIds
 from transformer_jax.tokenization.subword_sampling import make_sampler
 from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.tokenization.word_table import WordTable, words_are_independent
+from transformer_jax.worker_processes import worker_processes
 
 WORDS = "ein eine Hund Katze schläft läuft über grüne Wiese the dog cat sleeps runs across green meadow and while".split()
 NASTY = [
@@ -244,6 +248,22 @@ def test_training_again_gives_the_same_in_any_order(tmp_path, tokenizer):
         second = Tokenizer.train(reversed(lines()), config, tmp_path / f"{algorithm}2")
         assert first.fingerprint == second.fingerprint != tokenizer.fingerprint
         assert Tokenizer.load(tmp_path / f"{algorithm}1").fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_sample_is_of_the_smallest_hashes(processes, monkeypatch):
+    monkeypatch.setattr(tokenizer_training, "_CHUNK", 30)
+    work = functools.partial(worker_processes, count=processes)
+    monkeypatch.setattr(tokenizer_training, "worker_processes", work)
+    text = [f"{line} \u00a0{i % 150}" for i, line in enumerate(letters(400, 6))]
+
+    def hashed(line: str) -> int:
+        return int.from_bytes(hashlib.blake2b(normalize(line).encode(), digest_size=8).digest(), "little")
+
+    for count in (1, 70, 150, 299, 400, 500):
+        assert sorted(tokenizer_training._sample(text, count, True)) == sorted(sorted(text, key=hashed)[:count])
+    once, often = text[:100], [*text[:100], *text[:100]]
+    assert sorted(tokenizer_training._sample(often, 40, True)) == sorted(2 * sorted(once, key=hashed)[:20])
 
 
 def test_training_says_nothing(tmp_path, capfd):

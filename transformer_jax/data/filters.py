@@ -1,8 +1,11 @@
 """The filters of training text: which pairs are left out, and why."""
 
+import functools
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,14 +16,35 @@ from transformer_jax.data.seen_hashes import SeenHashes
 from transformer_jax.data.text_checks import has_script, is_in_language, is_well_encoded, longest_word, repeats
 from transformer_jax.tokenization.normalization import normalize
 
-__all__ = ["RULES", "Cleaning", "PairCheck", "held_out_form", "pair_checks"]
+__all__ = ["RULES", "Cleaned", "Cleaning", "PairCheck", "held_out_form", "pair_checks"]
 
 RULES = 1  # the number of the filters' rules: text that was cleaned by others is cleaned anew
 PairCheck = Callable[[str, str], bool]  # of source and target: may the pair stay?
 
 
+class Cleaned(NamedTuple):
+    r"""What a `Cleaning` has left of some pairs: their lines as UTF-8, with `\n` between two (`lines_on_disk.joined`)."""
+
+    source: bytes
+    target: bytes
+    hashes: np.ndarray | None  # uint64 [pairs], by which duplicates are found; None where they may stay
+    counts: Mapping[str, int]  # of the pairs that were left out, by reason, and of those that were `kept`
+
+    def lines(self) -> tuple[list[str], list[str]]:
+        """The sources and the targets."""
+        return tuple(side.decode("utf-8").split("\n") if self.counts["kept"] else [] for side in (self.source, self.target))
+
+    def without_duplicates(self, seen: SeenHashes) -> "Cleaned":
+        """Without those whose hashes are in `seen`, to which it adds the others'."""
+        if self.hashes is None or (is_new := seen.add(self.hashes)).all():
+            return self
+        sides = (b"\n".join(itertools.compress(side.split(b"\n"), is_new)) for side in (self.source, self.target))
+        kept = int(np.count_nonzero(is_new))
+        return Cleaned(*sides, None, {**self.counts, "duplicate": len(is_new) - kept, "kept": kept})
+
+
 class Cleaning:
-    """The filters of training text. `counts` has the number of pairs that were kept, and of those left out for each reason.
+    """The filters of training text: a function of some pairs, which may be called in another process (`pickle`).
     Pairs of more than `batch.max_length` tokens on a side are left out later, when batches are made (`data.stream`).
 
     Words are separated by white space. A pair is left out for the first of these reasons that holds:
@@ -31,25 +55,24 @@ class Cleaning:
     * `low score`: its score is less than `min_score`
     * those of `config.filters`, by their names, in the order of `parse_filters` (`pair_checks`)
     * `held out`: a side is one of the sentences `held_out`, all in `held_out_form`
-    * `duplicate`: the same pair came before, here or in another `Cleaning` with the same `seen` (if `config.deduplicate`).
-      Pairs are compared by 64 bits of a hash: of ten million pairs, one is left out by mistake with probability 1 in 400,000.
-      Pairs of another `kind` are others: the text of one source may be there plain and with noise
+    * `duplicate`, which `Cleaned.without_duplicates` finds: the same pair came before (if `config.deduplicate`). Pairs are
+      compared by 64 bits of a hash: of ten million pairs, one is left out by mistake with probability 1 in 400,000. Pairs of
+      another `kind` are others: the text of one source may be there plain and with noise
 
-    `low score`, `held out` and what `config.filters` names are among the `counts` only where they are asked for. The word `tag`
-    before the source is no text for them; with `swap` the source is in `config.target_language`. Of text that is `normalized`
-    (`normalize`), whose words have one space between them, words are counted in a fraction of the time.
+    With `normalized` lines are normalised (`normalize`) before all of this. The word `tag` before the source is no text for the
+    filters; with `swap` the source is in `config.target_language`.
 
-    >>> cleaning = Cleaning(DataConfig())
-    >>> cleaning.keep([("a b", "c"), ("", "d"), ("a b", "c")])
-    [True, False, False]
-    >>> cleaning.counts
-    {'empty': 1, 'too long': 0, 'length ratio': 0, 'duplicate': 1, 'kept': 1}
+    >>> cleaned = Cleaning(DataConfig())([("a b", "", "a b"), ("c", "d", "c")])
+    >>> cleaned.without_duplicates(SeenHashes()).lines()
+    (['a b'], ['c'])
+
+    Attributes:
+        reasons: the names above, of all that are asked for, and `kept`; those of `Cleaned.counts` are among them
     """
 
     def __init__(
         self,
         config: DataConfig,
-        seen: SeenHashes | None = None,
         kind: str = "",
         *,
         tag: str = "",
@@ -58,26 +81,33 @@ class Cleaning:
         min_score: float | None = None,
         normalized: bool = False,
     ):
-        self._config, self._seen, self._kind = config, SeenHashes() if seen is None else seen, kind
-        self._tag, self._held_out, self._min_score = tag, held_out, min_score
+        options = dict(kind=kind, tag=tag, swap=swap, held_out=held_out, min_score=min_score, normalized=normalized)
+        self._again = functools.partial(type(self), config, **options)
+        self._config, self._kind, self._held_out, self._min_score = config, kind, held_out, min_score
+        self._tag, self._normalized = normalize(tag) if normalized else tag, normalized
         self._count_words = _count_single_spaces if normalized else _count_words
         languages = config.source_language, config.target_language
         self._checks = pair_checks(config.filters, *(reversed(languages) if swap else languages))
-        reasons = ["empty", "too long", "length ratio"]
-        reasons += ["low score"] * (min_score is not None) + list(self._checks) + ["held out"] * bool(held_out)
-        self.counts = dict.fromkeys([*reasons, "duplicate", "kept"], 0)
+        low_score, held = ["low score"] * (min_score is not None), ["held out"] * bool(held_out)
+        self.reasons = ["empty", "too long", "length ratio", *low_score, *self._checks, *held, "duplicate", "kept"]
 
-    def keep(self, rows: Sequence[tuple[str, str] | tuple[str, str, float]]) -> list[bool]:
-        """For each pair, with its score where there is `min_score`: is it kept? Counts them. Many at a time are faster."""
-        reasons = [self._reason(*row) for row in rows]
+    def __reduce__(self) -> tuple:
+        return self._again, ()  # filters are closures, which pickle does not take
+
+    def __call__(self, columns: Sequence[Sequence]) -> Cleaned:
+        """Cleans the pairs of these columns: sources, targets and, where there is a `min_score`, the scores."""
+        sources, targets, *scores = columns
+        if self._normalized:
+            sources, targets = list(map(normalize, sources)), list(map(normalize, targets))
+        reasons = list(map(self._reason, sources, targets, *scores))
+        counts = Counter(reasons)
+        if len(counts) > 1 or "kept" not in counts:
+            is_kept = [reason == "kept" for reason in reasons]
+            sources, targets = list(itertools.compress(sources, is_kept)), list(itertools.compress(targets, is_kept))
+        hashes = None
         if self._config.deduplicate:
-            kept = [i for i, reason in enumerate(reasons) if reason == "kept"]
-            hashes = b"".join([self._pair_hash(*rows[i][:2]) for i in kept])
-            for i, is_new in zip(kept, self._seen.add(np.frombuffer(hashes, "<u8")).tolist(), strict=True):
-                reasons[i] = "kept" if is_new else "duplicate"
-        for reason, count in Counter(reasons).items():
-            self.counts[reason] += count
-        return [reason == "kept" for reason in reasons]
+            hashes = np.frombuffer(b"".join(map(self._pair_hash, sources, targets)), "<u8").astype(np.uint64)
+        return Cleaned("\n".join(sources).encode("utf-8"), "\n".join(targets).encode("utf-8"), hashes, counts)
 
     def _reason(self, source: str, target: str, score: float = 0.0) -> str:
         """The first reason but for `duplicate`."""

@@ -20,8 +20,7 @@ class Spool(Sequence[str]):
     A slice, an iteration or a single line reads whole blocks of lines. Raises UserError where the file cannot be written.
 
     >>> lines = Spool(tempfile.gettempdir())
-    >>> lines.append("one"), lines.append("two")
-    (None, None)
+    >>> lines.extend(b"one\ntwo", 2)
     >>> lines[0], lines[1:], list(lines)
     ('one', ['two'], ['one', 'two'])
     """
@@ -29,26 +28,26 @@ class Spool(Sequence[str]):
     def __init__(self, folder: str | Path):
         self._folder = Path(folder)
         self._starts = [0]  # of each block in the file, and the file's end
-        self._last: list[str] = []  # the lines after the last full block
+        self._last: list[bytes] = []  # the text after the last full block, in parts of lines, ..
+        self._left = 0  # .. and their number
         with self._writing():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
         weakref.finalize(self, self._file.close)
 
-    def append(self, line: str) -> None:
-        """Adds a line; every `CHUNK` of them are written together."""
-        self._last.append(line)
-        if len(self._last) == CHUNK:
-            block = memoryview("\n".join(self._last).encode("utf-8"))
-            with self._writing():
-                self._file.seek(self._starts[-1])
-                self._starts.append(self._starts[-1] + len(block))
-                while block:
-                    block = block[self._file.write(block) :]
-            self._last = []
+    def extend(self, text: bytes, count: int) -> None:
+        """Adds `count` lines, `joined`; every `CHUNK` of them are written together."""
+        while self._left + count >= CHUNK:
+            lines = text.split(b"\n", CHUNK - self._left)
+            self._write(b"\n".join([*self._last, *lines[: CHUNK - self._left]]))
+            text, count = lines[-1], count - (CHUNK - self._left)
+            self._last, self._left = [], 0
+        if count:
+            self._last.append(text)
+            self._left += count
 
     def __len__(self) -> int:
-        return (len(self._starts) - 1) * CHUNK + len(self._last)
+        return (len(self._starts) - 1) * CHUNK + self._left
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -71,13 +70,22 @@ class Spool(Sequence[str]):
     def block(self, index: int) -> bytes:
         """The text of one block, `joined`: the `CHUNK` lines from `CHUNK * index` on, or as many as there are."""
         if index == len(self._starts) - 1:
-            return "\n".join(self._last).encode("utf-8")
+            return b"\n".join(self._last)
         start, end = self._starts[index : index + 2]
         self._file.seek(start)
         return self._file.read(end - start)
 
     def _block(self, index: int) -> list[str]:
-        return self._last if index == len(self._starts) - 1 else self.block(index).decode("utf-8").split("\n")
+        is_empty = index == len(self._starts) - 1 and not self._left
+        return [] if is_empty else self.block(index).decode("utf-8").split("\n")
+
+    def _write(self, block: bytes) -> None:
+        left = memoryview(block)
+        with self._writing():
+            self._file.seek(self._starts[-1])
+            self._starts.append(self._starts[-1] + len(block))
+            while left:
+                left = left[self._file.write(left) :]
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

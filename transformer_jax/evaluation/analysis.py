@@ -8,8 +8,7 @@ from sacrebleu.metrics import CHRF
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import Pairs
-from transformer_jax.data.seen_hashes import SeenHashes
-from transformer_jax.data.sources import cleaned_pairs, cleaning_of, held_out_sentences, parse_sources
+from transformer_jax.data.sources import cleaned_text, cleaning_of, held_out_sentences, parse_sources
 from transformer_jax.data.training_words import words_of, words_of_part
 from transformer_jax.evaluation.metrics import LEAST_SENTENCES, check_lines, metrics, score_with, with_interval
 
@@ -148,10 +147,8 @@ def training_targets(data: DataConfig) -> Iterator[str]:
     UserError as `read_pairs` does."""
     held_out = held_out_sentences(data)
     for source in parse_sources(data):
-        # Duplicates have no new words, and finding them takes memory.
-        source = source._replace(filters=dataclasses.replace(source.filters, deduplicate=False))
-        for _, target in cleaned_pairs(source, cleaning_of(source, SeenHashes(), held_out)):
-            yield target
+        for some in cleaned_text(source, cleaning_of(source, held_out)):  # duplicates have no new words
+            yield from some.lines()[1]
 
 
 _chrf = CHRF()

@@ -103,6 +103,9 @@ class Tokenizer:
         contents = [content for _, content in models.values()] + ([pieces] if listed else []) + own
         self.fingerprint: str = fingerprint_of(description, *contents)
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.folder,)  # to another process, which reads the same files
+
     @classmethod
     def train(
         cls, lines: Iterable[str], config: TokenizerConfig, folder: epath.PathLike, placeholders: bool = False

@@ -1,23 +1,29 @@
 """Training a SentencePiece model."""
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import io
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import sentencepiece
 
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
 from transformer_jax.tokenization import normalization
+from transformer_jax.worker_processes import worker_processes
 
 __all__ = ["train_model", "usual_vocabulary"]
 
 log = logging.getLogger(__name__)
 
 _LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out of its training
+_CHUNK = 20_000  # lines that are hashed together
 _ERRORS_ONLY = 2  # SentencePiece's log level; it still logs errors that it also raises
 
 
@@ -44,10 +50,9 @@ def train_model(lines: Iterable[str], config: TokenizerConfig, symbols: Sequence
     another `config.vocab_size`, the model has the most pieces that it can have if `config.vocab_may_shrink`, and the log says
     how many. Else that raises UserError, as do more characters than pieces.
     """
-    if config.normalize:
-        lines = map(normalization.normalize, lines)
     counted = _Counted(lines)
-    kept = sorted(_sample(counted, 2 * config.sample_lines))
+    kept = _sample(counted, 2 * config.sample_lines, config.normalize)
+    kept = sorted(map(normalization.normalize, kept) if config.normalize else kept)
     if not any(line.strip() for line in kept):
         raise UserError("tokenizer: no text to train on, expected at least one line that is not empty")
     if not config.vocab_size:
@@ -120,20 +125,43 @@ class _Counted:
             yield line
 
 
-def _sample(lines: Iterable[str], count: int) -> list[str]:
-    """The `count` lines of smallest hash, in memory for twice as many."""
-    kept, largest = [], None
-    for line in lines:
-        if largest is None or _hash(line) < largest:
-            kept.append(line)
-        if len(kept) == 2 * count:
-            kept = sorted(kept, key=_hash)[:count]
-            largest = _hash(kept[-1])
-    return sorted(kept, key=_hash)[:count] if len(kept) > count else kept
+def _sample(lines: Iterable[str], count: int, normalized: bool) -> list[str]:
+    """The `count` lines of smallest hash, as they are, in memory for twice as many; with `normalized` the hashes are those of
+    the normalised lines. Lines are hashed on all cores."""
+    lines = iter(lines)
+    kept, hashes = list(itertools.islice(lines, 2 * count)), np.zeros(0, np.uint64)
+    if len(kept) <= count:
+        return kept
+    lines, kept, largest = itertools.chain(kept, lines), [], np.iinfo(np.uint64).max
+    sent: collections.deque[list[str]] = collections.deque()
+
+    def chunks() -> Iterator[list[str]]:
+        while chunk := list(itertools.islice(lines, _CHUNK)):
+            sent.append(chunk)
+            yield chunk
+
+    with worker_processes(functools.partial(_hashes, normalized), "hashes text") as hashes_of:
+        for of_chunk in hashes_of(chunks()):
+            chunk, small = sent.popleft(), np.flatnonzero(of_chunk <= largest)
+            kept += [chunk[i] for i in small.tolist()]
+            hashes = np.append(hashes, of_chunk[small])
+            if len(kept) >= 2 * count:
+                kept, hashes = _smallest(kept, hashes, count)
+                largest = hashes.max()
+    return _smallest(kept, hashes, count)[0]
 
 
-def _hash(line: str) -> bytes:
-    return hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest()[::-1]
+def _smallest(lines: list[str], hashes: np.ndarray, count: int) -> tuple[list[str], np.ndarray]:
+    """The `count` lines of smallest hash, and their hashes."""
+    first = np.argpartition(hashes, count - 1)[:count]
+    return [lines[i] for i in first.tolist()], hashes[first]
+
+
+def _hashes(normalized: bool, lines: list[str]) -> np.ndarray:
+    """The hashes of lines, or of the normalised lines, uint64 [lines]."""
+    lines = map(normalization.normalize, lines) if normalized else lines
+    digests = b"".join([hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest() for line in lines])
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
 def _largest_size(message: str) -> int:
