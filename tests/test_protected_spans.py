@@ -401,8 +401,10 @@ def test_what_is_left_out_makes_a_sentence_short_enough_and_comes_back_with_its_
     assert_unchanged([line], [found := translator.translate([line], protect="url", align="complete")[0]])
     assert {i for i, _ in found.alignment} == set(range(len(line.split())))
     protection = translator.protection("url", "keep")
-    ((piece,),) = protection.pieces(protection.masked([line]), translator._piece_maker, translator.search_config())
-    seen = [piece, *(piece.without(left_out, translator._piece_maker) for left_out in ((), (0,), (1,), (0, 1)))]
+    search = translator.search_config()
+    maker = translator._piece_maker(search)
+    ((piece,),) = protection.pieces(protection.masked([line]), maker, search)
+    seen = [piece, *(piece.without(left_out, maker) for left_out in ((), (0,), (1,), (0, 1)))]
     assert [each.piece.span.text.count("https") for each in seen] == [0, 2, 1, 1, 0]
     assert all("".join(chunk.text for chunk in each.source_chunks()) == line for each in seen)
 

@@ -118,7 +118,7 @@ def test_the_page_of_file_formats_has_every_key_and_column():
     names = {field.name for cls in (*of_reports, TrainProgress) for field in dataclasses.fields(cls)}
     metrics = (RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     names |= {key for line in metrics for key in json.loads(line)} | {"time", "bleu", "ema_decay"} | set(COLUMNS)
-    one = SimpleNamespace(text="", score=0, log_prob=0, tokens=[], token_log_probs=[], others=(), confidence=0.5)
+    one = SimpleNamespace(text="", score=0, log_prob=0, tokens=[], token_log_probs=[], others=(), confidence=0.5, read="b")
     line = TranslatedLine(1, "a", one, list, below_min_confidence=True)
     written = json.loads(as_json(line))
     names |= written.keys() | written["translations"][0].keys()

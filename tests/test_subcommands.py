@@ -34,7 +34,9 @@ def module_run(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_help_has_a_line_for_each_command(capsys):
     run(["--help"])
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert shown in (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     assert all(any(line.split() == [name, *what.split()] for line in lines) for name, what in COMMANDS.items())
     run(["--version"])
     assert capsys.readouterr().out == f"transformer_jax {__version__}\n"

@@ -21,6 +21,7 @@ COMMANDS = {
     "score_pairs": "scores sentence pairs by models of both directions, to keep the better part of a text",
     "calibrate": "makes a confidence of log-probabilities, by a dev set, and keeps it with the run",
     "shortlist": "makes the table that lets a search choose among the likely pieces of each sentence alone",
+    "spelling": "keeps with a run which words its training text has, by which spelling is corrected",
     "average": "averages the parameters of checkpoints, in a copy of the run without optimizer state",
     "adapter": "writes a run's adapters alone, or merges adapters into a copy of the run they belong to",
     "export": "writes a run's model for CTranslate2, Hugging Face or Marian",

@@ -44,7 +44,8 @@ def as_tsv(line: TranslatedLine) -> str:
 
 def as_json(line: TranslatedLine) -> str:
     """An object on a line: the source and the n best translations, with their pieces and log-probabilities (null for one that
-    is not finite). The confidence is there where the run was calibrated."""
+    is not finite). The confidence is there where the run was calibrated, `read` where the model did not read the source as it
+    is written (`Translation.read`)."""
     translations = [
         {
             "text": one.text,
@@ -57,7 +58,8 @@ def as_json(line: TranslatedLine) -> str:
         for one in (line.translation, *line.translation.others)
     ]
     below = {"below_min_confidence": True} if line.below_min_confidence else {}
-    record = finite_or_null({"line": line.number, "source": line.source, "translations": translations} | below)
+    read = {"read": line.translation.read} if line.translation.read else {}
+    record = finite_or_null({"line": line.number, "source": line.source, **read, "translations": translations} | below)
     return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
 
 

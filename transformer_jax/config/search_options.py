@@ -76,6 +76,13 @@ class SearchOptions:
         HostOnly(),
         Flag("LINES IN CAPITALS: keep them, or restore: read as small letters, the translation in capitals", "WHICH"),
     ] = "keep"
+    # Words that the training text's sources do not have: keep: the model reads them as they are | correct: those that are one
+    # typing error away from one that they have are read as it is spelled
+    spelling: Annotated[
+        Literal["keep", "correct"],
+        HostOnly(),
+        Flag("unknown words: keep them, or correct: read a known one that is a typing error away", "WHICH"),
+    ] = "keep"
     nbest: Annotated[int, AtMost(10_000)] = 1  # how many translations of each sentence; of a beam at most as many as it has
     # source positions in one batch of the search, those of each hypothesis counted; 0: 4096 on CPU, 65,536 elsewhere
     tokens: Annotated[

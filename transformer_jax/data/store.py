@@ -19,6 +19,7 @@ from transformer_jax.data.encode_pairs import PairsEncoder
 from transformer_jax.data.id_arrays import map_array, write_ids
 from transformer_jax.data.lines_on_disk import CHUNK, joined
 from transformer_jax.data.noised_lines import clean_pairs, noise_identity
+from transformer_jax.data.source_words import SourceWordCounts, SourceWords
 from transformer_jax.data.token_blocks import BlockFiles
 from transformer_jax.data.training_words import WordHashes
 from transformer_jax.errors import UserError
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 1  # goes into the hash: stores of another layout are not found, and so made anew
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets")
 _WORDS = "words.npy"
+_SOURCE_WORDS = "source_words.npz"
 _CHECKED_AT_ONCE = 1 << 28  # bytes of arrays that are compared with their checksums before they are used, in some 0.3 s
 
 
@@ -66,6 +68,7 @@ class Store:
     target_offsets: np.ndarray
     fingerprint: str = ""  # of the text and the tokenizer
     words: np.ndarray | None = None  # `vocabulary_of` the targets; None: an older version has not kept it
+    source_words: SourceWords | None = None  # likewise of the sources
     check: BackgroundCheck | None = None  # of the files, where they are large
 
     @classmethod
@@ -281,12 +284,18 @@ def _add_block(digest: Any, block: bytes) -> None:
 def _write(folder: Path, pairs: Pairs, tokenizer: Tokenizer, sampling: Sampling | None, encoder: PairsEncoder) -> str:
     """Writes the store of `pairs`, whose text is passed over once (with `sampling`, once for each sample). Returns its name: a
     hash of the clean text, and of what its noise depends on."""
-    digest, words = _start_hash(pairs, tokenizer, sampling), WordHashes()
-    for side in ("source", "target"):
-        rows = encoder.encode(side, functools.partial(_add_block, digest), words)
+    digest, words, source_words = _start_hash(pairs, tokenizer, sampling), WordHashes(), SourceWordCounts()
+
+    def on_source(text: bytes) -> None:
+        _add_block(digest, text)
+        source_words.add(text.decode("utf-8"))
+
+    for side, on_text in (("source", on_source), ("target", functools.partial(_add_block, digest))):
+        rows = encoder.encode(side, on_text, words)
         lengths = write_ids(folder / f"{side}_ids.npy", encoder.id_type, rows)
         np.save(folder / f"{side}_offsets.npy", np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths])))
     np.save(folder / _WORDS, words.hashes())
+    (folder / _SOURCE_WORDS).write_bytes(source_words.words().to_bytes())
     write_manifest(folder)
     return digest.hexdigest()
 
@@ -295,7 +304,7 @@ def _copy(folder: epath.PathLike, to: epath.PathLike) -> str:
     """Copies a store. Returns its name."""
     folder, to = epath.Path(folder), epath.Path(to)
     to.mkdir(parents=True, exist_ok=True)
-    words = [_WORDS] if (folder / _WORDS).exists() else []
+    words = [name for name in (_WORDS, _SOURCE_WORDS) if (folder / name).exists()]
     for name in (*(f"{name}.npy" for name in _ARRAYS), *words, MANIFEST):  # last what says that all are there
         (folder / name).copy(to / name, overwrite=True)
     return folder.name
@@ -303,4 +312,6 @@ def _copy(folder: epath.PathLike, to: epath.PathLike) -> str:
 
 def _map_store(folder: Path) -> Store:
     words = map_array(folder / _WORDS) if (folder / _WORDS).exists() else None
-    return Store(*(map_array(folder / f"{name}.npy") for name in _ARRAYS), folder.name, words)
+    source = folder / _SOURCE_WORDS
+    source_words = SourceWords.from_bytes(source.read_bytes()) if source.exists() else None
+    return Store(*(map_array(folder / f"{name}.npy") for name in _ARRAYS), folder.name, words, source_words)

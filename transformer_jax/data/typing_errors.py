@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import regex
 
-__all__ = ["SHARE", "change_words", "is_verbatim", "spaces", "split_words", "typos"]
+__all__ = ["SHARE", "change_words", "is_verbatim", "spaces", "split_words", "typos", "word_number"]
 
 SHARE = 0.1  # of the words, how many have a typo
 
@@ -74,6 +74,15 @@ def split_words(line: str) -> list[str]:
     ['a', '  ', 'dog']
     """
     return regex.split(r"(\s+)", line)
+
+
+def word_number(line: str, place: int) -> int:
+    """The number, among those of `split_words`, of the word in which, or after which, the character at this place is.
+
+    >>> word_number("a  dog", 0), word_number("a  dog", 4)
+    (0, 1)
+    """
+    return len(split_words(line[: place + 1])) // 2
 
 
 def change_words(line: str, change: Callable[[str], str]) -> str:

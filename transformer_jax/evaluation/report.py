@@ -168,13 +168,13 @@ def in_words(decode: SearchOptions) -> str:
     """
     if decode.mbr:
         return f"minimum Bayes risk by {decode.mbr_metric} among {decode.mbr} candidates of {in_words(decode.candidates())}"
-    capitals = ", capitals restored" * (decode.capitals == "restore")
+    read = ", capitals restored" * (decode.capitals == "restore") + ", spelling corrected" * (decode.spelling == "correct")
     if decode.temperature:
         parts = f"temperature {decode.temperature:g}", f"top {decode.top_k}" * bool(decode.top_k), f"seed {decode.seed}"
         rest = f"top p {decode.top_p:g}" * (decode.top_p < 1), f"epsilon {decode.epsilon:g}" * (decode.epsilon > 0)
-        return "sampling, " + ", ".join(filter(None, [*parts, *rest])) + capitals
+        return "sampling, " + ", ".join(filter(None, [*parts, *rest])) + read
     split = "" if decode.split_sentences == "long" else f", sentences split {decode.split_sentences}"
-    return ("greedy" if decode.beam == 1 else f"beam {decode.beam}, {_score_in_words(decode)}") + split + capitals
+    return ("greedy" if decode.beam == 1 else f"beam {decode.beam}, {_score_in_words(decode)}") + split + read
 
 
 def _score_in_words(decode: SearchOptions) -> str:

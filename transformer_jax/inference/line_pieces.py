@@ -10,10 +10,14 @@ from transformer_jax.errors import UserError
 from transformer_jax.inference.capitals import Capitals, capitals_of, in_small_letters, with_capitals
 from transformer_jax.inference.phrases import NO_PREFIX, Phrase, Prefix, read_phrases, read_prefixes
 from transformer_jax.inference.sentences import Span, split_line
+from transformer_jax.inference.spelling import Speller
 from transformer_jax.inference.terminology import Terminology
 from transformer_jax.tokenization.tokenizer import Tokenizer
 
 __all__ = ["Piece", "PieceMaker", "with_prefixes_and_phrases"]
+
+
+_NO_IDS = np.zeros(0, np.int32)
 
 
 class Piece(NamedTuple):
@@ -24,6 +28,8 @@ class Piece(NamedTuple):
     prefix: Prefix = NO_PREFIX  # what the translation begins with
     phrases: Sequence[Phrase] = ()  # what must occur in the translation
     capitals: Capitals = Capitals()  # those of its line, without which it is read
+    kept: tuple[int, ...] = ()  # the numbers of the words whose spelling is that of its text
+    read: str = ""  # as the model reads it, where that is not as its text is written
 
     def written(self, text: str) -> str:
         """What the model wrote for the piece, as it comes out."""
@@ -37,48 +43,55 @@ class PieceMaker(NamedTuple):
     config: Config
     usual_length: int  # tokens that sentences seldom exceed in the training text; 0: unknown
     max_positions: int  # places of a row for which the model has a position
+    speller: Speller | None = None  # corrects what is read
 
     def pieces(self, lines: Sequence[str], options: SearchOptions) -> list[list[Piece]]:
         """The pieces of each line, none of a blank one, as `options.split_sentences` says. Raises UserError for a line that is
         not to be split and has more tokens than the model has positions."""
         capitals = [capitals_of(line) if options.capitals == "restore" else Capitals() for line in lines]
-        rows = self.encode(list(zip(lines, capitals, strict=True)))  # one call for all; only what is split is encoded again
+        whole = [Piece(_NO_IDS, Span(line), capitals=own) for line, own in zip(lines, capitals, strict=True)]
+        whole = self.encode(whole)  # one call for all; only what is split is encoded again
         parts, known = [], []
-        for line, seen, ids, of_line in zip(lines, self.tokenizer.visible(lines), rows, capitals, strict=True):
-            spans = self._spans(line, seen, len(ids), options.split_sentences, of_line)
-            parts.append(list(zip(spans, of_line.of_parts([span.text for span in spans]), strict=True)))
-            known.append(ids if len(spans) == 1 and spans[0].text == line else None)
-        unknown = [(span.text, own) for of_line, ids in zip(parts, known, strict=True) if ids is None for span, own in of_line]
-        rest = iter(self.encode(unknown))
+        for piece, seen in zip(whole, self.tokenizer.visible(lines), strict=True):
+            spans = self._spans(piece, seen, options.split_sentences)
+            of_parts = piece.capitals.of_parts([span.text for span in spans])
+            known.append(piece if len(spans) == 1 and spans[0].text == piece.span.text else None)
+            parts.append([Piece(_NO_IDS, span, capitals=own) for span, own in zip(spans, of_parts, strict=True)])
+        rest = iter(self.encode([part for of_line, piece in zip(parts, known, strict=True) if not piece for part in of_line]))
+        return [[piece] if piece else [next(rest) for _ in of_line] for of_line, piece in zip(parts, known, strict=True)]
+
+    def encode(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """The pieces with the ids of their text, EOS included, as it is read: without their capitals, and corrected."""
+        read = list(map(self._read, pieces))
         return [
-            [Piece(next(rest) if ids is None else ids, span, capitals=own) for span, own in of_line]
-            for of_line, ids in zip(parts, known, strict=True)
+            piece._replace(ids=ids, read=text if text != piece.span.text else "")
+            for piece, text, ids in zip(pieces, read, self.tokenizer.encode_source(read), strict=True)
         ]
 
-    def encode(self, texts: Sequence[tuple[str, Capitals]]) -> list[np.ndarray]:
-        """The ids of each text without the capitals that are named beside it, EOS included."""
-        language = self.config.data.source_language
-        return self.tokenizer.encode_source([in_small_letters(*text, language) for text in texts])
+    def _read(self, piece: Piece) -> str:
+        text = in_small_letters(piece.span.text, piece.capitals, self.config.data.source_language)
+        return self.speller.corrected(text, piece.capitals.begins, piece.kept) if self.speller else text
 
-    def _spans(self, line: str, seen: str, size: int, split: str, capitals: Capitals) -> list[Span]:
-        """The spans of a line of `size` tokens, of which the model sees `seen`."""
-        longest, language = self.config.batch.max_length, self.config.data.source_language
+    def _spans(self, piece: Piece, seen: str, split: str) -> list[Span]:
+        """The spans of a line, a piece as a whole, of which the model sees `seen`."""
+        line, size, longest = piece.span.text, len(piece.ids), self.config.batch.max_length
         if split == "never" and size > self.max_positions:
             raise UserError(
                 f"{line[:40]!r}...: has {size} tokens, the model has positions for {self.max_positions}; leave "
                 "decode.split_sentences (--split_sentences) at long"
             )
         # Every part of a line that is short enough is short enough itself: there is nothing to count.
-        count: Callable[[str], int] = (lambda text: self._count(text, capitals)) if size > longest else (lambda _: 0)
+        count: Callable[[str], int] = (lambda text: self._count(piece, text)) if size > longest else (lambda _: 0)
+        language = self.config.data.source_language
         spans = split_line(seen, count, longest, split=split, usual=self.usual_length, language=language)
         return [Span(line.strip())] if len(spans) == 1 else spans
 
-    def _count(self, text: str, capitals: Capitals) -> int:
-        return len(self.encode([(text, capitals)])[0])
+    def _count(self, line: Piece, text: str) -> int:
+        return len(self.encode([line._replace(span=Span(text))])[0].ids)
 
 
 def with_prefixes_and_phrases(
-    tokenizer: Tokenizer,
+    maker: PieceMaker,
     of_lines: Sequence[Sequence[Piece]],
     prefixes: Sequence[str],
     complete_words: bool,
@@ -95,15 +108,13 @@ def with_prefixes_and_phrases(
     wanted = [[*(phrases[line] if is_first else ())] for line, is_first in firsts]
     for piece, texts in zip(pieces, wanted, strict=True) if terms else ():
         texts += terms.translations(piece.span.text)
-    read = read_prefixes(tokenizer, starts, complete_words), read_phrases(tokenizer, wanted, ends)
+    read = read_prefixes(maker.tokenizer, starts, complete_words), read_phrases(maker.tokenizer, wanted, ends)
     return [
-        (_as_it_is(piece, tokenizer) if x.size or y else piece)._replace(prefix=x, phrases=y)
+        (_with_capitals(piece, maker) if x.size or y else piece)._replace(prefix=x, phrases=y)
         for piece, x, y in zip(pieces, *read, strict=True)
     ]
 
 
-def _as_it_is(piece: Piece, tokenizer: Tokenizer) -> Piece:
+def _with_capitals(piece: Piece, maker: PieceMaker) -> Piece:
     """The piece, read with its capitals: what must occur in a translation has its own."""
-    if not piece.capitals.kind:
-        return piece
-    return piece._replace(ids=tokenizer.encode_source([piece.span.text])[0], capitals=Capitals())
+    return maker.encode([piece._replace(capitals=Capitals())])[0] if piece.capitals.kind else piece

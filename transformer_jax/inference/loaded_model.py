@@ -2,7 +2,8 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,12 +12,14 @@ import numpy as np
 from flax import linen as nn
 
 from transformer_jax.config import Config, SearchOptions
+from transformer_jax.data.source_words import SourceWords
 from transformer_jax.errors import UserError
 from transformer_jax.inference.arguments import checked_search
 from transformer_jax.inference.batched_search import Searcher
 from transformer_jax.inference.forced_decoding import ForcedDecoder
 from transformer_jax.inference.line_pieces import PieceMaker
 from transformer_jax.inference.protected_spans import ProtectedPiece, Protection, protection_of
+from transformer_jax.inference.spelling import Speller
 from transformer_jax.inference.translation import on_one_line
 from transformer_jax.inference.word_aligner import aligning_layers, require_layer
 from transformer_jax.models.ensemble import Ensemble
@@ -68,6 +71,7 @@ class LoadedModel:
         self.origin: tuple[tuple[int, ...], str] = (), ""
         self._stored: Calibration | None = None  # the run's, whatever the parameters are
         self._config = config
+        self._find_speller: Callable[[], Speller | None] = lambda: None
         self._layers = aligning_layers(config.model)
         # A table of learned positions has no row for others.
         learned = config.model.positions == "learned"
@@ -94,7 +98,19 @@ class LoadedModel:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, compute_dtype=compute_dtype))
         translator = cls(build_model(config.model, tokenizer.vocab_size), None, tokenizer, config)
         translator._stored = Calibration.read(run.workdir) if calibrated else None
+        translator.spell_by(run.source_words)
         return translator
+
+    def spell_by(self, words: Callable[[], SourceWords | None]) -> None:
+        """Has it correct the spelling of what it reads, where a search asks for that, by the words that this returns; it is
+        called when they are needed, and once."""
+
+        @functools.cache
+        def find() -> Speller | None:
+            found = words()
+            return found and Speller(found, self._config.data.source_language)
+
+        self._find_speller = find
 
     def with_params(self, params: Any) -> Self:
         """The translator with other parameters. Both share their compiled programs."""
@@ -134,7 +150,7 @@ class LoadedModel:
         config = dataclasses.replace(self._config, decode=self.config, model=shortest._config.model, batch=batch)
         model = Ensemble(models, weights)
         ensemble = type(self)(model, params, self.tokenizer, config, self.alignment_layer, self.usual_length)
-        ensemble._layers = self._layers
+        ensemble._layers, ensemble._find_speller = self._layers, self._find_speller
         # Checkpoints of one run are one model, and share its compiled programs.
         searchers = [Searcher(each, self.tokenizer, ensemble._max_positions) for each in models]
         ensemble._pooled = tuple(searchers[models.index(each)] for each in models)
@@ -152,6 +168,11 @@ class LoadedModel:
         search = checked_search(self.config, {name: value for name, value in options.items() if value is not None})
         if search.shortlist:
             self._require_shortlist()
+        if search.spelling == "correct" and self._find_speller() is None:
+            raise UserError(
+                "spelling=correct: it is not known which words the training text has; `transformer-jax spelling --workdir=RUN` "
+                "finds out for a run; or leave spelling at keep"
+            )
         return search
 
     def protection(self, protect: str | Sequence[str] | Protection | None = None, numbers: str = "keep") -> Protection | None:
@@ -164,7 +185,8 @@ class LoadedModel:
     ) -> list[list[ProtectedPiece]]:
         """What of each line is translated by itself, with its spans, which it has if there is a protection. Raises UserError as
         `Translator.translate` does."""
-        maker, search = self._piece_maker, self.search_config(**options)
+        search = self.search_config(**options)
+        maker = self._piece_maker(search)
         if protection:
             return protection.pieces(protection.masked(lines), maker, search)
         return [[ProtectedPiece(piece, piece.span) for piece in of_line] for of_line in maker.pieces(lines, search)]
@@ -185,9 +207,9 @@ class LoadedModel:
                 f"{self.tokenizer.folder}: has no lexical table; transformer-jax shortlist makes it; or leave shortlist at 0"
             )
 
-    @property
-    def _piece_maker(self) -> PieceMaker:
-        return PieceMaker(self.tokenizer, self._config, self.usual_length, self._max_positions)
+    def _piece_maker(self, search: SearchOptions) -> PieceMaker:
+        speller = self._find_speller() if search.spelling == "correct" else None
+        return PieceMaker(self.tokenizer, self._config, self.usual_length, self._max_positions, speller)
 
     def _decode(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
         return [on_one_line(text) for text in self.tokenizer.decode(rows)]

@@ -50,7 +50,7 @@ def translate_pieces(
         if options.mbr:
             shares = _shares([member.weight for member in members], of_members, candidates)
             texts, candidates = most_expected(texts, candidates, options.mbr_metric, options.nbest, shares)
-        translations.append(best_of(texts, candidates, piece.capitals))
+        translations.append(best_of(texts, candidates, piece.read))
     return translations
 
 

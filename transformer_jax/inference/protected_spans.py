@@ -12,11 +12,13 @@ word that they stood by. Spans with which a piece would be too long are left out
 """
 
 import collections
+import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from transformer_jax.config import Config, SearchOptions
+from transformer_jax.data.typing_errors import word_number
 from transformer_jax.errors import UserError
 from transformer_jax.inference.alignment import Links
 from transformer_jax.inference.line_pieces import Piece, PieceMaker
@@ -71,9 +73,11 @@ class ProtectedPiece(NamedTuple):
     def without(self, left_out: Collection[int], maker: PieceMaker) -> "ProtectedPiece":
         """The piece of which the model does not see the spans of these numbers."""
         text, spans = _seen(self.between, self.line_spans, len(maker.tokenizer.placeholder_ids), left_out)
-        (ids,) = maker.encode([(text, self.piece.capitals)])
-        piece = self.piece._replace(ids=ids, span=self.piece.span._replace(text=text))
-        return self._replace(piece=piece, spans=spans)
+        there = [span for span in spans if span.start < span.end]
+        words = [range(word_number(text, span.start), word_number(text, span.end - 1) + 1) for span in there]
+        kept = tuple(itertools.chain.from_iterable(words))
+        piece = self.piece._replace(span=self.piece.span._replace(text=text), kept=kept)
+        return self._replace(piece=maker.encode([piece])[0], spans=spans)
 
     def not_copied(self, translation: str, patterns: SpanPatterns) -> list[int]:
         """The numbers of the spans that the model does not see, or saw and did not copy: where the translation has some of

@@ -65,7 +65,7 @@ def translate_protected(
         _require_no_rules(required)
         if protection.warns:
             _warn_once(how_spans_are_placed(tokenizer, align_completely is not None))
-    of_lines = _with_requirements(protection, of_lines, required, options, tokenizer)
+    of_lines = _with_requirements(protection, of_lines, required, options, maker)
     sought = [each for of_line in of_lines for each in of_line if not each.is_kept]
     found = search([each.piece for each in sought])
     sought, found = _again_without(protection, sought, found, search_again, maker)
@@ -104,7 +104,7 @@ def _with_requirements(
     of_lines: Sequence[Sequence[ProtectedPiece]],
     required: Requirements,
     options: SearchOptions,
-    tokenizer: Tokenizer,
+    maker: PieceMaker,
 ) -> list[list[ProtectedPiece]]:
     """The pieces with their prefixes and phrases, in which spans are placeholders, and with the placeholders that a search must
     place. Where tokens are drawn, those that are missing are put in afterwards."""
@@ -115,9 +115,9 @@ def _with_requirements(
             phrases[number] = [protection.in_target(text, of_line[0]) for text in phrases[number]]
     rules = prefixes, required.complete_words, phrases, required.phrase_ends, required.terms
     pieces = [[each.piece for each in of_line] for of_line in of_lines]
-    rest = iter(with_prefixes_and_phrases(tokenizer, pieces, *rules))
+    rest = iter(with_prefixes_and_phrases(maker, pieces, *rules))
     searches = not options.candidates().temperature
-    return [[_with_placeholders(each, next(rest), tokenizer, searches) for each in of_line] for of_line in of_lines]
+    return [[_with_placeholders(each, next(rest), maker.tokenizer, searches) for each in of_line] for of_line in of_lines]
 
 
 def _with_placeholders(each: ProtectedPiece, piece: Piece, tokenizer: Tokenizer, searches: bool) -> ProtectedPiece:

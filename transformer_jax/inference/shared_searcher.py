@@ -49,7 +49,7 @@ class SharedSearcher(Searcher):
     def _can_share(self, piece: Piece, options: SearchOptions) -> bool:
         own = self._shared.options
         # How many are wanted may differ, and what does not concern one piece's search.
-        names = ("nbest", "split_sentences", "capitals", "tokens", "alignment_layer", "seed")
+        names = ("nbest", "split_sentences", "capitals", "spelling", "tokens", "alignment_layer", "seed")
         free = {name: getattr(own, name) for name in names}
         if options.nbest > own.nbest or dataclasses.replace(options, **free) != own:
             return False

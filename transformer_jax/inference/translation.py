@@ -8,7 +8,6 @@ from typing import NamedTuple
 from transformer_jax.config import SearchOptions
 from transformer_jax.inference.alignment import Links, join_links, renumbered_links
 from transformer_jax.inference.batched_search import Candidate
-from transformer_jax.inference.capitals import Capitals
 from transformer_jax.inference.line_pieces import Piece
 from transformer_jax.inference.notebook_html import alignment_html
 from transformer_jax.tokenization.tokenizer import Tokenizer
@@ -36,7 +35,7 @@ class Translation(NamedTuple):
     source: str = ""  # the line, as it was given; "" for a blank one
     protected: tuple[tuple[int, int], ...] = ()  # the characters of `text` that are spans which were to come out as they are
     confidence: float | None = None  # from 0 to 1, of a search whose run was calibrated (`runs.calibration`); None: not known
-    capitals: Capitals = Capitals()  # those of a line in one part, without which it was read and `tokens` were found
+    read: str = ""  # the line as the model read it, where that is not as it is written (capitals, spelling)
 
     def _repr_html_(self) -> str:
         return alignment_html(self.source, self.text, self.alignment)
@@ -54,12 +53,11 @@ def empty_translation(align: bool) -> Translation:
     return Translation("", 0.0, 0.0, (), 0, () if align else None)
 
 
-def best_of(texts: Sequence[str], candidates: Sequence[Candidate], capitals: Capitals) -> Translation:
-    """The translation that the first of a search's candidates is, with the rest as its `others`; `texts` are theirs."""
+def best_of(texts: Sequence[str], candidates: Sequence[Candidate], read: str) -> Translation:
+    """The translation that the first of a search's candidates is, with the rest as its `others`; `texts` are theirs.
+    `read` is the source as the model read it, where that is not as it is written."""
     best, *others = (
-        Translation(
-            text, one.log_prob, one.score, tuple(one.ids), token_log_probs=tuple(one.token_log_probs), capitals=capitals
-        )
+        Translation(text, one.log_prob, one.score, tuple(one.ids), token_log_probs=tuple(one.token_log_probs), read=read)
         for text, one in zip(texts, candidates, strict=True)
     )
     return best._replace(others=tuple(others))
@@ -120,6 +118,7 @@ def _joined(
         elif words.numbers is not None:
             links = tuple((words.numbers[i], j) for i, j in links)
     starts = [0, *itertools.accumulate(map(len, texts))]
+    read = ((part.read or piece.span.text) + piece.span.gap for part, piece in zip(parts, pieces, strict=True))
     return Translation(
         "".join(texts),
         sum(part.log_prob for part in parts),
@@ -129,6 +128,7 @@ def _joined(
         links,
         tuple(itertools.chain.from_iterable(part.token_log_probs for part in parts)),
         protected=tuple((start + a, start + b) for start, part in zip(starts, parts, strict=False) for a, b in part.protected),
+        read="".join(read) if any(part.read for part in parts) else "",
     )
 
 

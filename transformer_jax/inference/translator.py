@@ -16,7 +16,6 @@ from transformer_jax.inference.alignment import Links, complete_links, renumbere
 from transformer_jax.inference.arguments import checked_lines, checked_pairs, checked_terminology
 from transformer_jax.inference.attention import Attention, attention_of_pair
 from transformer_jax.inference.batched_search import positions_at_once
-from transformer_jax.inference.capitals import in_small_letters
 from transformer_jax.inference.confidence import with_confidence
 from transformer_jax.inference.line_pieces import Piece, with_prefixes_and_phrases
 from transformer_jax.inference.loaded_model import OPTIONS, LoadedModel
@@ -109,7 +108,7 @@ class Translator(LoadedModel):
         terms = checked_terminology(terminology)
         check_options(options, OPTIONS + _ARGUMENTS, "translate")
         search = self.search_config(**options)
-        maker = self._piece_maker
+        maker = self._piece_maker(search)
         rules = Requirements(prefixes, complete_words, phrases, phrase_ends, terms)
         if protection := self.protection(protect, numbers):
             run = functools.partial(self._search_reporting, len(lines), search, between, progress)
@@ -117,7 +116,7 @@ class Translator(LoadedModel):
             translations = translate_protected(protection, lines, maker, search, rules, run, again, *self._aligners(align))
             return with_confidence(translations, self.calibration, self.origin, search, self.tokenizer)
         of_lines = maker.pieces(lines, search)
-        pieces = with_prefixes_and_phrases(self.tokenizer, of_lines, *rules)
+        pieces = with_prefixes_and_phrases(maker, of_lines, *rules)
         parts = self._search_reporting(len(lines), search, between, progress, pieces)
         add_links, _ = self._aligners(align)
         rest = iter(add_links(pieces, parts) if add_links and pieces else parts)
@@ -132,7 +131,8 @@ class Translator(LoadedModel):
     def pieces(self, lines: Sequence[str], split_sentences: str | None = None) -> list[list[Piece]]:
         """What of each line is translated by itself; nothing of a blank one. Raises UserError as `translate` does."""
         lines = checked_lines(lines, None, None)[0]
-        return self._piece_maker.pieces(lines, self.search_config(split_sentences=split_sentences))
+        search = self.search_config(split_sentences=split_sentences)
+        return self._piece_maker(search).pieces(lines, search)
 
     def translate_markup(
         self,
@@ -206,15 +206,15 @@ class Translator(LoadedModel):
     def attention(self, source: str, translation: str | Sequence[int] | Translation | None = None) -> Attention:
         """What every token of one translation attended to, in all layers and heads, between pieces and between words.
 
-        `translation` is text, tokens, or what `translate` gave; where it is left out, `source` is translated. A line whose
-        `Translation` says that it was read in small letters (`SearchOptions.capitals`) is shown in them. Raises UserError for a
+        `translation` is text, tokens, or what `translate` gave; where it is left out, `source` is translated. A line that
+        was not read as it is written (`Translation.read`) is shown as it was read. Raises UserError for a
         blank line, one in several parts or longer than the model's positions, and a model without attention; TypeError where
         `source` is not one string.
         """
         if translation is None and isinstance(source, str):
             (translation,) = self.translate([source], nbest=1)
         if isinstance(translation, Translation) and isinstance(source, str):
-            source = in_small_letters(source, translation.capitals, self._config.data.source_language)
+            source = translation.read or source
         return attention_of_pair(self.model, self.params, self.tokenizer, source, translation, self._max_positions)
 
     def align(self, sources: Sequence[str], targets: Sequence[str | Sequence[int]], *, layer: int | None = None) -> list[Links]:

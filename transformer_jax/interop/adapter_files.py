@@ -75,7 +75,7 @@ def merge_adapter(base: str, adapter: str, output: str) -> str:
     adapters, factors, description = _read(Path(adapter))
     workdir, which = split_run_name(base)
     run, name = Run(workdir), CheckpointName.parse(which)
-    tokenizer, words = run.tokenizer(), run.words()
+    tokenizer = run.tokenizer()
     abstract = abstract_parameters(build_model(run.config.model, tokenizer.vocab_size))
     with run.checkpoints() as checkpoints:
         params, described = checkpoints.parameters(name, abstract, tokenizer)
@@ -91,8 +91,7 @@ def merge_adapter(base: str, adapter: str, output: str) -> str:
         write_whole(epath.Path(unfinished) / "config.json", to_json(merged(run.config)))
         copy = Run(unfinished)
         tokenizer.copy_to(copy.tokenizer_folder)
-        if words is not None:
-            copy.keep_words(words)
+        run.copy_words_to(copy)
         with copy.checkpoint_writer() as writer:
             state = SimpleNamespace(params=params, optimizer_state=None, ema=None)
             writer.save(state, dataclasses.replace(progress, **changes))

@@ -22,6 +22,8 @@ def text_notes(config: Config, normalizes: bool, theirs: str) -> list[str]:
         notes.append(f"tokenizer.normalize: {theirs} takes text as it is; {way_out}")
     if config.decode.capitals == "restore":
         notes.append(f"decode.capitals=restore: {theirs} takes LINES IN CAPITALS as they are")
+    if config.decode.spelling == "correct":
+        notes.append(f"decode.spelling=correct: {theirs} takes words as they are spelled")
     return notes
 
 

@@ -40,4 +40,5 @@ def get_config() -> Config:
     config.train.checkpoint_every = 750
     config.train.keep_checkpoints = 5
     config.decode.capitals = "restore"
+    config.decode.spelling = "correct"
     return config

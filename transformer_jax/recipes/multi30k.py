@@ -43,4 +43,5 @@ def get_config() -> Config:
     config.train.checkpoint_every = 900
     config.train.keep_checkpoints = 5
     config.decode.capitals = "restore"
+    config.decode.spelling = "correct"
     return config

@@ -24,7 +24,8 @@ the recipe of that name says of its own text, and of its own batches: here they 
 is interpolated was not trained. There are at most so many steps that a text of 20 tokens a pair is read 60 times. Text of few
 different words, such as a program makes, has no 8,000 different pieces: the tokenizer then has as many as there are, and the
 log says how many (the config's key `tokenizer.vocab_may_shrink`). Lines in capitals are translated as if they were in small
-letters; for text that is all in capitals, --config.decode.capitals=keep.
+letters; for text that is all in capitals, --config.decode.capitals=keep. A word that the text does not have is read as one that
+it has, if that is a typing error away; for text full of other terms, --config.decode.spelling=keep.
 """
 
 import logging
@@ -103,6 +104,7 @@ def get_config(pairs: int, device: str = "cpu") -> Config:
         config.optimizer.clip_norm = 1.0
     config.train.steps = steps
     config.decode.capitals = "restore"
+    config.decode.spelling = "correct"
     config.train.log_every = 50 if steps < 5000 else 100
     config.train.evaluate_every = config.train.checkpoint_every = max(50, steps // (20 if steps > 20_000 else 4))
     config.train.keep_checkpoints = 5

@@ -20,7 +20,7 @@ FEATURES = "mean", "least", "words", "least_word"  # of log-probabilities: `infe
 _CHECKSUM = "checksum"
 _LARGEST = 1 << 22  # bytes; one has about 50 for each sentence at most
 # The probabilities of a search do not depend on the first four, and only searches are calibrated.
-_IRRELEVANT = {"capitals", "nbest", "tokens", "alignment_layer", "seed", "temperature", "top_k", "top_p", "epsilon"}
+_IRRELEVANT = {"capitals", "spelling", "nbest", "tokens", "alignment_layer", "seed", "temperature", "top_k", "top_p", "epsilon"}
 _IRRELEVANT |= {"mbr", "mbr_metric", "mbr_from"}
 
 

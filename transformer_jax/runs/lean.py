@@ -40,7 +40,7 @@ def copy_run(workdir: str, output: str, which: Sequence[str] = ("best",)) -> lis
     """
     require_possible_output(output)
     run = Run(workdir)
-    tokenizer, words, copied = run.tokenizer(), run.words(), []
+    tokenizer, copied = run.tokenizer(), []
     abstract = abstract_parameters(build_model(run.config.model, tokenizer.vocab_size))
     with run.checkpoints() as checkpoints, written_whole(output) as unfinished:
         names = _by_step(checkpoints, [CheckpointName.parse(name) for name in which])
@@ -52,8 +52,7 @@ def copy_run(workdir: str, output: str, which: Sequence[str] = ("best",)) -> lis
         write_whole(epath.Path(unfinished) / "config.json", to_json(merged(run.config)))
         copy = Run(unfinished)
         tokenizer.copy_to(copy.tokenizer_folder)
-        if words is not None:
-            copy.keep_words(words)
+        run.copy_words_to(copy)
         with copy.checkpoint_writer(keep=len(names)) as writer:
             for step, name in sorted(names.items()):
                 params, described = checkpoints.parameters(name, abstract, tokenizer)

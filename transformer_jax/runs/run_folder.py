@@ -3,6 +3,7 @@
     WORKDIR/config.json        the config, as data
     WORKDIR/tokenizer/         the SentencePiece model and the special ids
     WORKDIR/words.npy          hashes of the words of the training text's targets: which words of a test set are new
+    WORKDIR/source_words.npz   how often each word of its sources comes, as hashes: for the spelling of others
     WORKDIR/confidence.json    what makes a confidence of log-probabilities, where a run was calibrated (calibration.py)
     WORKDIR/checkpoints/STEP/  params, optimizer, progress, with averages ema, with train.lora_rank adapters (orbax), and their
                                checksums
@@ -24,6 +25,7 @@ import numpy as np
 from etils import epath
 
 from transformer_jax.config import Config, continued, differences, from_json, remedy, to_json
+from transformer_jax.data.source_words import SourceWords
 from transformer_jax.distributed.collectives import is_first
 from transformer_jax.errors import UserError
 from transformer_jax.models.adapters import Adapters
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 _LOGS = "*.log", "*.out", "*.err", "*log*.txt", "*output*.txt"  # files that a new run folder may hold
 _LARGEST_CONFIG = 1 << 20  # bytes
 _WORDS = "words.npy"
+_SOURCE_WORDS = "source_words.npz"
 
 
 def split_run_name(name: str) -> tuple[str, str]:
@@ -93,7 +96,7 @@ class Run:
                 make_folder(workdir)
             elif not is_begun(workdir):
                 (workdir / "tokenizer").rmtree(missing_ok=True)
-                for name in (_WORDS, CONFIDENCE):
+                for name in (_WORDS, _SOURCE_WORDS, CONFIDENCE):
                     (workdir / name).unlink(missing_ok=True)
             else:
                 _require_optimizer_state(workdir)
@@ -167,6 +170,32 @@ class Run:
         content = io.BytesIO()
         np.save(content, words)
         write_whole(self.workdir / _WORDS, content.getvalue())
+
+    def source_words(self) -> SourceWords | None:
+        """The words that `keep_source_words` wrote; None in runs of older versions and of imported models. Raises UserError if
+        they are damaged."""
+        path = self.workdir / _SOURCE_WORDS
+        try:
+            return SourceWords.from_bytes(read_plain(path))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            way_out = f"make it again with `transformer-jax spelling --workdir={self.workdir}`, or remove it"
+            raise UserError(f"{path}: damaged, expected the words of the training text's sources; {way_out}") from None
+
+    def keep_source_words(self, words: SourceWords) -> None:
+        """Writes the words of the training text's sources. Raises UserError if it cannot."""
+        try:
+            write_whole(self.workdir / _SOURCE_WORDS, words.to_bytes())
+        except OSError as error:
+            raise not_writable(self.workdir, error) from None
+
+    def copy_words_to(self, other: "Run") -> None:
+        """Copies the words of both sides, where there are any. Raises UserError if they are damaged."""
+        if (words := self.words()) is not None:
+            other.keep_words(words)
+        if source_words := self.source_words():
+            other.keep_source_words(source_words)
 
     def checkpoints(self) -> CheckpointReader:
         """The checkpoints, to read. Raises UserError if there is no folder of them."""

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from transformer_jax.config import Config
 from transformer_jax.data.batch_shapes import Shape
@@ -22,7 +21,6 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation.metrics import make_metric, score_with
 from transformer_jax.inference.alignment import best_aligning_layer
 from transformer_jax.inference.translator import Translator
-from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.metrics import loss_means
 from transformer_jax.training.objective import LossSums
 from transformer_jax.training.step import make_eval_step
@@ -42,12 +40,10 @@ class Evaluation(NamedTuple):
 
 def make_evaluator(
     config: Config,
-    model: nn.Module,
-    tokenizer: Tokenizer,
+    translator: Translator,
     pairs: Pairs,
     shapes: Sequence[Shape],
     between: Callable[[], None] | None = None,
-    usual_length: int = 0,
     progress: Callable[[int, int], None] | None = None,
     watched: Mapping[str, Pairs] = MappingProxyType({}),
 ) -> Callable[[Any], Evaluation]:
@@ -56,9 +52,9 @@ def make_evaluator(
 
     The work is shared by all devices of all processes; `between` is called between two batches, `progress` before the
     first line of a set is translated and after each batch of them, with the number of lines that are done and of all.
-    `usual_length` is that of `Translator`.
+    `translator` is that of the run, without parameters.
     """
-    scorer = _Scorer(config, model, tokenizer, between, usual_length, progress)
+    scorer = _Scorer(config, translator, between, progress)
     batches = scorer.batches(config.data.dev, pairs, shapes)
     others = {name: (of_name, scorer.batches(name, of_name, shapes)) for name, of_name in watched.items()}
     metric, shown = config.train.metric, config.train.samples
@@ -89,15 +85,13 @@ class _Scorer:
     def __init__(
         self,
         config: Config,
-        model: nn.Module,
-        tokenizer: Tokenizer,
+        translator: Translator,
         between: Callable[[], None] | None,
-        usual_length: int,
         progress: Callable[[int, int], None] | None,
     ):
-        self._config, self._tokenizer, self._between, self._progress = config, tokenizer, between, progress
-        self._eval_step = over_rows(make_eval_step(model, tokenizer.eos_id))
-        self._translator = Translator(model, None, tokenizer, config, usual_length=usual_length)
+        self._config, self._between, self._progress = config, between, progress
+        self._translator, self._tokenizer = translator, translator.tokenizer
+        self._eval_step = over_rows(make_eval_step(translator.model, translator.tokenizer.eos_id))
         self._metric = None if config.train.metric == "loss" else make_metric(config.train.metric)
 
     def batches(self, name: str, pairs: Pairs, shapes: Sequence[Shape]) -> list[Batch]:

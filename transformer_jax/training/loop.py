@@ -13,6 +13,7 @@ from transformer_jax.data.prefetch import prefetch
 from transformer_jax.data.stream import StreamPosition
 from transformer_jax.distributed.log_of_first import first_speaks
 from transformer_jax.errors import ToBeContinued, UserError, memory_advice
+from transformer_jax.inference.translator import Translator
 from transformer_jax.models.attention_kernel import require_kernel
 from transformer_jax.models.random_keys import key_of, seed_words
 from transformer_jax.models.seq2seq import build_model, init_parameters
@@ -88,8 +89,9 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
         tokenizer, stream, dev = prepare(run, find_tokens)
         model, optimizer = build_model(config.model, tokenizer.vocab_size), make_optimizer(config)
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
-        check, usual_length, shown = preemption.check, stream.usual_length, console.evaluating
-        evaluate_params = make_evaluator(config, model, tokenizer, dev, stream.shapes, check, usual_length, shown, watched)
+        translator = Translator(model, None, tokenizer, config, usual_length=stream.usual_length)
+        translator.spell_by(run.source_words)
+        evaluate_params = make_evaluator(config, translator, dev, stream.shapes, preemption.check, console.evaluating, watched)
         rate = learning_rate(config)
         init_key, step_key = jax.random.split(key_of(seed_words(config.train.seed)))
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from transformer_jax.config import BatchConfig, Config, schedule_ends_with_steps
 from transformer_jax.data.batch_shapes import Shape, smallest_tokens
 from transformer_jax.data.corpus import Pairs, read_pairs
-from transformer_jax.data.noised_lines import tokenizer_lines
+from transformer_jax.data.noised_lines import clean_pairs, tokenizer_lines
 from transformer_jax.data.preparation_cache import PreparationCache
 from transformer_jax.data.source_syntax import parse_sets
+from transformer_jax.data.source_words import SourceWords, source_words_of
 from transformer_jax.data.sources import fetch, parse_sources, read_sources, text_fingerprint
 from transformer_jax.data.store import (
     Store,
@@ -23,7 +24,7 @@ from transformer_jax.data.store import (
 from transformer_jax.data.stream import BatchStream
 from transformer_jax.distributed import collectives
 from transformer_jax.errors import UserError
-from transformer_jax.runs.run_folder import Run, is_begun
+from transformer_jax.runs.run_folder import Run, is_begun, split_run_name
 from transformer_jax.tokenization.subword_sampling import Sampling
 from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.init_from import first_tokenizer
@@ -83,8 +84,11 @@ def prepare(run: Run, find_tokens: FindTokens | None = None) -> tuple[Tokenizer,
     tokenizer = _prepare_tokenizer(run, cache, read_text)
     sampling = Sampling(config.tokenizer.samples, config.tokenizer.alpha) if config.tokenizer.samples else None
     store, counts = _prepare_store(config, tokenizer, sampling, cache, read_text)
-    if collectives.is_first() and store.words is not None:
-        run.keep_words(store.words)
+    if collectives.is_first():
+        if store.words is not None:
+            run.keep_words(store.words)
+        if words := _source_words(config, store, lambda: read_text(tokenizer.normalizes)[0]):
+            run.keep_source_words(words)
     joins = [source.spec.join for source in parse_sources(config.data)]
     if any(joins) and (tokenizer.source_bos or not tokenizer.source_eos):
         raise UserError(
@@ -192,6 +196,16 @@ def _prepare_store(
         store = open_store(pairs, tokenizer, config.data.cache_dir, sampling)
     cache.put_store(tokenizer, sampling, store, counts)
     return store, counts
+
+
+def _source_words(config: Config, store: Store, read_text: Callable[[], Pairs]) -> SourceWords | None:
+    """The words of the text's sources, and of those that the run of `train.init_from` has learned from. None where the store
+    is of an older version, which has not kept them, and nobody asks for them."""
+    words = store.source_words
+    if words is None and config.decode.spelling == "correct":
+        words = source_words_of(clean_pairs(read_text()).source)
+    before = Run(split_run_name(config.train.init_from)[0]).source_words() if config.train.init_from else None
+    return words and words.together_with(before) if before else words
 
 
 def _share_work(config: Config, tokenizer: Tokenizer, sampling: Sampling | None, read_text: ReadText | None) -> None:

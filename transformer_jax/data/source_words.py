@@ -1,0 +1,140 @@
+"""How often each word of a training text's sources comes, for the spelling of those that it does not have."""
+
+import collections
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import regex
+
+from transformer_jax.data.lines_on_disk import CHUNK, joined
+
+__all__ = ["SourceWordCounts", "SourceWords", "source_words_of", "word_of"]
+
+_MOST_PARTS = 1_000_000  # different parts of a text that are in memory together
+_MOST_LETTERS = 64
+_RAREST_LETTER = 1e-5  # of all letters
+# A word between what is no letter or number, with marks, apostrophes and hyphens inside.
+_WORD = regex.compile(r"([^\p{L}\p{N}]*)(\p{L}(?:[\p{L}\p{M}'\u2019\u2010-]*[\p{L}\p{M}])?)([^\p{L}\p{N}]*)")
+
+
+def word_of(part: str) -> tuple[str, str, str] | None:
+    """A part of a text without white space as what is before its word, the word and what is after it; None where it has no
+    word, digits beside letters, or several words.
+
+    >>> word_of("(T-shirts,"), word_of("1.2"), word_of("e.g.")
+    (('(', 'T-shirts', ','), None, None)
+    """
+    match = _WORD.fullmatch(part)
+    return match and match.groups()
+
+
+class SourceWords(NamedTuple):
+    """The words of a text, as they are written. They are hashes, since a run folder may be shared where its training text may
+    not: of a given word a hash tells whether the text has it."""
+
+    hashes: np.ndarray  # uint64 [words], ascending
+    counts: np.ndarray  # uint64 [words]: how often each comes
+    letters: str  # small ones that the words are made of, most frequent first; no rare ones
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> "SourceWords":
+        """Those of words that come so often."""
+        letters: collections.Counter[str] = collections.Counter()
+        for word, count in counts.items():
+            for letter in word.lower():
+                letters[letter] += count * letter.isalpha()
+        fewest = _RAREST_LETTER * letters.total()
+        usual = [letter for letter, count in letters.most_common(_MOST_LETTERS) if count > fewest]
+        numbers = np.fromiter(counts.values(), np.uint64, len(counts))
+        return cls(*_summed(_hashes(counts), numbers), "".join(usual))
+
+    def together_with(self, other: "SourceWords") -> "SourceWords":
+        """Those of both texts."""
+        both = _summed(*(np.concatenate(pair) for pair in zip(self[:2], other[:2], strict=True)))
+        return SourceWords(*both, "".join(dict.fromkeys(self.letters + other.letters)))
+
+    def count(self, words: Iterable[str]) -> np.ndarray:
+        """How often each of these comes, uint64 [n].
+
+        >>> SourceWords.of({"dog": 2, "cat": 1}).count(["cat", "cow", "dog"]).tolist()
+        [1, 0, 2]
+        """
+        hashes = _hashes(words)
+        if not len(self.hashes):
+            return np.zeros(len(hashes), np.uint64)
+        places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+        return np.where(self.hashes[places] == hashes, self.counts[places], np.uint64(0))
+
+    def to_bytes(self) -> bytes:
+        """As a file of NumPy's, .npz."""
+        content = io.BytesIO()
+        np.savez(content, hashes=self.hashes, counts=self.counts, letters=np.array(self.letters))
+        return content.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "SourceWords":
+        """What `to_bytes` gave. Raises ValueError where it is damaged."""
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                hashes, counts, letters = (file[name] for name in cls._fields)
+        except Exception as error:  # zipfile and NumPy raise a dozen kinds
+            raise ValueError(f"no words of a text: {error}") from None
+        of_words = hashes.dtype == counts.dtype == np.uint64 and hashes.ndim == 1 and hashes.shape == counts.shape
+        if not (of_words and letters.ndim == 0 and letters.dtype.kind == "U" and (hashes[1:] > hashes[:-1]).all()):
+            raise ValueError("no words of a text")
+        return cls(hashes, counts, str(letters))
+
+
+class SourceWordCounts:
+    """Counts the words of a text that comes block by block.
+
+    >>> counts = SourceWordCounts()
+    >>> counts.add("A dog, a cat.")
+    >>> counts.words().count(["a", "A", "dog", "dogs"]).tolist()
+    [1, 1, 1, 0]
+    """
+
+    def __init__(self):
+        self._words, self._parts = SourceWords.of({}), collections.Counter()
+
+    def add(self, text: str) -> None:
+        """Adds the words of whole lines."""
+        self._parts.update(text.split())
+        if len(self._parts) > _MOST_PARTS:
+            self._gather()
+
+    def words(self) -> SourceWords:
+        """All words so far."""
+        self._gather()
+        return self._words
+
+    def _gather(self) -> None:
+        counts: collections.Counter[str] = collections.Counter()
+        for part, count in self._parts.items():
+            if found := word_of(part):
+                counts[found[1]] += count
+        self._words, self._parts = self._words.together_with(SourceWords.of(counts)), collections.Counter()
+
+
+def source_words_of(lines: Sequence[str]) -> SourceWords:
+    """The words of all lines."""
+    counts = SourceWordCounts()
+    for start in range(0, len(lines), CHUNK):
+        counts.add(joined(lines, start, min(start + CHUNK, len(lines))).decode("utf-8"))
+    return counts.words()
+
+
+def _hashes(words: Iterable[str]) -> np.ndarray:
+    digests = b"".join([hashlib.blake2b(word.encode("utf-8"), digest_size=8).digest() for word in words])
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
+
+
+def _summed(hashes: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different hashes, ascending, and the sum of the counts of each."""
+    different, places = np.unique(hashes, return_inverse=True)
+    sums = np.zeros(len(different), np.uint64)
+    np.add.at(sums, places, counts)
+    return different, sums
