@@ -77,10 +77,11 @@ def split_words(line: str) -> list[str]:
 
 
 def word_number(line: str, place: int) -> int:
-    """The number, among those of `split_words`, of the word in which, or after which, the character at this place is.
+    """The number, from 0, of the word of `split_words` in which the character at this place is, or before which, if it is white
+    space.
 
-    >>> word_number("a  dog", 0), word_number("a  dog", 4)
-    (0, 1)
+    >>> word_number("a  dog", 0), word_number("a  dog", 1), word_number("a  dog", 4)
+    (0, 1, 1)
     """
     return len(split_words(line[: place + 1])) // 2
 

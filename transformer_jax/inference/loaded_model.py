@@ -171,7 +171,7 @@ class LoadedModel:
         if search.spelling == "correct" and self._find_speller() is None:
             raise UserError(
                 "spelling=correct: it is not known which words the training text has; `transformer-jax spelling --workdir=RUN` "
-                "finds out for a run; or leave spelling at keep"
+                "finds out for a run, in Python Translator.spell_by tells it; or leave spelling at keep"
             )
         return search
 

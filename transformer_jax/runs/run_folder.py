@@ -171,6 +171,10 @@ class Run:
         np.save(content, words)
         write_whole(self.workdir / _WORDS, content.getvalue())
 
+    def has_source_words(self) -> bool:
+        """Is there what `keep_source_words` wrote? It may be damaged."""
+        return (self.workdir / _SOURCE_WORDS).exists()
+
     def source_words(self) -> SourceWords | None:
         """The words that `keep_source_words` wrote; None in runs of older versions and of imported models. Raises UserError if
         they are damaged."""

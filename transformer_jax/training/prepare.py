@@ -87,8 +87,10 @@ def prepare(run: Run, find_tokens: FindTokens | None = None) -> tuple[Tokenizer,
     if collectives.is_first():
         if store.words is not None:
             run.keep_words(store.words)
-        if words := _source_words(config, store, lambda: read_text(tokenizer.normalizes)[0]):
-            run.keep_source_words(words)
+        if not run.has_source_words():
+            words = _source_words(config, store, lambda: read_text(tokenizer.normalizes)[0])
+            if words:
+                run.keep_source_words(words)
     joins = [source.spec.join for source in parse_sources(config.data)]
     if any(joins) and (tokenizer.source_bos or not tokenizer.source_eos):
         raise UserError(
@@ -204,8 +206,10 @@ def _source_words(config: Config, store: Store, read_text: Callable[[], Pairs]) 
     words = store.source_words
     if words is None and config.decode.spelling == "correct":
         words = source_words_of(clean_pairs(read_text()).source)
-    before = Run(split_run_name(config.train.init_from)[0]).source_words() if config.train.init_from else None
-    return words and words.together_with(before) if before else words
+    workdir = split_run_name(config.train.init_from)[0]
+    # A run that goes on does without the one that it began with.
+    before = Run(workdir).source_words() if workdir and is_begun(workdir) else None
+    return words.together_with(before) if words and before else words
 
 
 def _share_work(config: Config, tokenizer: Tokenizer, sampling: Sampling | None, read_text: ReadText | None) -> None:
