@@ -27,7 +27,8 @@ from transformer_jax.training.loop import train
 
 COUNTS = {
     "the": 50,
-    "dog": 9,
+    "dog": 29,
+    "NATO": 2,
     "dig": 3,
     "sleeps": 5,
     "sleep": 8,
@@ -62,6 +63,11 @@ COUNTS = {
             "TEH dgO d0g https://teh.org/dgo teh@dgo.de {teh} e.g.",
         ),
         ("en", "  teh \t dgo ", "  the \t dog "),
+        ("en", "can\u2019t the dog\u2019s cna\u2019t elephant's", "can\u2019t the dog\u2019s can\u2019t elephant's"),
+        ("en", "Elephaant nato NATOO", "Elephaant nato NATOO"),  # may be a name; the text has NATO
+        ("en", "\u2581teh", "\u2581teh"),
+        ("en", "teh " + "xyq " * 4, "the " + "xyq " * 4),
+        ("en", "teh " + "xyq " * 5, "teh " + "xyq " * 5),  # another language
         ("de", "der Elefnt, elefnt. Elefnt", "der Elefant, elefnt. Elefant"),  # nouns have a capital
         ("de", "u\u0308ber ele\u00adphant \u00fcer", "u\u0308ber ele\u00adphant über"),  # as they are seen
         ("en", "", ""),
@@ -203,6 +209,15 @@ def test_with_rules_about_the_translation_it_is_corrected_too(either):
         assert without_source(found) == without_source(expected)
 
 
+def test_terms_are_words_that_are_known(transformer):
+    wrong, right = next((a, b) for a, b in zip(WRONG[0].split(), RIGHT[0].split(), strict=True) if a != b)
+    terms = {wrong.strip("."): "Katze"}
+    found, expected = (transformer.translate(WRONG[:1], spelling=each, terminology=terms) for each in ("correct", "keep"))
+    assert found == expected and not found[0].read
+    found = transformer.translate(WRONG[:1], spelling="correct", terminology={right.strip("."): "Katze"})
+    assert found[0].read == RIGHT[0] and "Katze" in found[0].text
+
+
 def test_capitals_and_spelling_go_together(transformer):
     loud = [line.upper() for line in WRONG]
     found = transformer.translate(loud, capitals="restore", spelling="correct")
@@ -253,6 +268,7 @@ def test_an_open_search_an_ensemble_and_other_parameters_have_the_same(transform
 def test_a_translator_that_knows_no_words_says_so(tokenizers):
     translator = make_translator(tokenizers[False], **FAMILIES["Transformer"])
     translator.spell_by(lambda: None)
+    assert translator.score(RIGHT[:1], TARGETS[:1], length_penalty=1.0)
     with pytest.raises(UserError, match=r"spelling=correct: it is not known which words .* `transformer-jax spelling"):
         translator.translate(WRONG, spelling="correct")
     assert translator.translate(WRONG) == translator.translate(WRONG, spelling="keep")

@@ -81,20 +81,31 @@ def _tell(workers: list[subprocess.Popen], work: Callable[[Any], Any]) -> None:
 def _by_others(workers: list[subprocess.Popen], items: Iterator[Any], doing: str) -> Iterator[Any]:
     """The results in the order of the items. Each process has one of the first items; it gets another when it has returned the
     one before."""
-    try:
-        at_work = collections.deque()
-        for worker, item in zip(workers, items, strict=False):
+    at_work: collections.deque[subprocess.Popen] = collections.deque()
+    for worker, item in zip(workers, items, strict=False):
+        with _told(worker, doing):
             _send(item, worker.stdin)
-            at_work.append(worker)
-        while at_work:
-            worker = at_work.popleft()
-            yield pickle.load(worker.stdout)
-            for item in itertools.islice(items, 1):
+        at_work.append(worker)
+    while at_work:
+        worker = at_work.popleft()
+        with _told(worker, doing):
+            result = pickle.load(worker.stdout)
+        yield result
+        for item in itertools.islice(items, 1):
+            with _told(worker, doing):
                 _send(item, worker.stdin)
-                at_work.append(worker)
+            at_work.append(worker)
+
+
+@contextlib.contextmanager
+def _told(worker: subprocess.Popen, doing: str) -> Iterator[None]:
+    """Raises RuntimeError where the process has ended."""
+    try:
+        yield
     except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
-        codes = [worker.poll() for worker in workers]
-        raise RuntimeError(f"a process that {doing} has ended (codes: {codes})") from error
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.wait(timeout=1)
+        raise RuntimeError(f"a process that {doing} has ended (code {worker.poll()})") from error
 
 
 def _send(value: Any, stream: BinaryIO) -> None:

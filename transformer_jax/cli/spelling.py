@@ -12,6 +12,7 @@ from transformer_jax.data.typing_errors import split_words
 from transformer_jax.errors import UserError
 from transformer_jax.inference.spelling import Speller
 from transformer_jax.runs.run_folder import Run
+from transformer_jax.training.prepare import with_words_of_first_run
 
 __all__ = ["keep_spelling"]
 
@@ -29,6 +30,7 @@ def keep_spelling(job: SpellingJob) -> SourceWords:
         raise UserError(f"{job.workdir}: was made without training text; name some (--train)")
     fetch(source.spec for source in parse_sources(data))
     words = source_words_of(clean_pairs(read_sources(data, run.tokenizer().normalizes)[0]).source)
+    words = with_words_of_first_run(words, run.config)
     run.keep_source_words(words)
     print(f"{run.workdir / 'source_words.npz'}: {len(words.hashes):,} different words")
     if pairs:
@@ -40,7 +42,7 @@ def _print_corrections(speller: Speller, pairs: Pairs, dev: str) -> None:
     count, corrected = 0, []
     for line in pairs.source:
         words, read = (split_words(text)[::2] for text in (line, speller.corrected(line)))
-        count += len(words)
+        count += sum(map(bool, words))
         corrected += [f"{word} -> {other}" for word, other in zip(words, read, strict=True) if word != other]
     print(f"{dev}: --spelling=correct reads {len(corrected):,} of {count:,} words as others")
     for shown in itertools.islice(corrected, _SHOWN):

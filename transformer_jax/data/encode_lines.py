@@ -34,8 +34,8 @@ def encoders(
 ) -> contextlib.AbstractContextManager[Callable[[Iterable[Chunk]], Iterator[EncodedLines]]]:
     """Gives a function that encodes chunks of a side, source or target, in their order, as `worker_processes` does.
 
-    `lines` is how many lines there will be, about. `processes` is how many other processes encode; 0: as many as it makes sense
-    to have, none for few lines.
+    `lines` is how many lines there will be, about. `processes` is how many other processes encode; 0: as many as there are
+    cores, at most 16, and none for few lines.
     """
     processes = processes or (0 if lines > _FEW else 1)
     return worker_processes(functools.partial(_encode_chunk, tokenizer, side), "tokenises", processes)

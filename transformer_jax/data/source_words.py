@@ -16,18 +16,23 @@ __all__ = ["SourceWordCounts", "SourceWords", "source_words_of", "word_of"]
 _MOST_PARTS = 1_000_000  # different parts of a text that are in memory together
 _MOST_LETTERS = 64
 _RAREST_LETTER = 1e-5  # of all letters
+_LONGEST_PART = 100  # characters
+_MOST_WORDS = 1 << 23  # of a text: beyond, the rarest are left out
+_LARGEST = 1 << 28  # bytes of a file, which has 16 for each word
+_SAME = str.maketrans({"\u2010": "-", "\u2011": "-", "\u2019": "'", "\u02bc": "'"})
 # A word between what is no letter or number, with marks, apostrophes and hyphens inside.
-_WORD = regex.compile(r"([^\p{L}\p{N}]*)(\p{L}(?:[\p{L}\p{M}'\u2019\u2010-]*[\p{L}\p{M}])?)([^\p{L}\p{N}]*)")
+_WORD = regex.compile(r"([^\p{L}\p{N}]*)(\p{L}(?:[\p{L}\p{M}'-]*[\p{L}\p{M}])?)([^\p{L}\p{N}]*)")
 
 
 def word_of(part: str) -> tuple[str, str, str] | None:
-    """A part of a text without white space as what is before its word, the word and what is after it; None where it has no
-    word, digits beside letters, or several words.
+    """A part of a text without white space as what is before its word, the word and what is after it, with typographic
+    apostrophes and hyphens as `'` and `-`; None where it has no word, digits beside letters, or several words, and for more
+    than 100 characters.
 
     >>> word_of("(T-shirts,"), word_of("1.2"), word_of("e.g.")
     (('(', 'T-shirts', ','), None, None)
     """
-    match = _WORD.fullmatch(part)
+    match = _WORD.fullmatch(part.translate(_SAME)) if len(part) <= _LONGEST_PART else None
     return match and match.groups()
 
 
@@ -53,8 +58,11 @@ class SourceWords(NamedTuple):
 
     def together_with(self, other: "SourceWords") -> "SourceWords":
         """Those of both texts."""
-        both = _summed(*(np.concatenate(pair) for pair in zip(self[:2], other[:2], strict=True)))
-        return SourceWords(*both, "".join(dict.fromkeys(self.letters + other.letters)))
+        hashes, counts = _summed(*(np.concatenate(pair) for pair in zip(self[:2], other[:2], strict=True)))
+        if len(hashes) > _MOST_WORDS:
+            is_kept = counts > np.partition(counts, -_MOST_WORDS - 1)[-_MOST_WORDS - 1]
+            hashes, counts = hashes[is_kept], counts[is_kept]
+        return SourceWords(hashes, counts, "".join(dict.fromkeys(self.letters + other.letters))[:_MOST_LETTERS])
 
     def count(self, words: Iterable[str]) -> np.ndarray:
         """How often each of these comes, uint64 [n].
@@ -79,11 +87,14 @@ class SourceWords(NamedTuple):
         """What `to_bytes` gave. Raises ValueError where it is damaged."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                if sum(member.file_size for member in file.zip.infolist()) > _LARGEST:
+                    raise ValueError("more than there is to say")
                 hashes, counts, letters = (file[name] for name in cls._fields)
         except Exception as error:  # zipfile and NumPy raise a dozen kinds
             raise ValueError(f"no words of a text: {error}") from None
         of_words = hashes.dtype == counts.dtype == np.uint64 and hashes.ndim == 1 and hashes.shape == counts.shape
-        if not (of_words and letters.ndim == 0 and letters.dtype.kind == "U" and (hashes[1:] > hashes[:-1]).all()):
+        of_letters = letters.ndim == 0 and letters.dtype.kind == "U" and len(str(letters)) <= _MOST_LETTERS
+        if not (of_words and of_letters and (hashes[1:] > hashes[:-1]).all()):
             raise ValueError("no words of a text")
         return cls(hashes, counts, str(letters))
 

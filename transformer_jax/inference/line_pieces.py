@@ -107,7 +107,7 @@ def with_prefixes_and_phrases(
     starts = [prefixes[line] if is_first else "" for line, is_first in firsts]
     wanted = [[*(phrases[line] if is_first else ())] for line, is_first in firsts]
     for piece, texts in zip(pieces, wanted, strict=True) if terms else ():
-        texts += terms.translations(piece.span.text)
+        texts += terms.translations(piece.span.text if piece.capitals.kind else piece.read or piece.span.text)
     read = read_prefixes(maker.tokenizer, starts, complete_words), read_phrases(maker.tokenizer, wanted, ends)
     return [
         (_with_capitals(piece, maker) if x.size or y else piece)._replace(prefix=x, phrases=y)
@@ -117,4 +117,4 @@ def with_prefixes_and_phrases(
 
 def _with_capitals(piece: Piece, maker: PieceMaker) -> Piece:
     """The piece, read with its capitals: what must occur in a translation has its own."""
-    return maker.encode([piece._replace(capitals=Capitals())])[0] if piece.capitals.kind else piece
+    return maker.encode([piece._replace(capitals=Capitals(begins=piece.capitals.begins))])[0] if piece.capitals.kind else piece

@@ -20,6 +20,7 @@ from transformer_jax.inference.forced_decoding import ForcedDecoder
 from transformer_jax.inference.line_pieces import PieceMaker
 from transformer_jax.inference.protected_spans import ProtectedPiece, Protection, protection_of
 from transformer_jax.inference.spelling import Speller
+from transformer_jax.inference.terminology import Terminology
 from transformer_jax.inference.translation import on_one_line
 from transformer_jax.inference.word_aligner import aligning_layers, require_layer
 from transformer_jax.models.ensemble import Ensemble
@@ -168,12 +169,19 @@ class LoadedModel:
         search = checked_search(self.config, {name: value for name, value in options.items() if value is not None})
         if search.shortlist:
             self._require_shortlist()
-        if search.spelling == "correct" and self._find_speller() is None:
+        return search
+
+    def speller(self, search: SearchOptions) -> Speller | None:
+        """What corrects the spelling of sources; None for a search that keeps it. Raises UserError where it is to be corrected
+        and the words are not known, or damaged."""
+        if search.spelling == "keep":
+            return None
+        if (speller := self._find_speller()) is None:
             raise UserError(
                 "spelling=correct: it is not known which words the training text has; `transformer-jax spelling --workdir=RUN` "
                 "finds out for a run, in Python Translator.spell_by tells it; or leave spelling at keep"
             )
-        return search
+        return speller
 
     def protection(self, protect: str | Sequence[str] | Protection | None = None, numbers: str = "keep") -> Protection | None:
         """What `Translator.translate` protects if it is asked so, which may be read once for many calls; None for nothing.
@@ -207,8 +215,10 @@ class LoadedModel:
                 f"{self.tokenizer.folder}: has no lexical table; transformer-jax shortlist makes it; or leave shortlist at 0"
             )
 
-    def _piece_maker(self, search: SearchOptions) -> PieceMaker:
-        speller = self._find_speller() if search.spelling == "correct" else None
+    def _piece_maker(self, search: SearchOptions, terms: Terminology | None = None) -> PieceMaker:
+        speller = self.speller(search)
+        if speller and terms:
+            speller = speller.knowing(terms.words)
         return PieceMaker(self.tokenizer, self._config, self.usual_length, self._max_positions, speller)
 
     def _decode(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:

@@ -174,7 +174,11 @@ class Protection(NamedTuple):
         alignment = translation.alignment
         if alignment is not None:
             alignment = moved_links(alignment, (seen, piece.source_chunks()), (translation.text, chunks))
-        return translation._replace(text=text, alignment=alignment, protected=tuple(sorted(ranges_of(chunks).values())))
+        texts = {PLACEHOLDERS[span.placeholder]: span.text for span in piece.spans if span.placeholder is not None}
+        read = PLACEHOLDER_TEXT.sub(lambda match: texts.get(match[0], match[0]), translation.read)
+        return translation._replace(
+            text=text, alignment=alignment, protected=tuple(sorted(ranges_of(chunks).values())), read=read
+        )
 
 
 def protection_of(protect: str | Sequence[str] | Protection | None, numbers: str, config: Config) -> Protection | None:

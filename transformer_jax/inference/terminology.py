@@ -49,6 +49,7 @@ class Terminology:
 
     Attributes:
         counts: how often each term of the table has been found so far
+        words: those of all terms
 
     Raises UserError if a term or a translation is blank, or two terms that are the same have different translations; TypeError
     where `terms` is no mapping.
@@ -68,6 +69,7 @@ class Terminology:
         self._case = case
         self._root: dict[str, Any] = {}
         self.counts = dict.fromkeys(terms, 0)
+        self.words = frozenset(word for term in terms for word in normalize(term).split())
         for term, translation in terms.items():
             self._add(term, translation)
 

@@ -55,6 +55,7 @@ class Translator(LoadedModel):
         search = self.search_config(**options)
         if search.temperature or search.mbr:
             raise UserError("--temperature and --mbr: a search that stays open draws no tokens; leave them at 0")
+        self.speller(search)  # before anything is asked of it
         search = dataclasses.replace(search, nbest=search.beam)
         longest = self._config.batch.max_length
         return OpenSearch(self.model, self.params, self.tokenizer, search, self._max_positions, longest)
@@ -108,7 +109,7 @@ class Translator(LoadedModel):
         terms = checked_terminology(terminology)
         check_options(options, OPTIONS + _ARGUMENTS, "translate")
         search = self.search_config(**options)
-        maker = self._piece_maker(search)
+        maker = self._piece_maker(search, terms)
         rules = Requirements(prefixes, complete_words, phrases, phrase_ends, terms)
         if protection := self.protection(protect, numbers):
             run = functools.partial(self._search_reporting, len(lines), search, between, progress)
@@ -184,7 +185,8 @@ class Translator(LoadedModel):
         would have given them: one pass with the target known.
 
         `targets` are text or translations' tokens. A text has many spellings in pieces; the tokenizer's is scored, which is not
-        always the one that search found. Raises UserError if a sentence is too long for the model, or there is not one target
+        always the one that search found. Sources are scored as they are written, whatever capitals and spelling a search reads
+        otherwise. Raises UserError if a sentence is too long for the model, or there is not one target
         for each source, TypeError for a string where a list belongs.
         """
         sources, targets = checked_pairs(sources, targets, self.tokenizer.vocab_size)

@@ -19,7 +19,7 @@ CONFIDENCE = "confidence.json"  # the file's name in the run folder
 FEATURES = "mean", "least", "words", "least_word"  # of log-probabilities: `inference.confidence` computes them
 _CHECKSUM = "checksum"
 _LARGEST = 1 << 22  # bytes; one has about 50 for each sentence at most
-# The probabilities of a search do not depend on the first four, and only searches are calibrated.
+# The probabilities of a search do not depend on the first five, and only searches are calibrated.
 _IRRELEVANT = {"capitals", "spelling", "nbest", "tokens", "alignment_layer", "seed", "temperature", "top_k", "top_p", "epsilon"}
 _IRRELEVANT |= {"mbr", "mbr_metric", "mbr_from"}
 

@@ -176,8 +176,7 @@ class Run:
         return (self.workdir / _SOURCE_WORDS).exists()
 
     def source_words(self) -> SourceWords | None:
-        """The words that `keep_source_words` wrote; None in runs of older versions and of imported models. Raises UserError if
-        they are damaged."""
+        """The words that `keep_source_words` wrote; None in a run that has none. Raises UserError if they are damaged."""
         path = self.workdir / _SOURCE_WORDS
         try:
             return SourceWords.from_bytes(read_plain(path))

@@ -91,6 +91,7 @@ def _train(parallel: Parallel, config: Config, workdir: str, extend: bool, conso
         train_step = parallel.step(make_train_step(model, optimizer, config.train))
         translator = Translator(model, None, tokenizer, config, usual_length=stream.usual_length)
         translator.spell_by(run.source_words)
+        translator.speller(translator.search_config())  # words that are damaged are told before the first update
         evaluate_params = make_evaluator(config, translator, dev, stream.shapes, preemption.check, console.evaluating, watched)
         rate = learning_rate(config)
         init_key, step_key = jax.random.split(key_of(seed_words(config.train.seed)))

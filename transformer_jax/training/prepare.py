@@ -30,7 +30,7 @@ from transformer_jax.tokenization.tokenizer import Tokenizer
 from transformer_jax.training.init_from import first_tokenizer
 from transformer_jax.training.optimizer import learning_rate
 
-__all__ = ["open_run", "prepare", "read_watched"]
+__all__ = ["open_run", "prepare", "read_watched", "with_words_of_first_run"]
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +84,12 @@ def prepare(run: Run, find_tokens: FindTokens | None = None) -> tuple[Tokenizer,
     tokenizer = _prepare_tokenizer(run, cache, read_text)
     sampling = Sampling(config.tokenizer.samples, config.tokenizer.alpha) if config.tokenizer.samples else None
     store, counts = _prepare_store(config, tokenizer, sampling, cache, read_text)
-    if collectives.is_first():
-        if store.words is not None:
-            run.keep_words(store.words)
-        if not run.has_source_words():
-            words = _source_words(config, store, lambda: read_text(tokenizer.normalizes)[0])
-            if words:
-                run.keep_source_words(words)
+    if collectives.is_first() and store.words is not None:
+        run.keep_words(store.words)
+    with collectives.first_before_others("source words") as first:
+        if first and config.decode.spelling == "correct" and not run.has_source_words():
+            words = store.source_words or source_words_of(clean_pairs(read_text(tokenizer.normalizes)[0]).source)
+            run.keep_source_words(with_words_of_first_run(words, config))
     joins = [source.spec.join for source in parse_sources(config.data)]
     if any(joins) and (tokenizer.source_bos or not tokenizer.source_eos):
         raise UserError(
@@ -138,6 +137,22 @@ def training_store(run: Run, train: str = "") -> Store:
     if not len(store):
         raise UserError(f"{data.train}: no pair of it is left by the filters of data.*; name other text (--train)")
     return store
+
+
+def with_words_of_first_run(words: SourceWords, config: Config) -> SourceWords:
+    """These words, and those that the run of `train.init_from` has learned from; the log says where that does not know them."""
+    workdir = split_run_name(config.train.init_from)[0]
+    if not workdir or not is_begun(workdir):  # a run that goes on does without the one that it began with
+        return words
+    before = Run(workdir).source_words()
+    if before is None:
+        log.warning(
+            "decode.spelling: it is not known which words %s has learned from, which may be taken for errors; `transformer-jax "
+            "spelling --workdir=%s` finds out",
+            workdir,
+            workdir,
+        )
+    return words.together_with(before) if before else words
 
 
 def read_watched(config: Config) -> dict[str, Pairs]:
@@ -195,21 +210,9 @@ def _prepare_store(
         if made_before:
             return made_before
         pairs, counts = read_text(tokenizer.normalizes)
-        store = open_store(pairs, tokenizer, config.data.cache_dir, sampling)
+        store = open_store(pairs, tokenizer, config.data.cache_dir, sampling, config.decode.spelling == "correct")
     cache.put_store(tokenizer, sampling, store, counts)
     return store, counts
-
-
-def _source_words(config: Config, store: Store, read_text: Callable[[], Pairs]) -> SourceWords | None:
-    """The words of the text's sources, and of those that the run of `train.init_from` has learned from. None where the store
-    is of an older version, which has not kept them, and nobody asks for them."""
-    words = store.source_words
-    if words is None and config.decode.spelling == "correct":
-        words = source_words_of(clean_pairs(read_text()).source)
-    workdir = split_run_name(config.train.init_from)[0]
-    # A run that goes on does without the one that it began with.
-    before = Run(workdir).source_words() if workdir and is_begun(workdir) else None
-    return words.together_with(before) if words and before else words
 
 
 def _share_work(config: Config, tokenizer: Tokenizer, sampling: Sampling | None, read_text: ReadText | None) -> None:

@@ -2,9 +2,9 @@
 
     transformer-jax spelling --workdir=runs/opus --train=data/train --dev=data/dev
 
-Writes RUN/source_words.npz: train.py does so itself, but imported models and runs of older versions have none. From then on
-translate.py, evaluate.py and serve.py take --spelling=correct: a word that the text does not have is read as one that it has,
-if that is a typing error away. What would be read so of the dev set is printed.
+Writes RUN/source_words.npz, as a training with decode.spelling=correct does itself. From then on translate.py, evaluate.py and
+serve.py take --spelling=correct: a word that the text does not have is read as one that it has, if that is a typing error away.
+What would be read so of the dev set is printed.
 """
 
 from collections.abc import Sequence
