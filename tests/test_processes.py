@@ -105,6 +105,7 @@ def config_file(tmp_path_factory):
             config.model.dropout = 0.0
             config.batch.row_multiple = 8
             config.train.steps, config.train.samples, config.train.ema_decay = 6, 1, 0.9
+            config.decode.spelling = "correct"
             for key, value in changes.items():
                 part, _, field = key.partition("__")
                 setattr(getattr(config, part), field, value)
@@ -193,6 +194,8 @@ def test_many_processes_and_devices_are_one(count, devices, mode, one, config_fi
     config = config_file(parallel__mode=mode, parallel__min_sharded_size=64)
     assert_ended(training(config, tmp_path / "run", count, devices), *[0] * count)
     assert_same_training(tmp_path / "run", one)
+    words = [(run / "source_words.npz").read_bytes() for run in (tmp_path / "run", one)]
+    assert words[0] == words[1]
 
 
 @pytest.mark.parametrize(("before", "after"), [((2, 1), (1, 1)), ((2, 1), (1, 4)), ((1, 4), (2, 1)), ((1, 1), (2, 2))])
