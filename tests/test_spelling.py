@@ -115,6 +115,13 @@ def test_words_of_a_text_in_blocks_are_those_of_all_of_it(monkeypatch):
     assert again.to_bytes() == found.to_bytes() and again.letters == found.letters
 
 
+def test_the_rarest_words_of_a_text_of_very_many_are_left_out(monkeypatch):
+    monkeypatch.setattr(source_words, "_MOST_WORDS", 3)
+    one, other = SourceWords.of({"a": 4, "b": 1, "c": 2}), SourceWords.of({"b": 1, "d": 1, "e": 5})
+    assert one.together_with(other).count(list("abcde")).tolist() == [4, 0, 0, 0, 5]
+    assert one.together_with(SourceWords.of({"a": 1})).count(list("abc")).tolist() == [5, 1, 2]
+
+
 @pytest.mark.parametrize("change", [lambda data: data[:-30], lambda data: b"", lambda data: data.replace(b"counts", b"coumts")])
 def test_words_that_are_damaged(change):
     with pytest.raises(ValueError, match="no words of a text"):
