@@ -360,6 +360,14 @@ def test_the_command_gives_a_run_the_words_of_any_text(tmp_path, capsys):
     assert Run(tmp_path / "run").source_words().count(["zebra", "the"]).tolist() == [2, 0]
 
 
+def test_words_that_cannot_be_written_are_told_and_leave_nothing(tmp_path):
+    run = Run.open_or_create(tmp_path / "run", run_config(tmp_path))
+    (tmp_path / "run" / "source_words.npz").mkdir()
+    with pytest.raises(UserError, match=r"cannot be written \((?!None)"):
+        run.keep_source_words(SourceWords.of(COUNTS))
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
 def test_noise_of_the_training_text_is_no_word_of_it(tmp_path):
     config = run_config(tmp_path)
     config.data.train += " (typos)"

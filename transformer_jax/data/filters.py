@@ -1,7 +1,6 @@
 """The filters of training text: which pairs are left out, and why."""
 
 import functools
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,6 +13,7 @@ from transformer_jax.config.text_filters import parse_filters
 from transformer_jax.data.pair_checks import currencies_agree, is_translated, numbers_agree, urls_agree
 from transformer_jax.data.seen_hashes import SeenHashes
 from transformer_jax.data.text_checks import has_script, is_in_language, is_well_encoded, longest_word, repeats
+from transformer_jax.storage.text_hashes import text_hashes
 from transformer_jax.tokenization.normalization import normalize
 
 __all__ = ["RULES", "Cleaned", "Cleaning", "PairCheck", "held_out_form", "pair_checks"]
@@ -106,7 +106,7 @@ class Cleaning:
             sources, targets = list(itertools.compress(sources, is_kept)), list(itertools.compress(targets, is_kept))
         hashes = None
         if self._config.deduplicate:
-            hashes = np.frombuffer(b"".join(map(self._pair_hash, sources, targets)), "<u8").astype(np.uint64)
+            hashes = text_hashes(map(self._pair_text, sources, targets))
         return Cleaned("\n".join(sources).encode("utf-8"), "\n".join(targets).encode("utf-8"), hashes, counts)
 
     def _reason(self, source: str, target: str, score: float = 0.0) -> str:
@@ -129,10 +129,9 @@ class Cleaning:
                 return "held out"
         return "kept"
 
-    def _pair_hash(self, source: str, target: str) -> bytes:
+    def _pair_text(self, source: str, target: str) -> str:
         # No line has a line break.
-        text = f"{source}\n{target}\n{self._kind}" if self._kind else f"{source}\n{target}"
-        return hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return f"{source}\n{target}\n{self._kind}" if self._kind else f"{source}\n{target}"
 
 
 def pair_checks(filters: str, source_language: str, target_language: str) -> dict[str, PairCheck]:

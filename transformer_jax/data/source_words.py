@@ -1,7 +1,6 @@
 """How often each word of a training text's sources comes, for the spelling of those that it does not have."""
 
 import collections
-import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 import regex
 
 from transformer_jax.data.lines_on_disk import CHUNK, joined
+from transformer_jax.storage.text_hashes import text_hashes
 
 __all__ = ["SourceWordCounts", "SourceWords", "source_words_of", "word_of"]
 
@@ -54,7 +54,7 @@ class SourceWords(NamedTuple):
         fewest = _RAREST_LETTER * letters.total()
         usual = [letter for letter, count in letters.most_common(_MOST_LETTERS) if count > fewest]
         numbers = np.fromiter(counts.values(), np.uint64, len(counts))
-        return cls(*_summed(_hashes(counts), numbers), "".join(usual))
+        return cls(*_summed(text_hashes(counts), numbers), "".join(usual))
 
     def together_with(self, other: "SourceWords") -> "SourceWords":
         """Those of both texts."""
@@ -70,7 +70,7 @@ class SourceWords(NamedTuple):
         >>> SourceWords.of({"dog": 2, "cat": 1}).count(["cat", "cow", "dog"]).tolist()
         [1, 0, 2]
         """
-        hashes = _hashes(words)
+        hashes = text_hashes(words)
         if not len(self.hashes):
             return np.zeros(len(hashes), np.uint64)
         places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
@@ -136,11 +136,6 @@ def source_words_of(lines: Sequence[str]) -> SourceWords:
     for start in range(0, len(lines), CHUNK):
         counts.add(joined(lines, start, min(start + CHUNK, len(lines))).decode("utf-8"))
     return counts.words()
-
-
-def _hashes(words: Iterable[str]) -> np.ndarray:
-    digests = b"".join([hashlib.blake2b(word.encode("utf-8"), digest_size=8).digest() for word in words])
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
 def _summed(hashes: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,13 @@
 """The words of a text as sacreBLEU's 13a cuts them, and the words of a training text as hashes."""
 
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from transformer_jax.data.lines_on_disk import CHUNK, joined
+from transformer_jax.storage.text_hashes import text_hashes
 from transformer_jax.tokenization.normalization import normalize
 
 __all__ = ["WordHashes", "vocabulary_of", "words_of", "words_of_part", "words_outside"]
@@ -76,7 +76,7 @@ def words_outside(vocabulary: np.ndarray, lines: Iterable[str], normalized: bool
     words = sorted({word for line in lines for word in words_of(line)})
     spelled = [words_of(normalize(word)) if normalized else [word] for word in words]
     parts = sorted(set(itertools.chain.from_iterable(spelled)))
-    outside = set(itertools.compress(parts, ~np.isin(_hashes(parts), vocabulary)))
+    outside = set(itertools.compress(parts, ~np.isin(text_hashes(parts), vocabulary)))
     return {word for word, spelling in zip(words, spelled, strict=True) if not outside.isdisjoint(spelling)}
 
 
@@ -85,12 +85,7 @@ def _hashes_of_parts(parts: Iterable[str]) -> np.ndarray:
     others = [part for part in parts if not part.isalnum()]
     for start in range(0, len(others), _TOGETHER):  # four times as fast as one by one
         words.update(_tokenizer_13a()("  ".join(others[start : start + _TOGETHER])).split())
-    return _hashes(list(words))
-
-
-def _hashes(words: Sequence[str]) -> np.ndarray:
-    digests = b"".join(hashlib.blake2b(word.encode("utf-8"), digest_size=8).digest() for word in words)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
+    return text_hashes(words)
 
 
 @functools.cache

@@ -271,4 +271,4 @@ def _may_stay(path: epath.Path) -> bool:
 
 def not_writable(workdir: epath.Path, error: OSError) -> UserError:
     """The error for a run folder that cannot be written."""
-    return UserError(f"{workdir}: cannot be written ({error.strerror}); name another --workdir")
+    return UserError(f"{workdir}: cannot be written ({error.strerror or error}); name another --workdir")

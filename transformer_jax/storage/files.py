@@ -71,5 +71,9 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
         path.write_bytes(content)
         return
     temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import hashlib
 import io
 import itertools
 import logging
@@ -15,6 +14,7 @@ import sentencepiece
 
 from transformer_jax.config import TokenizerConfig
 from transformer_jax.errors import UserError
+from transformer_jax.storage.text_hashes import text_hashes
 from transformer_jax.tokenization import normalization
 from transformer_jax.worker_processes import worker_processes
 
@@ -159,9 +159,7 @@ def _smallest(lines: list[str], hashes: np.ndarray, count: int) -> tuple[list[st
 
 def _hashes(normalized: bool, lines: list[str]) -> np.ndarray:
     """The hashes of lines, or of the normalised lines, uint64 [lines]."""
-    lines = map(normalization.normalize, lines) if normalized else lines
-    digests = b"".join([hashlib.blake2b(line.encode("utf-8"), digest_size=8).digest() for line in lines])
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
+    return text_hashes(map(normalization.normalize, lines) if normalized else lines)
 
 
 def _largest_size(message: str) -> int:
