@@ -1,8 +1,12 @@
 """The run folder: what is saved comes back, what differs is named, and killed and resumed = straight."""
 
 import dataclasses
+import errno
 import json
+import math
+import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -353,7 +357,50 @@ def test_metrics_beyond_the_checkpoint_are_taken_back(tmp_path):
         {"step": 2, "split": "train", "loss": 0.2},
         {"step": 3, "split": "dev", "bleu": 3.0},
     ]
-    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def events_in(folder: Path) -> list:
+    """The events of a folder's only file: each has its length in 8 bytes before it, and 4 bytes of checksum around it."""
+    from tensorboardX.proto.event_pb2 import Event  # after the first writer, which keeps PyTorch out
+
+    (file,) = folder.iterdir()
+    data, events = file.read_bytes(), []
+    while data:
+        end = 12 + int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12:end]))
+        data = data[end + 4 :]
+    return events
+
+
+def test_tensorboard_has_every_number_and_is_written_by_no_thread(tmp_path):
+    threads = threading.enumerate()
+    with MetricsWriter(tmp_path, 2) as writer:
+        writer.write(3, "train", {"loss": 0.5, "updates": 7}, ["one", "two"])
+        events = events_in(tmp_path / "tensorboard")  # whatever becomes of the training, they are there
+        assert threading.enumerate() == threads
+        writer.write(4, "dev", {"perplexity": math.inf})
+    assert events_in(tmp_path / "tensorboard")[:-1] == events
+    version, start, *told = events_in(tmp_path / "tensorboard")
+    assert (version.file_version, start.step, start.session_log.status) == ("brain.Event:2", 3, 1)
+    texts = [value.tensor.string_val[0] for event in told for value in event.summary.value if value.tensor.string_val]
+    assert texts == [b"one\n\ntwo"]
+    numbers = [(event.step, value.tag, value.simple_value) for event in told for value in event.summary.value]
+    assert numbers == [
+        *[(3, "train/loss", 0.5), (3, "train/updates", 7.0)],
+        (3, "train/translations/text_summary", 0.0),
+        (4, "dev/perplexity", math.inf),
+    ]
+
+
+def test_a_disk_that_is_full_for_the_events_ends_the_training_once_and_closes_its_files(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), MetricsWriter(tmp_path, 0) as writer:
+        monkeypatch.setattr(os, "fsync", full)
+        writer.write(1, "train", {"loss": 0.5})
+    assert writer._file.closed
+    assert metrics_of(tmp_path) == [{"step": 1, "split": "train", "loss": 0.5}]
 
 
 @pytest.mark.parametrize("evaluated", [True, False])

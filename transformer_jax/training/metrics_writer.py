@@ -1,6 +1,9 @@
 """Writes the numbers of a training to `metrics.jsonl` and TensorBoard."""
 
+import contextlib
 import json
+import os
+import socket
 import sys
 import time
 
@@ -13,9 +16,8 @@ __all__ = ["MetricsWriter"]
 
 
 class MetricsWriter:
-    """Writes numbers from `start_step` on; the lines that a killed training wrote beyond that step are removed first, and so is
-    the lines of that step's evaluation unless its checkpoint has been `evaluated`: a killed training can leave them, and the
-    evaluation is made again.
+    """Writes numbers from `start_step` on. The lines that a killed training wrote beyond that step are removed first, and those
+    of that step's evaluation too unless its checkpoint has been `evaluated`, for then the evaluation is made again.
 
     Of several processes only the first writes.
     """
@@ -32,16 +34,15 @@ class MetricsWriter:
             write_whole(self._path, "".join(self._lines))
         if not is_remote(workdir):
             self._file = self._path.open("a", encoding="utf-8")
-        self._board = _tensorboard()(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._board = _EventFile(workdir / "tensorboard", start_step + 1)
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *_) -> None:
-        if self._file:
-            self._file.close()
-        if self._board:
-            self._board.close()
+        with contextlib.ExitStack() as both:  # a full disk can fail each
+            for file in filter(None, (self._board, self._file)):
+                both.callback(file.close)
 
     def write(self, step: int, split: str, numbers: dict[str, float], texts: list[str] | None = None) -> None:
         """Writes one line of `metrics.jsonl`, {"step": ..., "split": ..., NAME: NUMBER, ..., "time": ...}, with null for a
@@ -62,26 +63,60 @@ class MetricsWriter:
         else:  # an object in a store cannot be appended to
             self._lines.append(line)
             self._path.write_text("".join(self._lines), encoding="utf-8")
+        self._board.write(step, {f"{split}/{name}": value for name, value in numbers.items()}, f"{split}/translations", texts)
+
+
+class _EventFile:
+    """A file of events for TensorBoard, which hides what earlier files tell of `start_step` and later.
+
+    It is written in the caller's thread, with the parts of tensorboardX that have no thread of their own. The thread of its
+    `SummaryWriter` ends with a traceback on a full disk, and the training would then wait for ever for room in its queue.
+    """
+
+    def __init__(self, folder: epath.Path, start_step: int):
+        with _without_torch():
+            from tensorboardX import record_writer, summary
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+        self._summary, self._event = summary, Event
+        record_writer.directory_check(str(folder))
+        # TensorBoard reads the files of a folder in the order of their names, and only those with "tfevents" in them.
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._file = record_writer.RecordWriter(str(folder / name))
+        self._remote, self._flushed = is_remote(folder), time.monotonic()
+        self._add(0, file_version="brain.Event:2")
+        self._add(start_step, session_log=SessionLog(status=SessionLog.START))
+        self._file.flush()
+
+    def _add(self, step: int, **what) -> None:
+        self._file.write(self._event(step=step, wall_time=time.time(), **what).SerializeToString())
+
+    def write(self, step: int, numbers: dict[str, float], title: str, texts: list[str] | None) -> None:
+        """Writes the numbers, each under its name, and the texts as one under the title."""
         for name, value in numbers.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
+            self._add(step, summary=self._summary.scalar(name, value))
         if texts:
-            self._board.add_text(f"{split}/translations", "\n\n".join(texts), step)
-        if self._file:  # on an object store a flush uploads all that was ever written; there it happens every two minutes
-            self._board.flush()
+            self._add(step, summary=self._summary.text(title, "\n\n".join(texts)))
+        now = time.monotonic()
+        if not self._remote or now - self._flushed > 120:  # on an object store a flush uploads all that was ever written
+            self._flushed = now
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _tensorboard() -> type:
-    """tensorboardX's writer, imported without PyTorch: tensorboardX would import it if it could, for tensors that it never gets
-    here, and delay every start by more than a second."""
+@contextlib.contextmanager
+def _without_torch():
+    """Imports without PyTorch: tensorboardX would import it if it could, for tensors that it never gets here, and delay every
+    start by more than a second."""
     hidden = "torch" not in sys.modules
     if hidden:
         sys.modules["torch"] = None  # makes Python find no such module
     try:
-        from tensorboardX import SummaryWriter
+        yield
     finally:
         if hidden:
             del sys.modules["torch"]
-    return SummaryWriter
 
 
 def _is_before(line: str, start_step: int, evaluated: bool) -> bool:
