@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import grp
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -230,6 +232,20 @@ def test_a_really_full_disk(tmp_path):
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
         gc.collect()  # what orbax began and cannot end is dropped here, not in a later test
+
+
+def test_files_whose_owner_has_no_name(run, trained, monkeypatch):
+    """The user of a container, and of a disk that came from another machine, may be a number alone."""
+
+    def nameless(number):
+        raise KeyError(f"no name for {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", nameless)
+    monkeypatch.setattr(grp, "getgrgid", nameless)
+    shutil.rmtree(run / "checkpoints" / "6")
+    train(Run(run).config, run)
+    assert_same_runs(run, trained, 6)
+    assert loaded(run, "average:2") == "average of 2 checkpoints, steps 4 to 6"
 
 
 # Folders of checkpoints that were renamed by hand

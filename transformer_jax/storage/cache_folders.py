@@ -17,7 +17,7 @@ from etils import epath
 
 from transformer_jax.errors import UserError
 from transformer_jax.storage.checksums import find_damage
-from transformer_jax.storage.files import is_remote
+from transformer_jax.storage.files import is_remote, written_at
 
 __all__ = ["default_cache_dir", "fill", "lasting_cache_dir", "remove_leftovers", "use_compilation_cache"]
 
@@ -99,8 +99,8 @@ def remove_leftovers(folder: epath.PathLike, pattern: str) -> None:
 def _remove_if_old(path: epath.Path) -> None:
     with contextlib.suppress(OSError):
         is_folder = path.is_dir()
-        written = max(file.stat().mtime for file in ([path, *path.iterdir()] if is_folder else [path]))
-        if 0 < written < time.time() - _WEEK:  # 0: an object store that does not tell
+        written = max(written_at(file) for file in ([path, *path.iterdir()] if is_folder else [path]))
+        if 0 < written < time.time() - _WEEK:
             path.rmtree() if is_folder else path.unlink()
 
 

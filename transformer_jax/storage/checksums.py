@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from etils import epath
 
-from transformer_jax.storage.files import is_remote, read_plain, write_whole
+from transformer_jax.storage.files import bytes_of, is_remote, read_plain, write_whole
 
 __all__ = ["MANIFEST", "find_damage", "is_complete", "write_manifest"]
 
@@ -60,7 +60,7 @@ def find_damage(folder: epath.PathLike, subfolders: Collection[str] | None = Non
             wrong = _unusable(folder, name)
             if not wrong:
                 path = folder / name
-                is_same = path.stat().length == size if name in unread else _fingerprint(path, size) == [size, digest]
+                is_same = bytes_of(path) == size if name in unread else _fingerprint(path, size) == [size, digest]
                 wrong = "" if is_same else "is damaged"
         except FileNotFoundError:
             wrong = "is missing"
@@ -145,7 +145,7 @@ def _hash_of(files: dict[str, list]) -> str:
 
 def _fingerprint(path: epath.Path, expected: int | None = None) -> list:
     """[size, hash] of a file; the hash is not computed if another size is expected."""
-    if expected is not None and (size := path.stat().length) != expected:
+    if expected is not None and (size := bytes_of(path)) != expected:
         return [size, ""]
     with path.open("rb") as file:
         digest = hashlib.blake2b(digest_size=16)

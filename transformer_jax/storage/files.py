@@ -11,7 +11,7 @@ from etils import epath
 
 from transformer_jax.errors import UserError, pip_install
 
-__all__ = ["finite_or_null", "is_remote", "read_plain", "to_path", "write_whole"]
+__all__ = ["bytes_of", "finite_or_null", "is_remote", "read_plain", "to_path", "write_whole", "written_at"]
 
 _LARGEST = 1 << 28  # bytes
 
@@ -52,6 +52,17 @@ def to_path(path: epath.PathLike) -> epath.Path:
     return epath.Path(path)
 
 
+def bytes_of(path: epath.Path) -> int:
+    """The size of a file. epath's own `stat` fails on a local file whose owner has no name on this machine, as the user of a
+    container and of a copied file may have none."""
+    return path.stat().length if is_remote(path) else os.stat(path).st_size
+
+
+def written_at(path: epath.Path) -> float:
+    """When a file was last written to, in seconds since 1970; 0 for an object store that does not tell."""
+    return path.stat().mtime if is_remote(path) else os.stat(path).st_mtime
+
+
 def read_plain(path: epath.PathLike, largest: int = _LARGEST) -> bytes:
     """The bytes of a file that a stranger may have made. Raises OSError if it cannot be read, is not a plain file (a device or
     a pipe may never end) or has more than `largest` bytes."""
@@ -59,7 +70,7 @@ def read_plain(path: epath.PathLike, largest: int = _LARGEST) -> bytes:
     if not is_remote(path) and not stat.S_ISREG(mode := os.stat(path).st_mode):
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
         raise OSError(code, "is a folder" if stat.S_ISDIR(mode) else "is not a plain file", os.fspath(path))
-    if path.stat().length > largest:
+    if bytes_of(path) > largest:
         raise OSError(errno.EFBIG, f"has more than {largest:,} bytes", os.fspath(path))
     return path.read_bytes()
 
