@@ -403,6 +403,20 @@ def test_a_disk_that_is_full_for_the_events_ends_the_training_once_and_closes_it
     assert metrics_of(tmp_path) == [{"step": 1, "split": "train", "loss": 0.5}]
 
 
+def test_metrics_that_cannot_be_written_are_told_before_the_first_update(tmp_path):
+    for name in ("tensorboard", "metrics.jsonl", "text"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tensorboard" / "tensorboard").write_text("no folder")
+    (tmp_path / "metrics.jsonl" / "metrics.jsonl").mkdir()
+    (tmp_path / "text" / "metrics.jsonl").write_bytes(b"\xff\xfe")
+    for name in ("tensorboard", "metrics.jsonl"):
+        with pytest.raises(UserError, match=r"metrics.jsonl or tensorboard cannot be written \((Is|Not) a directory\)"):
+            MetricsWriter(tmp_path / name, 0)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: is not UTF-8"):
+        MetricsWriter(tmp_path / "text", 0)
+    assert (tmp_path / "text" / "metrics.jsonl").read_bytes() == b"\xff\xfe"
+
+
 @pytest.mark.parametrize("evaluated", [True, False])
 def test_an_evaluation_that_is_not_in_the_checkpoint_is_made_again_and_not_told_twice(tmp_path, evaluated):
     """A training that was stopped between a step and its evaluation makes it up before it saves; it can be killed between."""

@@ -1,6 +1,7 @@
 """Writes the numbers of a training to `metrics.jsonl` and TensorBoard."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import time
 from etils import epath
 
 from transformer_jax.distributed import collectives
+from transformer_jax.errors import UserError
 from transformer_jax.storage.files import finite_or_null, is_remote, to_path, write_whole
 
 __all__ = ["MetricsWriter"]
@@ -19,7 +21,8 @@ class MetricsWriter:
     """Writes numbers from `start_step` on. The lines that a killed training wrote beyond that step are removed first, and those
     of that step's evaluation too unless its checkpoint has been `evaluated`, for then the evaluation is made again.
 
-    Of several processes only the first writes.
+    Of several processes only the first writes. Raises UserError where the files cannot be read or written, and OSError where
+    the disk is full.
     """
 
     def __init__(self, workdir: epath.Path, start_step: int, evaluated: bool = True):
@@ -28,13 +31,22 @@ class MetricsWriter:
         self._board = self._file = None
         if not collectives.is_first():
             return
-        if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            self._lines = [f"{line}\n" for line in lines if _is_before(line, start_step, evaluated)]
-            write_whole(self._path, "".join(self._lines))
-        if not is_remote(workdir):
-            self._file = self._path.open("a", encoding="utf-8")
-        self._board = _EventFile(workdir / "tensorboard", start_step + 1)
+        try:
+            if self._path.exists():
+                lines = self._path.read_text(encoding="utf-8").splitlines()
+                self._lines = [f"{line}\n" for line in lines if _is_before(line, start_step, evaluated)]
+                write_whole(self._path, "".join(self._lines))
+            if not is_remote(workdir):
+                self._file = self._path.open("a", encoding="utf-8")
+            self._board = _EventFile(workdir / "tensorboard", start_step + 1)
+        except UnicodeDecodeError:
+            raise UserError(f"{self._path}: is not UTF-8; move it away, and a new one is begun") from None
+        except OSError as error:
+            self.__exit__()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            reason = error.strerror or error
+            raise UserError(f"{workdir}: metrics.jsonl or tensorboard cannot be written ({reason}); move it away") from None
 
     def __enter__(self) -> "MetricsWriter":
         return self
